@@ -1,0 +1,32 @@
+//! What carries operations out: the trait, and the table from a configuration to a backend.
+
+use crate::config::{Config, Target};
+use crate::error::{Kind, Result};
+use crate::op::{Answer, Op};
+
+pub mod dummy;
+pub mod memory;
+pub mod redis;
+
+/// Carries operations out. Any thread may call it at any time; a call returns within its deadline.
+pub trait Backend: Send + Sync {
+    fn call(&self, op: &Op<'_>) -> Result<Answer>;
+
+    /// Frees what can be freed now and fails what waits; calls that are under way finish or fail. Waits for nobody.
+    fn close(&self);
+}
+
+/// Opens what `config` names. Connects to nothing: the first call does.
+pub fn open(config: &Config) -> Result<Box<dyn Backend>> {
+    match &config.target {
+        Target::Memory => Ok(Box::new(memory::Memory::new(config.max_bytes))),
+        Target::Dummy => Ok(Box::new(dummy::Dummy)),
+        Target::Redis(info) => Ok(Box::new(redis::Redis::new(config, info))),
+        Target::Cluster(_) => {
+            Err(Kind::Unsupported("Redis Cluster is not supported yet".into()).into())
+        }
+        Target::Sentinel { .. } => {
+            Err(Kind::Unsupported("Redis Sentinel is not supported yet".into()).into())
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What a handle names: a configuration, and this process's backend for it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::backend::{self, Backend};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::fork::{self, PerProcess};
+use crate::op::{Answer, Op};
+
+/// The largest key or value: past it the server would drop the connection (`proto-max-bulk-len`).
+pub const MAX_BULK: usize = 512 << 20;
+
+pub struct Cache {
+    config: Config,
+    /// A child process gets a backend of its own: an empty store, or connections of its own.
+    backend: PerProcess<Result<Box<dyn Backend>>>,
+}
+
+impl Cache {
+    /// Checks the URL and connects to nothing.
+    pub fn open(url: &str) -> Result<Self> {
+        fork::watch();
+        let config = Config::parse(url)?;
+        let backend = backend::open(&config)?;
+        Ok(Self { config, backend: PerProcess::new(Ok(backend)) })
+    }
+
+    pub fn call(&self, op: &Op<'_>) -> Result<Answer> {
+        self.check(op)?;
+        match self.backend.get_or_make(|| backend::open(&self.config)) {
+            Ok(backend) => backend.call(op),
+            Err(error) => Err(Kind::Internal(error.to_string().into()).into()),
+        }
+    }
+
+    /// Waits for nobody; calls under way finish or fail with [`Kind::Closed`].
+    pub fn close(&self) {
+        if let Some(Ok(backend)) = self.backend.get() {
+            backend.close();
+        }
+    }
+
+    /// The bounds that hold on every backend alike.
+    fn check(&self, op: &Op<'_>) -> Result<()> {
+        match *op {
+            Op::Ping | Op::Clear => Ok(()),
+            Op::Get { key } | Op::Delete { key } => self.check_key(key),
+            Op::MGet { keys } | Op::MDelete { keys } => {
+                (0..keys.count()).try_for_each(|i| self.check_key(keys.key(i)))
+            }
+            Op::Set { key, value, ttl_ms, .. } => {
+                self.check_key(key)?;
+                check_value(value)?;
+                check_ttl(ttl_ms)
+            }
+            Op::MSet { items, ttl_ms } => {
+                check_ttl(ttl_ms)?;
+                (0..items.count()).try_for_each(|i| {
+                    self.check_key(items.key(i))?;
+                    check_value(items.value(i))
+                })
+            }
+            Op::ExpireIn { key, ttl_ms } => {
+                self.check_key(key)?;
+                check_end(ttl_ms)
+            }
+            Op::ExpireAt { key, .. } => self.check_key(key),
+        }
+    }
+
+    fn check_key(&self, key: &[u8]) -> Result<()> {
+        if key.len() > MAX_BULK.saturating_sub(self.config.prefix.len()) {
+            return Err(Error::invalid_argument("the key is longer than 512 MiB"));
+        }
+        Ok(())
+    }
+}
+
+fn check_value(value: &[u8]) -> Result<()> {
+    if value.len() > MAX_BULK {
+        return Err(Error::invalid_argument("the value is longer than 512 MiB"));
+    }
+    Ok(())
+}
+
+fn check_ttl(ttl_ms: Option<i64>) -> Result<()> {
+    if ttl_ms.is_some_and(|ttl| ttl < 1) {
+        return Err(Error::invalid_argument("ttl_ms must be at least 1, or CACHETORY_NO_EXPIRY"));
+    }
+    check_end(ttl_ms)
+}
+
+/// Ten thousand years. No clock need be read to see that a shorter ttl ends in time.
+const FAR: i64 = 10_000 * 366 * 24 * 3600 * 1000;
+
+/// A ttl must end within the `int64_t` milliseconds, or the server would refuse it.
+fn check_end(ttl_ms: Option<i64>) -> Result<()> {
+    match ttl_ms {
+        Some(ttl) if ttl > FAR && unix_ms_now().checked_add(ttl).is_none() => {
+            Err(Error::invalid_argument("ttl_ms ends after the last int64_t millisecond"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The wall clock in milliseconds, as Redis counts expiry.
+pub fn unix_ms_now() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        Err(_) => 0,
+    }
+}

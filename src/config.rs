@@ -1,0 +1,112 @@
+//! URL -> [`Config`]: the one grammar, every option, every complaint.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redis::{ConnectionInfo, IntoConnectionInfo};
+
+use crate::error::{Error, Result};
+
+/// Everything a cache is told, by its URL and by nothing else.
+#[derive(Clone)]
+pub struct Config {
+    pub target: Target,
+    /// Put before every key.
+    pub prefix: Vec<u8>,
+    /// `socket_timeout`: the deadline of a whole call.
+    pub timeout: Duration,
+    /// `socket_connect_timeout`: resolve, connect, TLS and handshake, within the deadline.
+    pub connect_timeout: Duration,
+    /// Most links to one server; at least 1.
+    pub max_connections: usize,
+    /// TCP keep-alive.
+    pub keepalive: bool,
+    /// A link idle for longer is asked `PING` before use; `None`: only looked at for end-of-file.
+    pub health_check_interval: Option<Duration>,
+    /// Sent as CLIENT SETNAME.
+    pub client_name: Option<String>,
+    pub tls: TlsOptions,
+    /// Most asynchronous calls outstanding on a cache.
+    pub max_pending: usize,
+    /// How long a call may spin for its reply before it sleeps.
+    pub spin: Duration,
+    /// `memory://`: past it the least recently used go first; 0: no bound.
+    pub max_bytes: u64,
+}
+
+/// What stands behind a cache. A Redis URL becomes the redis crate's `ConnectionInfo` (address, database, credentials,
+/// protocol version), so that its Cluster and Sentinel clients can take it as it is.
+#[derive(Clone)]
+pub enum Target {
+    Memory,
+    Dummy,
+    Redis(ConnectionInfo),
+    /// The seed nodes.
+    Cluster(Vec<ConnectionInfo>),
+    /// `service` is the master's name; `settings` (its address aside) is what to connect to that master with.
+    Sentinel {
+        sentinels: Vec<ConnectionInfo>,
+        service: String,
+        settings: ConnectionInfo,
+    },
+}
+
+/// The `ssl_*` options. They concern `rediss://` and its kin only.
+#[derive(Clone, Debug)]
+pub struct TlsOptions {
+    /// `ssl_cert_reqs`: verify the chain (and, with `check_hostname`, the name).
+    pub verify: bool,
+    pub check_hostname: bool,
+    /// A PEM file of trusted authorities instead of the platform's.
+    pub ca_certs: Option<PathBuf>,
+    /// A directory of PEM files of trusted authorities instead of the platform's.
+    pub ca_path: Option<PathBuf>,
+    pub certfile: Option<PathBuf>,
+    pub keyfile: Option<PathBuf>,
+}
+
+impl Config {
+    /// Few links carry many callers. Sixteen are enough to keep the cores of a server busy, and few enough for a
+    /// thousand processes to share one.
+    pub const DEFAULT_MAX_CONNECTIONS: usize = 16;
+    pub const DEFAULT_MAX_PENDING: usize = 65536;
+    /// About what a sleep and a wake-up cost on a virtual machine.
+    pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
+
+    fn with_defaults(target: Target) -> Self {
+        Self {
+            target,
+            prefix: Vec::new(),
+            timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
+            max_connections: Self::DEFAULT_MAX_CONNECTIONS,
+            keepalive: true,
+            health_check_interval: None,
+            client_name: None,
+            tls: TlsOptions {
+                verify: true,
+                check_hostname: true,
+                ca_certs: None,
+                ca_path: None,
+                certfile: None,
+                keyfile: None,
+            },
+            max_pending: Self::DEFAULT_MAX_PENDING,
+            spin: Self::DEFAULT_SPIN,
+            max_bytes: 0,
+        }
+    }
+
+    pub fn parse(url: &str) -> Result<Self> {
+        match url {
+            "memory://" => Ok(Self::with_defaults(Target::Memory)),
+            "dummy://" => Ok(Self::with_defaults(Target::Dummy)),
+            url => {
+                let info = url
+                    .into_connection_info()
+                    .map_err(|_| Error::invalid_url("the URL cannot be understood"))?;
+                Ok(Self::with_defaults(Target::Redis(info)))
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! One instant, carried through everything that may wait.
+
+use std::time::{Duration, Instant};
+
+/// The end of a call, and the length it was given (a `clear` gets a fresh one for each round trip).
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    at: Instant,
+    span: Duration,
+}
+
+impl Deadline {
+    /// The longest wait that is handed to the clock: far above any use, far below any overflow.
+    pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+    pub fn after(span: Duration) -> Self {
+        let span = span.min(Self::LONGEST);
+        Self { at: Instant::now() + span, span }
+    }
+
+    /// The same span, counted from now.
+    pub fn renewed(&self) -> Self {
+        Self::after(self.span)
+    }
+
+    /// The earlier of this deadline and `span` from now.
+    pub fn at_most(&self, span: Duration) -> Self {
+        let at = Instant::now() + span.min(Self::LONGEST);
+        Self { at: self.at.min(at), span: self.span }
+    }
+
+    pub fn instant(&self) -> Instant {
+        self.at
+    }
+
+    /// What is left; zero when it has passed.
+    pub fn remaining(&self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
+    pub fn has_passed(&self) -> bool {
+        self.remaining().is_zero()
+    }
+}

@@ -1,0 +1,164 @@
+//! Pointer and length -> slice, arrays, strings, outputs. Whatever a C caller can get wrong is found here.
+
+use std::ffi::{CStr, c_char, c_void};
+
+use super::types::{cachetory_bytes_t, cachetory_item_t};
+use crate::error::{Error, Result};
+use crate::op::{Items, Keys};
+
+/// `CACHETORY_STRLEN`: the key is NUL-terminated, measure it.
+pub const STRLEN: usize = usize::MAX;
+
+const LONGEST: usize = isize::MAX as usize;
+
+/// # Safety
+/// Unless NULL, `data` points to `len` readable bytes for as long as `'a`.
+pub unsafe fn bytes<'a>(data: *const c_void, len: usize, what: &'static str) -> Result<&'a [u8]> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    if data.is_null() {
+        return Err(Error::invalid_argument(format!("{what} is NULL but its length is not 0")));
+    }
+    if len > LONGEST {
+        return Err(Error::invalid_argument(format!("the length of {what} is above PTRDIFF_MAX")));
+    }
+    // SAFETY: not NULL, not above isize::MAX, and readable by the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) })
+}
+
+/// # Safety
+/// As [`bytes`]; where `len` is [`STRLEN`], `data` is NUL-terminated.
+pub unsafe fn key<'a>(data: *const c_void, len: usize) -> Result<&'a [u8]> {
+    if len == STRLEN {
+        // SAFETY: by the caller's promise.
+        return unsafe { string(data.cast(), "key") }.map(CStr::to_bytes);
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { bytes(data, len, "key") }
+}
+
+/// # Safety
+/// Unless NULL, `data` is NUL-terminated and readable for as long as `'a`.
+pub unsafe fn string<'a>(data: *const c_char, what: &'static str) -> Result<&'a CStr> {
+    if data.is_null() {
+        return Err(Error::invalid_argument(format!("{what} is NULL")));
+    }
+    // SAFETY: not NULL, and NUL-terminated by the caller's promise.
+    Ok(unsafe { CStr::from_ptr(data) })
+}
+
+/// A required output.
+///
+/// # Safety
+/// Unless NULL, `out` points to memory of the caller's that may be written as a `T` for as long as `'a`.
+pub unsafe fn output<'a, T>(out: *mut T, empty: T) -> Result<&'a mut T> {
+    if out.is_null() {
+        return Err(Error::invalid_argument("the output is NULL"));
+    }
+    // SAFETY: not NULL, and the caller's to write. It may be uninitialised, so it is written before it is borrowed.
+    unsafe {
+        out.write(empty);
+        Ok(&mut *out)
+    }
+}
+
+/// # Safety
+/// Unless NULL, `data` points to `count` readable elements for as long as `'a`.
+unsafe fn array<'a, T>(data: *const T, count: usize, what: &'static str) -> Result<&'a [T]> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if data.is_null() {
+        return Err(Error::invalid_argument(format!("{what} is NULL but count is not 0")));
+    }
+    if count > LONGEST / size_of::<T>() {
+        return Err(Error::invalid_argument("count is larger than memory"));
+    }
+    // SAFETY: not NULL, its size is not above isize::MAX, and readable by the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(data, count) })
+}
+
+/// Keys whose pointers and lengths have been checked.
+pub struct CheckedKeys<'a>(&'a [cachetory_bytes_t]);
+
+/// Items whose pointers and lengths have been checked.
+pub struct CheckedItems<'a>(&'a [cachetory_item_t]);
+
+/// # Safety
+/// As [`array`], and each element as [`key`].
+pub unsafe fn keys<'a>(data: *const cachetory_bytes_t, count: usize) -> Result<CheckedKeys<'a>> {
+    // SAFETY: by the caller's promise.
+    let array = unsafe { array(data, count, "keys")? };
+    let mut total = 0;
+    for element in array {
+        // SAFETY: by the caller's promise.
+        let key = unsafe { key(element.data.cast(), element.len)? };
+        total = add(total, key.len())?;
+    }
+    Ok(CheckedKeys(array))
+}
+
+/// # Safety
+/// As [`array`], each key as [`key`] and each value as [`bytes`].
+pub unsafe fn items<'a>(data: *const cachetory_item_t, count: usize) -> Result<CheckedItems<'a>> {
+    // SAFETY: by the caller's promise.
+    let array = unsafe { array(data, count, "items")? };
+    let mut total = 0;
+    for element in array {
+        // SAFETY: by the caller's promise.
+        let (key, value) = unsafe {
+            (
+                key(element.key.data.cast(), element.key.len)?,
+                bytes(element.value.data.cast(), element.value.len, "value")?,
+            )
+        };
+        total = add(add(total, key.len())?, value.len())?;
+    }
+    Ok(CheckedItems(array))
+}
+
+fn add(total: usize, len: usize) -> Result<usize> {
+    match total.checked_add(len) {
+        Some(total) if total <= LONGEST => Ok(total),
+        _ => Err(Error::invalid_argument("the batch is above PTRDIFF_MAX bytes")),
+    }
+}
+
+fn checked(bytes: &cachetory_bytes_t) -> &[u8] {
+    if bytes.len == STRLEN {
+        // SAFETY: checked not to be NULL, and NUL-terminated by the caller's promise.
+        return unsafe { CStr::from_ptr(bytes.data) }.to_bytes();
+    }
+    if bytes.len == 0 {
+        return &[];
+    }
+    // SAFETY: checked not to be NULL nor too long, and readable by the caller's promise.
+    unsafe { std::slice::from_raw_parts(bytes.data.cast(), bytes.len) }
+}
+
+impl Keys for CheckedKeys<'_> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn key(&self, index: usize) -> &[u8] {
+        checked(&self.0[index])
+    }
+}
+
+impl Keys for CheckedItems<'_> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn key(&self, index: usize) -> &[u8] {
+        checked(&self.0[index].key)
+    }
+}
+
+impl Items for CheckedItems<'_> {
+    fn value(&self, index: usize) -> &[u8] {
+        checked(&self.0[index].value)
+    }
+}

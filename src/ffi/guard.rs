@@ -1,0 +1,155 @@
+//! Runs the body of an exported function, turns a panic or an error into a status, and fills the caller's error.
+
+use std::cell::Cell;
+use std::ffi::c_char;
+use std::fmt::{self, Write};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::types::{
+    CACHETORY_ERROR_MAYBE_APPLIED, CACHETORY_ERROR_RETRYABLE, cachetory_error_t, cachetory_status_t,
+};
+use crate::error::{Error, Kind, Result};
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A panic inside the library is reported as a status, so it must not be printed as well. Panics elsewhere (this may
+/// be linked into a Rust program) go to the hook that was there.
+pub fn silence_panics() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if !DONE.swap(true, Ordering::Relaxed) {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !INSIDE.get() {
+                previous(info);
+            }
+        }));
+    }
+}
+
+/// Runs `body` and fills `error`, which may be NULL.
+///
+/// # Safety
+/// Unless NULL, `error` points to memory of the caller's that may be written.
+pub unsafe fn guard(
+    error: *mut cachetory_error_t,
+    body: impl FnOnce() -> Result<cachetory_status_t>,
+) -> cachetory_status_t {
+    let result = catch(body);
+    if error.is_null() {
+        return result.unwrap_or_else(|failure| failure.status());
+    }
+    // SAFETY: not NULL, and the caller's to write. It may be uninitialised, so no reference is made to it as a whole.
+    unsafe {
+        match result {
+            Ok(status) => {
+                (&raw mut (*error).status).write(status);
+                (&raw mut (*error).flags).write(0);
+                (&raw mut (*error).message).cast::<c_char>().write(0);
+                status
+            }
+            Err(failure) => {
+                error.write(report(&failure));
+                failure.status()
+            }
+        }
+    }
+}
+
+fn catch<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+    INSIDE.set(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(body));
+    INSIDE.set(false);
+    result.unwrap_or_else(|payload| {
+        let text = match payload.downcast_ref::<&str>() {
+            Some(text) => (*text).to_owned(),
+            None => payload.downcast_ref::<String>().cloned().unwrap_or_default(),
+        };
+        Err(Kind::Internal(text.into()).into())
+    })
+}
+
+fn report(failure: &Error) -> cachetory_error_t {
+    let mut flags = 0;
+    if failure.is_retryable() {
+        flags |= CACHETORY_ERROR_RETRYABLE;
+    }
+    if failure.maybe_applied {
+        flags |= CACHETORY_ERROR_MAYBE_APPLIED;
+    }
+    let mut message = Message { bytes: [0; 504], len: 0 };
+    // An error means that the text did not fit; what fitted is kept.
+    let _ = write!(message, "{failure}");
+    cachetory_error_t { status: failure.status(), flags, message: message.bytes }
+}
+
+/// A NUL-terminated text that takes what fits, in whole characters.
+struct Message {
+    bytes: [c_char; 504],
+    len: usize,
+}
+
+impl Write for Message {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.len() - 1 - self.len;
+        let fits = text.floor_char_boundary(room);
+        for byte in text[..fits].bytes() {
+            // A NUL inside (a server's error text may have one) would end the message early.
+            self.bytes[self.len] = if byte == 0 { b'?' } else { byte } as c_char;
+            self.len += 1;
+        }
+        if fits == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+
+    fn text(error: &cachetory_error_t) -> String {
+        // SAFETY: `guard` terminated it.
+        unsafe { CStr::from_ptr(error.message.as_ptr()) }.to_str().unwrap().to_owned()
+    }
+
+    fn run(body: impl FnOnce() -> Result<i32>) -> cachetory_error_t {
+        let mut error = cachetory_error_t { status: 99, flags: 99, message: [1; 504] };
+        // SAFETY: the error is ours.
+        let status = unsafe { guard(&mut error, body) };
+        assert_eq!(status, error.status);
+        error
+    }
+
+    #[test]
+    fn a_panic_becomes_a_status() {
+        silence_panics();
+        let error = run(|| panic!("boom {}", 1));
+        assert_eq!(error.status, crate::error::CACHETORY_ERR_INTERNAL);
+        assert_eq!(error.flags, 0);
+        assert_eq!(text(&error), "internal error: boom 1");
+    }
+
+    #[test]
+    fn success_empties_the_message() {
+        let error = run(|| Ok(1));
+        assert_eq!((error.status, error.flags, error.message[0]), (1, 0, 0));
+        assert_eq!(error.message[1], 1, "the rest is not cleared");
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character() {
+        let error = run(|| Err(Error::invalid_argument("ä".repeat(400))));
+        assert_eq!(text(&error), "ä".repeat(251));
+        let error = run(|| Err(Error::invalid_argument("a\0b")));
+        assert_eq!(text(&error), "a?b");
+    }
+
+    #[test]
+    fn flags_are_reported() {
+        let busy = run(|| Err(Error::from(Kind::Busy).maybe_applied()));
+        assert_eq!(busy.flags, CACHETORY_ERROR_RETRYABLE | CACHETORY_ERROR_MAYBE_APPLIED);
+    }
+}

@@ -1,0 +1,17 @@
+//! An embeddable cache with a C ABI, over Redis, Valkey or the process's own memory.
+//!
+//! One request's way: a `cachetory_*` function in [`ffi`] checks the caller's arguments and looks the handle up; [`cache`]
+//! holds what the handle names; a [`backend`] carries the [`op`] out and gives an [`op::Answer`] back, its bytes in a
+//! [`value`]. [`config`] reads the URL, [`deadline`] bounds everything that may wait, [`error`] is everything that can go
+//! wrong and the one map to a status, and [`fork`] notices that this is a child process that must not use what it inherited.
+//! Arrows point one way: nothing below `ffi` knows that C exists, nothing above `backend::redis` knows RESP.
+
+pub mod backend;
+pub mod cache;
+pub mod config;
+pub mod deadline;
+pub mod error;
+pub mod ffi;
+pub mod fork;
+pub mod op;
+pub mod value;

@@ -1,0 +1,114 @@
+//! Values and batches on their way to the caller: a small value in one exact allocation, a large one or a batch in the
+//! buffer it arrived in.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// Bytes kept before every value, for what the C face needs to release the value from one pointer. In a shared value,
+/// which cannot be written later, twice the length of the whole allocation, little-endian.
+pub const HEADER: usize = 8;
+
+/// A value's bytes in one allocation: [`HEADER`] bytes, the data, a NUL that is not part of the data.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// One exact allocation; cheap to clone, so a store in memory can hand it out without a copy.
+    Shared(Arc<[u8]>),
+    /// The buffer that a large value was read into. May have spare capacity.
+    Buffer(Vec<u8>),
+}
+
+impl Value {
+    /// A copy of `data` in one exact allocation.
+    pub fn copy_of(data: &[u8]) -> Result<Self> {
+        // An allocation that fails inside `Arc` would abort the process, so room is probed for first where it may well fail.
+        if data.len() >= 1 << 20 {
+            let mut buffer = Vec::new();
+            buffer
+                .try_reserve_exact(data.len() + HEADER + 1)
+                .map_err(|_| Error::no_memory("memory for a value"))?;
+            buffer.extend_from_slice(&[0; HEADER]);
+            buffer.extend_from_slice(data);
+            buffer.push(0);
+            return Ok(Value::Buffer(buffer));
+        }
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, HEADER + data.len() + 1).collect();
+        if let Some(room) = Arc::get_mut(&mut bytes) {
+            frame(room);
+            room[HEADER..HEADER + data.len()].copy_from_slice(data);
+        }
+        Ok(Value::Shared(bytes))
+    }
+
+    /// A copy in one exact allocation of data that has room around it: [`HEADER`] bytes before it and one after, which
+    /// are overwritten.
+    pub fn copy_framed(framed: &mut [u8]) -> Self {
+        frame(framed);
+        Value::Shared(Arc::from(&*framed))
+    }
+
+    pub fn data(&self) -> &[u8] {
+        let framed = match self {
+            Value::Shared(bytes) => &bytes[..],
+            Value::Buffer(bytes) => bytes,
+        };
+        &framed[HEADER..framed.len() - 1]
+    }
+}
+
+fn frame(framed: &mut [u8]) {
+    let word = (framed.len() as u64) << 1;
+    framed[..HEADER].copy_from_slice(&word.to_le_bytes());
+    if let Some(end) = framed.last_mut() {
+        *end = 0;
+    }
+}
+
+/// Where a value of a batch lies in the batch's arena. `at == MISS` means there is none.
+/// The layout is that of a pointer and a length, so the C face can turn an array of these into its own in place.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub at: usize,
+    pub len: usize,
+}
+
+impl Span {
+    pub const MISS: Span = Span { at: usize::MAX, len: 0 };
+}
+
+/// The answers to a batch of keys, in their order.
+#[derive(Debug)]
+pub enum Values {
+    /// All in one buffer. The first [`Values::RESERVED_SPANS`] spans are free for the C face, the answers follow.
+    Arena { spans: Vec<Span>, arena: Vec<u8> },
+    /// Each on its own.
+    Each(Vec<Option<Value>>),
+}
+
+impl Values {
+    /// Spans kept free before the answers: the C face stores there what it needs to release the batch from one pointer.
+    pub const RESERVED_SPANS: usize = 2;
+
+    pub fn len(&self) -> usize {
+        match self {
+            Values::Arena { spans, .. } => spans.len() - Self::RESERVED_SPANS,
+            Values::Each(values) => values.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The answer at `index`: `None` for a miss.
+    pub fn get(&self, index: usize) -> Option<&[u8]> {
+        match self {
+            Values::Arena { spans, arena } => {
+                let span = spans[Self::RESERVED_SPANS + index];
+                (span.at != Span::MISS.at).then(|| &arena[span.at..span.at + span.len])
+            }
+            Values::Each(values) => values[index].as_ref().map(Value::data),
+        }
+    }
+}
