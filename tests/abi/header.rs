@@ -1,0 +1,51 @@
+//! The committed header is the one that the source gives.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// Where the types, the macros and the functions of the ABI are written, in the order of the header. A function elsewhere
+/// would be exported without being declared; `symbols` notices.
+const SOURCES: [&str; 3] = ["src/error.rs", "src/ffi/types.rs", "src/ffi/cache.rs"];
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn path() -> PathBuf {
+    root().join("include/cachetory.h")
+}
+
+fn generate() -> String {
+    let config = cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap();
+    let mut builder = cbindgen::Builder::new().with_config(config);
+    for source in SOURCES {
+        builder = builder.with_src(root().join(source));
+    }
+    let mut text = Vec::new();
+    builder.generate().unwrap().write(&mut text);
+    adjust(&String::from_utf8(text).unwrap())
+}
+
+/// What cbindgen has no setting for: the macro that Swift must see is spelled with capitals, and types go by their typedef.
+fn adjust(header: &str) -> String {
+    let types =
+        header.replace("typedef struct ", "typedef\0").replace("struct cachetory_", "cachetory_");
+    types
+        .replace("typedef\0", "typedef struct ")
+        .replace("9223372036854775807ll", "9223372036854775807LL")
+}
+
+#[test]
+fn header_is_the_source() {
+    let generated = generate();
+    if env::var_os("CACHETORY_WRITE_HEADER").is_some() {
+        fs::create_dir_all(path().parent().unwrap()).unwrap();
+        fs::write(path(), generated).unwrap();
+        return;
+    }
+    let committed = fs::read_to_string(path()).unwrap();
+    for (number, (old, new)) in committed.lines().zip(generated.lines()).enumerate() {
+        assert_eq!(old, new, "line {}: `make header` writes it anew", number + 1);
+    }
+    assert!(committed == generated, "one is longer: `make header` writes it anew");
+}

@@ -1,0 +1,3 @@
+//! The binary interface: what C sees of this library is what the Rust source says, and nothing else.
+
+mod header;
