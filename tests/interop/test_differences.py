@@ -49,7 +49,7 @@ def test_expire_in_0_of_the_original_persists(ours, original, client):
 
 def test_an_empty_batch_is_an_error_of_the_original(ours, server):
     with RedisBackend.from_url(server.tcp_url) as original:
-        with pytest.raises(redis.ResponseError, match="wrong number of arguments"):
+        with pytest.raises(TypeError):
             list(original.get_many())
         with pytest.raises(redis.ResponseError, match="wrong number of arguments"):
             original.set_many([])

