@@ -220,7 +220,8 @@ MEANINGS = [
 def users(server: RedisServer, client: redis.Redis) -> RedisServer:
     passwords = {"alice": "plain", "bob": PASSWORD, "carol": "a+b", "dave": "a b", "erin": "p@ss:w/rd#?&+ é"}
     for name, password in passwords.items():
-        client.acl_setuser(name, enabled=True, passwords=[f"+{password}"], categories=["+@all"], keys=["*"], reset=True)
+        rights = {"categories": ["+@all"], "keys": ["*"]}
+        client.acl_setuser(name, enabled=True, reset=True, passwords=[f"+{password}"], **rights)
     return server
 
 
