@@ -210,6 +210,13 @@ impl Replies for Pending {
 
     fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<Answer>>> {
         while let Some(reply) = self.decoder.advance(inbox)? {
+            if let Reply::Error(text) = &reply
+                && TURNED_AWAY.iter().any(|start| text.starts_with(start))
+            {
+                // Nothing was looked at, and no reply follows.
+                let error = server_error(text.clone());
+                return Ok(Some(Outcome { result: Err(error), link_is_sound: false }));
+            }
             let result = match &mut self.shape {
                 Shape::Transaction(transaction) => {
                     let (next, outcome) = transaction.take(reply)?;
@@ -282,11 +289,14 @@ fn refused(reply: Reply) -> Result<Error> {
     }
 }
 
+/// What a server says to a connection that it closes at once: `maxclients` is reached, or `protected-mode` is on.
+const TURNED_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
+
 /// What the server's words come to. The first word is the error's code.
 pub fn server_error(text: String) -> Error {
     match text.split(' ').next().unwrap_or_default() {
         "NOAUTH" | "WRONGPASS" | "NOPERM" => Kind::Auth(text.into()).into(),
-        "ERR" if text.starts_with("ERR max number of clients") => {
+        "ERR" if text.starts_with(TURNED_AWAY[0]) => {
             Kind::Connect { peer: "the server".into(), reason: text.into() }.into()
         }
         _ => Kind::Server(text.into()).into(),

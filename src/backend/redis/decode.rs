@@ -76,7 +76,7 @@ impl Inbox {
         if !b"+-:$*_%~>|(,#=!".contains(&kind) {
             return Err(Error::protocol(format!("a reply starts with byte {kind:#04x}")));
         }
-        let Some(end) = bytes.iter().take(LONGEST_LINE).position(|&byte| byte == b'\n') else {
+        let Some(end) = line_end(bytes) else {
             if bytes.len() >= LONGEST_LINE {
                 return Err(Error::protocol("a line without an end"));
             }
@@ -123,6 +123,16 @@ impl Inbox {
     fn missing(&self, needed: usize) -> usize {
         (self.start + needed).saturating_sub(self.bytes.len())
     }
+}
+
+/// Where the first line ends. All lines but error texts are short; in a long one `contains`, a fast search, goes first, so
+/// that a line which arrives byte by byte is not walked through again and again.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    let (near, far) = bytes[..bytes.len().min(LONGEST_LINE)].split_at(bytes.len().min(32));
+    near.iter().position(|&byte| byte == b'\n').or_else(|| {
+        let at = far.contains(&b'\n').then(|| far.iter().position(|&byte| byte == b'\n'));
+        Some(near.len() + at??)
+    })
 }
 
 fn number(line: &[u8]) -> Result<i64> {

@@ -77,7 +77,9 @@ impl Link {
             }
         };
         let mut sent = 0;
-        self.send(deadline, &mut sent).map_err(|broken| failed(broken, &self.peer))?;
+        if let Err(broken) = self.send(deadline, &mut sent) {
+            return Err(self.last_words().unwrap_or_else(|| failed(broken, &self.peer)));
+        }
         for step in handshake.steps() {
             let mut decoder = Decoder::new(Want::Tree);
             let reply = loop {

@@ -137,7 +137,7 @@ impl ServerCertVerifier for Verifier {
         let verdict = match verdict {
             // webpki takes no authority's certificate as a server's own. It finds that after it has checked the dates.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
-                if other.to_string().contains("CaUsedAsEndEntity")
+                if is_authority(&other)
                     && self.pinned.iter().any(|trusted| trusted == end_entity) =>
             {
                 let parsed = rustls::server::ParsedCertificate::try_from(end_entity)?;
@@ -303,6 +303,11 @@ impl TlsSession {
     }
 }
 
+/// webpki's word for an authority's certificate in the place of a server's, for which rustls has none of its own.
+fn is_authority(error: &rustls::OtherError) -> bool {
+    error.to_string().contains("CaUsedAsEndEntity")
+}
+
 /// The words of a TLS failure: what a certificate lacks is said plainly.
 fn broken(error: &rustls::Error) -> Broken {
     use CertificateError::{
@@ -319,6 +324,10 @@ fn broken(error: &rustls::Error) -> Broken {
             }
             Expired | ExpiredContext { .. } => {
                 format!("the server's certificate has expired: {problem}")
+            }
+            CertificateError::Other(other) if is_authority(other) => {
+                "the server's certificate is an authority's (CA), or self-signed, and not trusted"
+                    .to_owned()
             }
             other => format!("the server's certificate is refused: {other}"),
         },
