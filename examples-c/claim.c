@@ -13,6 +13,7 @@
 #include <cachetory.h>
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +43,7 @@ static cachetory_status_t claim(worker_t *worker, cachetory_error_t *error)
     cachetory_value_t owner;
     cachetory_error_t second;
     if (cachetory_get(worker->cache, job, CACHETORY_STRLEN, &owner, &second) == CACHETORY_OK) {
-        int ours = owner.len == strlen(worker->name) && memcmp(owner.data, worker->name, owner.len) == 0;
+        bool ours = owner.len == strlen(worker->name) && memcmp(owner.data, worker->name, owner.len) == 0;
         status = ours ? CACHETORY_OK : CACHETORY_NOT_STORED;
     }
     cachetory_value_free(&owner);

@@ -10,6 +10,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -138,7 +139,7 @@ int main(int argc, char **argv)
     /* With a server that is there all is well at the first attempt. A miss, too, is an answer and not an error. */
     set_with_retries(cache, "example:errors", 1000, &error);
     report("set", &error);
-    int well = error.status == CACHETORY_OK;
+    bool well = error.status == CACHETORY_OK;
     cachetory_delete(cache, "example:errors", CACHETORY_STRLEN, &error);
     report("delete", &error);
     cachetory_delete(cache, "example:errors", CACHETORY_STRLEN, &error);

@@ -2,7 +2,8 @@
 //
 //	go run . redis://localhost:6379
 //
-// needs cgo and an installed library that pkg-config finds.
+// needs cgo and an installed library. In a prefix of its own that is named twice: for the compiler by
+// PKG_CONFIG_PATH=PREFIX/lib/pkgconfig, for the program by LD_LIBRARY_PATH=PREFIX/lib.
 package main
 
 // #cgo pkg-config: cachetory
