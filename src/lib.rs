@@ -14,4 +14,5 @@ pub mod error;
 pub mod ffi;
 pub mod fork;
 pub mod op;
+mod threads;
 pub mod value;

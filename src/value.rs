@@ -16,13 +16,18 @@ pub enum Value {
     Shared(Arc<[u8]>),
     /// The buffer that a large value was read into. May have spare capacity.
     Buffer(Vec<u8>),
+    /// A large value that is as cheap to clone as a small one.
+    SharedBuffer(Arc<Vec<u8>>),
 }
 
+/// From here on a value is copied into a buffer: its memory can be asked for without aborting the process when there is
+/// none, and need not be zeroed first, which outweighs the second allocation.
+const LARGE: usize = 16 << 10;
+
 impl Value {
-    /// A copy of `data` in one exact allocation.
+    /// A copy of `data` that is cheap to clone.
     pub fn copy_of(data: &[u8]) -> Result<Self> {
-        // An allocation that fails inside `Arc` would abort the process, so room is probed for first where it may well fail.
-        if data.len() >= 1 << 20 {
+        if data.len() >= LARGE {
             let mut buffer = Vec::new();
             buffer
                 .try_reserve_exact(data.len() + HEADER + 1)
@@ -30,7 +35,7 @@ impl Value {
             buffer.extend_from_slice(&[0; HEADER]);
             buffer.extend_from_slice(data);
             buffer.push(0);
-            return Ok(Value::Buffer(buffer));
+            return Ok(Value::SharedBuffer(Arc::new(buffer)));
         }
         let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, HEADER + data.len() + 1).collect();
         if let Some(room) = Arc::get_mut(&mut bytes) {
@@ -51,6 +56,7 @@ impl Value {
         let framed = match self {
             Value::Shared(bytes) => &bytes[..],
             Value::Buffer(bytes) => bytes,
+            Value::SharedBuffer(bytes) => bytes,
         };
         &framed[HEADER..framed.len() - 1]
     }

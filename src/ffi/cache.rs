@@ -54,10 +54,10 @@ pub unsafe extern "C" fn cachetory_open_url(
     out: *mut cachetory_t,
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
-    silence_panics();
     // SAFETY: the pointers are the caller's, as the header describes them.
     unsafe {
         guard(error, || {
+            silence_panics();
             let out = arg::output(out, cachetory_t::default())?;
             let url = arg::string(url, "url")?
                 .to_str()

@@ -94,7 +94,10 @@ struct Message {
 impl Write for Message {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let room = self.bytes.len() - 1 - self.len;
-        let fits = text.floor_char_boundary(room);
+        let mut fits = room.min(text.len());
+        while !text.is_char_boundary(fits) {
+            fits -= 1;
+        }
         for byte in text[..fits].bytes() {
             // A NUL inside (a server's error text may have one) would end the message early.
             self.bytes[self.len] = if byte == 0 { b'?' } else { byte } as c_char;

@@ -95,6 +95,9 @@ impl cachetory_values_t {
 /// The word in a value's header: the length of its allocation, and in the lowest bit what kind it is.
 const BUFFER: u64 = 1;
 
+/// Set in a value's owner when that is a shared buffer, which is aligned to more than this; no other owner is odd.
+const SHARED_BUFFER: usize = 1;
+
 fn header(framed: &[u8]) -> u64 {
     let mut word = [0; HEADER];
     word.copy_from_slice(&framed[..HEADER]);
@@ -115,6 +118,11 @@ pub fn give_value(value: Value) -> cachetory_value_t {
             buffer[..HEADER].copy_from_slice(&word.to_le_bytes());
             (buffer.as_ptr(), buffer.len())
         }
+        Value::SharedBuffer(buffer) => {
+            let (data, len) = (buffer[HEADER..].as_ptr(), buffer.len() - HEADER - 1);
+            let owner = Arc::into_raw(buffer).map_addr(|address| address | SHARED_BUFFER);
+            return cachetory_value_t { data: data.cast(), len, owner: owner.cast_mut().cast() };
+        }
     };
     // SAFETY: every value has a header before its data, in the same allocation.
     let data = unsafe { framed.add(HEADER) };
@@ -130,6 +138,11 @@ pub unsafe fn release_value(value: &mut cachetory_value_t) {
     *value = cachetory_value_t::EMPTY;
     if owner.is_null() {
         return;
+    }
+    if owner.addr() & SHARED_BUFFER != 0 {
+        let buffer = owner.map_addr(|address| address & !SHARED_BUFFER).cast::<Vec<u8>>();
+        // SAFETY: by the caller's promise the owner is what `give_value` made of such a buffer.
+        return drop(unsafe { Arc::from_raw(buffer.cast_const()) });
     }
     // SAFETY: by the caller's promise the owner starts with a header of ours, which says what the allocation is.
     unsafe {

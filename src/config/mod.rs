@@ -3,9 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use redis::ConnectionInfo;
 
+use self::options::Options;
+use self::scheme::Scheme;
 use crate::error::{Error, Result};
+
+mod options;
+mod scheme;
+mod url;
 
 /// Everything a cache is told, by its URL and by nothing else.
 #[derive(Clone)]
@@ -97,16 +103,22 @@ impl Config {
         }
     }
 
+    /// Reads a URL. No message has a piece of a password in it, however malformed the URL is.
     pub fn parse(url: &str) -> Result<Self> {
-        match url {
-            "memory://" => Ok(Self::with_defaults(Target::Memory)),
-            "dummy://" => Ok(Self::with_defaults(Target::Dummy)),
-            url => {
-                let info = url
-                    .into_connection_info()
-                    .map_err(|_| Error::invalid_url("the URL cannot be understood"))?;
-                Ok(Self::with_defaults(Target::Redis(info)))
-            }
+        // As Python's `urlsplit`: a URL read from a file may end in a newline.
+        let url = url.replace(['\t', '\r', '\n'], "");
+        let (name, rest) = url.split_once("://").ok_or_else(|| {
+            Error::invalid_url("the URL has no scheme (redis://, unix://, memory://, …)")
+        })?;
+        let scheme = Scheme::named(name)?;
+        if !scheme.has_address() {
+            return scheme.read_bare(rest).map_err(|flaw| flaw.error);
         }
+        url::read(
+            rest,
+            |hosts, path| scheme.may_follow_user_info(hosts, path),
+            |parts| scheme.read(parts),
+            |parts| Options::read(parts).is_ok(),
+        )
     }
 }

@@ -1,0 +1,132 @@
+//! Several keys at one moment.
+
+use super::clock::{Clock, Now};
+use super::{Memory, NEVER, SHARDS, boxed, expires_at, index, indices, reserved};
+use crate::error::Result;
+use crate::op::{Answer, Items, Keys, Ttl};
+use crate::value::{Value, Values};
+
+/// The keys of a batch with their hashes, and the shards they lie in.
+struct Plan<'a> {
+    keys: Vec<(u64, &'a [u8])>,
+    shards: u64,
+}
+
+impl Plan<'_> {
+    /// Where a key's shard stands among those that were locked for the batch.
+    fn position(&self, hash: u64) -> usize {
+        let below = (1u64 << index(hash)) - 1;
+        (self.shards & below).count_ones() as usize
+    }
+}
+
+impl<C: Clock> Memory<C> {
+    fn plan<'a>(&self, batch: &'a dyn Keys) -> Result<Plan<'a>> {
+        let count = batch.count();
+        let mut keys = reserved(count, "memory for the batch")?;
+        let mut shards = 0;
+        for i in 0..count {
+            let key = batch.key(i);
+            let hash = self.hash(key);
+            shards |= 1 << index(hash);
+            keys.push((hash, key));
+        }
+        Ok(Plan { keys, shards })
+    }
+
+    pub(super) fn mget(&self, keys: &dyn Keys) -> Result<Answer> {
+        let now = Now::new(&self.clock);
+        let plan = self.plan(keys)?;
+        let mut values = reserved(plan.keys.len(), "memory for the answers")?;
+        {
+            let shards = self.read_all(plan.shards);
+            self.check_open()?;
+            for &(hash, key) in &plan.keys {
+                values.push(self.value_of(&shards[plan.position(hash)], hash, key, &now));
+            }
+        }
+        if let Some(index) = indices(plan.shards).next() {
+            self.after_read(index, &now);
+        }
+        Ok(Answer::Values(Values::Each(values)))
+    }
+
+    pub(super) fn mset(&self, items: &dyn Items, ttl: Ttl) -> Result<Answer> {
+        let now = Now::new(&self.clock);
+        let plan = self.plan(items)?;
+        let expires_at = expires_at(ttl, &now);
+        let count = plan.keys.len();
+        // Whatever may fail comes before the first change.
+        let mut new = reserved(count, "memory for the batch")?;
+        for (i, &(_, key)) in plan.keys.iter().enumerate() {
+            let value = items.value(i);
+            new.push(if self.fits(key, value) {
+                Some((boxed(key)?, Value::copy_of(value)?))
+            } else {
+                None
+            });
+        }
+        let mut replaced = reserved(count, "memory for the batch")?;
+        let mut fresh =
+            reserved(if self.limit.is_some() { count } else { 0 }, "memory for the batch")?;
+        self.reserve_recency(fresh.capacity())?;
+        {
+            let mut shards = self.write_all(plan.shards);
+            self.check_open()?;
+            let mut counts = [0; SHARDS];
+            plan.keys.iter().for_each(|&(hash, _)| counts[index(hash)] += 1);
+            for (shard, index) in shards.iter_mut().zip(indices(plan.shards)) {
+                shard.try_reserve(counts[index], expires_at != NEVER)?;
+            }
+            for (&(hash, key), new) in plan.keys.iter().zip(new) {
+                let shard = &mut shards[plan.position(hash)];
+                let Some((owned_key, value)) = new else {
+                    replaced.extend(self.remove(shard, hash, key).map(|entry| entry.value));
+                    continue;
+                };
+                let (added, tick) = (value.data().len(), self.tick());
+                match shard.replace(hash, key, value, expires_at, tick) {
+                    Ok(old) => {
+                        self.count_replaced(&old, added);
+                        replaced.push(old);
+                    }
+                    Err(value) => {
+                        self.count_in(key.len(), added);
+                        let ticket = shard.insert(hash, owned_key, value, expires_at, tick);
+                        if self.limit.is_some() {
+                            fresh.push(ticket);
+                        }
+                    }
+                }
+            }
+            for (shard, index) in shards.iter_mut().zip(indices(plan.shards)) {
+                self.publish(index, shard);
+            }
+        }
+        self.admit(&now, fresh);
+        self.sweep(&now, count);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn mdelete(&self, keys: &dyn Keys) -> Result<Answer> {
+        let now = Now::new(&self.clock);
+        let plan = self.plan(keys)?;
+        let mut removed = reserved(plan.keys.len(), "memory for the batch")?;
+        {
+            let mut shards = self.write_all(plan.shards);
+            self.check_open()?;
+            for &(hash, key) in &plan.keys {
+                removed.extend(self.remove(&mut shards[plan.position(hash)], hash, key));
+            }
+            for (shard, index) in shards.iter_mut().zip(indices(plan.shards)) {
+                self.publish(index, shard);
+            }
+        }
+        if !removed.is_empty() {
+            self.after_removal();
+        }
+        self.sweep(&now, plan.keys.len());
+        let live = removed.iter().filter(|entry| entry.is_live(&now)).count();
+        Ok(Answer::Deleted(live as u64))
+    }
+}

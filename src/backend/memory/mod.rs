@@ -1,0 +1,371 @@
+//! The process's own memory, as strict as Redis in every answer.
+//!
+//! Keys are spread over shards by a hash with a secret seed. A shard is behind a readers-writer lock, so that readers do
+//! not stop each other; a batch locks the shards it needs in ascending order and is atomic against everything else. Values
+//! are reference-counted: a hit is handed out without a copy, and stays the caller's whatever becomes of the entry.
+//!
+//! **Expiry.** An entry is gone, for every call, from the millisecond its time comes. Its memory is freed by later calls
+//! (any, on any key; `ping` too), which look at a bounded number of expired entries each; while nothing is due that costs
+//! them one atomic load. There is no thread for it: a cache that nobody calls keeps what it has, and does not grow.
+//!
+//! **`max_bytes`** bounds the sum over all entries of key length, value length and [`ENTRY_OVERHEAD`]. When a write
+//! returns the sum is within the bound (a write in another thread may be about to make its own room): expired entries went
+//! first, then the least recently used of the whole store. Every call that finds a key uses it, `expire_*` and `set`
+//! if-not-exists included, as in Redis. A value that could not stay even alone is treated as stored and evicted at once:
+//! the answer is the usual one, an older value under the key is gone, and nothing else has to go for it. A cache may forget
+//! at any time, so that is no error, and a program that works with a large bound works, if slower, with a small one.
+//!
+//! Locks are taken in this order: `recency`, then shards, ascending. Only [`room`] holds `recency` and a shard at once.
+
+mod batch;
+mod clock;
+mod queue;
+mod room;
+mod shard;
+#[cfg(test)]
+mod tests;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use self::clock::{Clock, Now, WallClock};
+use self::queue::Queue;
+pub use self::shard::ENTRY_OVERHEAD;
+use self::shard::{Entry, NEVER, Shard, cost};
+use super::Backend;
+use crate::error::{Error, Kind, Result};
+use crate::op::{Answer, Op, Ttl};
+use crate::value::Value;
+
+/// As many as there are bits in the set of shards that a batch needs.
+const SHARDS: usize = u64::BITS as usize;
+
+/// On cache lines of its own, so that the readers of one shard do not slow down those of the next.
+#[repr(align(128))]
+struct Slot {
+    shard: RwLock<Shard>,
+    /// When the shard's first ticket of expiry is due. Written under the shard's lock.
+    due: AtomicI64,
+    /// Counts reads, roughly.
+    reads: AtomicU32,
+}
+
+pub struct Memory<C = WallClock> {
+    clock: C,
+    /// Standard SipHash: keys may come from strangers.
+    hasher: RandomState,
+    shards: Box<[Slot; SHARDS]>,
+    /// Not later than any shard's `due`, except while a sweep works it out anew.
+    next_due: AtomicI64,
+    closed: AtomicBool,
+    /// What the entries are accounted for, and their number.
+    bytes: AtomicI64,
+    entries: AtomicUsize,
+    /// `max_bytes`, if there is a bound.
+    limit: Option<i64>,
+    /// Counts uses, where there is a bound.
+    tick: AtomicI64,
+    /// A ticket for each entry, ordered by last use, where there is a bound.
+    recency: Mutex<Queue>,
+}
+
+impl Memory {
+    pub fn new(max_bytes: u64) -> Self {
+        Self::with_clock(max_bytes, WallClock)
+    }
+}
+
+impl<C: Clock> Backend for Memory<C> {
+    fn call(&self, op: &Op<'_>) -> Result<Answer> {
+        match *op {
+            Op::Ping => self.ping(),
+            Op::Get { key } => self.get(key),
+            Op::MGet { keys } => self.mget(keys),
+            Op::Set { key, value, ttl_ms, if_not_exists } => {
+                self.set(key, value, ttl_ms, if_not_exists)
+            }
+            Op::MSet { items, ttl_ms } => self.mset(items, ttl_ms),
+            Op::ExpireIn { key, ttl_ms } => {
+                self.expire(key, |now| ttl_ms.map(|ttl| now.get().saturating_add(ttl)))
+            }
+            Op::ExpireAt { key, unix_ms } => self.expire(key, |_| unix_ms),
+            Op::Delete { key } => self.delete(key),
+            Op::MDelete { keys } => self.mdelete(keys),
+            Op::Clear => self.clear(),
+        }
+    }
+
+    fn close(&self) {
+        // Before the shards are emptied: who locks one later sees it, and adds nothing.
+        self.closed.store(true, Ordering::Release);
+        let freed = self.take_all();
+        let tickets = std::mem::take(&mut *lock(&self.recency));
+        drop((freed, tickets));
+    }
+}
+
+impl<C: Clock> Memory<C> {
+    fn with_clock(max_bytes: u64, clock: C) -> Self {
+        let slot = |_| Slot {
+            shard: RwLock::default(),
+            due: AtomicI64::new(NEVER),
+            reads: AtomicU32::new(0),
+        };
+        Self {
+            clock,
+            hasher: RandomState::new(),
+            shards: Box::new(std::array::from_fn(slot)),
+            next_due: AtomicI64::new(NEVER),
+            closed: AtomicBool::new(false),
+            bytes: AtomicI64::new(0),
+            entries: AtomicUsize::new(0),
+            limit: (max_bytes > 0).then(|| i64::try_from(max_bytes).unwrap_or(i64::MAX)),
+            tick: AtomicI64::new(0),
+            recency: Mutex::default(),
+        }
+    }
+
+    fn ping(&self) -> Result<Answer> {
+        self.check_open()?;
+        self.sweep(&Now::new(&self.clock), 1);
+        Ok(Answer::Done)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Answer> {
+        let now = Now::new(&self.clock);
+        let hash = self.hash(key);
+        let index = index(hash);
+        let value = {
+            let shard = read(&self.shards[index].shard);
+            self.check_open()?;
+            self.value_of(&shard, hash, key, &now)
+        };
+        self.after_read(index, &now);
+        Ok(value.map_or(Answer::NotFound, Answer::Value))
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn value_of(&self, shard: &Shard, hash: u64, key: &[u8], now: &Now<'_, C>) -> Option<Value> {
+        let entry = shard.find(hash, key).filter(|entry| entry.is_live(now))?;
+        self.touch(entry);
+        Some(entry.value.clone())
+    }
+
+    fn set(&self, key: &[u8], value: &[u8], ttl: Ttl, if_not_exists: bool) -> Result<Answer> {
+        let now = Now::new(&self.clock);
+        let hash = self.hash(key);
+        let index = index(hash);
+        let expires_at = expires_at(ttl, &now);
+        let fits = self.fits(key, value);
+        let value = if fits { Some(Value::copy_of(value)?) } else { None };
+        let mut fresh = None;
+        // Dropped after the lock is released.
+        let mut _replaced = None;
+        let answer = 'locked: {
+            let mut shard = write(&self.shards[index].shard);
+            self.check_open()?;
+            if if_not_exists
+                && let Some(entry) = shard.find(hash, key).filter(|entry| entry.is_live(&now))
+            {
+                self.touch(entry);
+                break 'locked Answer::NotStored;
+            }
+            match value {
+                None => _replaced = self.remove(&mut shard, hash, key).map(|entry| entry.value),
+                Some(value) => {
+                    let (added, tick) = (value.data().len(), self.tick());
+                    match shard.replace(hash, key, value, expires_at, tick) {
+                        Ok(old) => {
+                            self.count_replaced(&old, added);
+                            _replaced = Some(old);
+                        }
+                        Err(value) => {
+                            shard.try_reserve(1, expires_at != NEVER)?;
+                            let key = boxed(key)?;
+                            self.count_in(key.len(), added);
+                            fresh = Some(shard.insert(hash, key, value, expires_at, tick));
+                        }
+                    }
+                }
+            }
+            self.publish(index, &mut shard);
+            Answer::Done
+        };
+        self.admit(&now, fresh.as_slice().iter().copied());
+        self.sweep(&now, 1);
+        Ok(answer)
+    }
+
+    fn expire(&self, key: &[u8], at: impl FnOnce(&Now<'_, C>) -> Option<i64>) -> Result<Answer> {
+        let now = Now::new(&self.clock);
+        let hash = self.hash(key);
+        let index = index(hash);
+        let at = at(&now).unwrap_or(NEVER);
+        let is_past = at != NEVER && at <= now.get();
+        let mut removed = None;
+        let answer = 'locked: {
+            let mut shard = write(&self.shards[index].shard);
+            self.check_open()?;
+            match shard.find(hash, key).filter(|entry| entry.is_live(&now)) {
+                None => break 'locked Answer::NotFound,
+                Some(entry) => self.touch(entry),
+            }
+            if is_past {
+                removed = self.remove(&mut shard, hash, key);
+            } else {
+                shard.expire(hash, key, at);
+            }
+            self.publish(index, &mut shard);
+            Answer::Done
+        };
+        if removed.is_some() {
+            self.after_removal();
+        }
+        self.sweep(&now, 1);
+        Ok(answer)
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<Answer> {
+        let now = Now::new(&self.clock);
+        let hash = self.hash(key);
+        let index = index(hash);
+        let removed = {
+            let mut shard = write(&self.shards[index].shard);
+            self.check_open()?;
+            let removed = self.remove(&mut shard, hash, key);
+            if removed.is_some() {
+                self.publish(index, &mut shard);
+            }
+            removed
+        };
+        if removed.is_some() {
+            self.after_removal();
+        }
+        self.sweep(&now, 1);
+        let was_live = removed.is_some_and(|entry| entry.is_live(&now));
+        Ok(if was_live { Answer::Done } else { Answer::NotFound })
+    }
+
+    fn clear(&self) -> Result<Answer> {
+        self.check_open()?;
+        drop(self.take_all());
+        self.after_removal();
+        Ok(Answer::Done)
+    }
+
+    /// Empties all shards at one moment.
+    fn take_all(&self) -> Vec<Shard> {
+        let mut guards = self.write_all(u64::MAX);
+        self.bytes.store(0, Ordering::Relaxed);
+        self.entries.store(0, Ordering::Relaxed);
+        let take = |(index, shard): (usize, &mut RwLockWriteGuard<'_, Shard>)| {
+            let taken = shard.take();
+            self.publish(index, shard);
+            taken
+        };
+        guards.iter_mut().enumerate().map(take).collect()
+    }
+
+    /// To be called with the lock of every shard concerned: then nothing is added once [`Backend::close`] has been there.
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Kind::Closed.into());
+        }
+        Ok(())
+    }
+
+    /// Locks the shards whose bits are set, in ascending order.
+    fn write_all(&self, shards: u64) -> Vec<RwLockWriteGuard<'_, Shard>> {
+        indices(shards).map(|index| write(&self.shards[index].shard)).collect()
+    }
+
+    fn read_all(&self, shards: u64) -> Vec<RwLockReadGuard<'_, Shard>> {
+        indices(shards).map(|index| read(&self.shards[index].shard)).collect()
+    }
+
+    /// Whether an entry could stay if it were alone.
+    fn fits(&self, key: &[u8], value: &[u8]) -> bool {
+        self.limit.is_none_or(|limit| cost(key.len(), value.len()) <= limit)
+    }
+
+    /// The next use's number.
+    fn tick(&self) -> i64 {
+        if self.limit.is_none() { 0 } else { self.tick.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    fn touch(&self, entry: &Entry) {
+        if self.limit.is_some() {
+            entry.touch(self.tick());
+        }
+    }
+
+    fn remove(&self, shard: &mut Shard, hash: u64, key: &[u8]) -> Option<Entry> {
+        let removed = shard.remove(hash, |entry| *entry.key == *key)?;
+        self.count_out(&removed);
+        Some(removed)
+    }
+
+    // The counts are changed under the lock of the shard concerned, so that they never fall below what is there.
+
+    fn count_in(&self, key_len: usize, value_len: usize) {
+        self.bytes.fetch_add(cost(key_len, value_len), Ordering::Relaxed);
+        self.entries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_out(&self, entry: &Entry) {
+        self.bytes.fetch_sub(entry.cost(), Ordering::Relaxed);
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn count_replaced(&self, old: &Value, new_len: usize) {
+        let change = cost(0, new_len) - cost(0, old.data().len());
+        self.bytes.fetch_add(change, Ordering::Relaxed);
+    }
+}
+
+/// The shard of a key: by bits that the table in it uses neither for the slot nor for the tag.
+fn index(hash: u64) -> usize {
+    (hash >> 48) as usize % SHARDS
+}
+
+fn indices(mut shards: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let index = shards.trailing_zeros() as usize;
+        shards &= shards.wrapping_sub(1);
+        (index < SHARDS).then_some(index)
+    })
+}
+
+fn expires_at(ttl: Ttl, now: &Now<'_, impl Clock>) -> i64 {
+    ttl.map_or(NEVER, |ttl| now.get().saturating_add(ttl))
+}
+
+fn boxed(key: &[u8]) -> Result<Box<[u8]>> {
+    let mut copy = reserved(key.len(), "memory for a key")?;
+    copy.extend_from_slice(key);
+    Ok(copy.into_boxed_slice())
+}
+
+fn reserved<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(count).map_err(|_| Error::no_memory(what))?;
+    Ok(room)
+}
+
+// A panic under a lock is a bug that the caller is told of; the data are whole at every point where there could be one.
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

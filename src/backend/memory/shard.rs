@@ -1,0 +1,183 @@
+//! A part of the store that is locked as one: its entries, and when they expire.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use hashbrown::HashTable;
+
+use super::clock::{Clock, Now};
+use super::queue::{Queue, Ticket};
+use crate::error::{Error, Result};
+use crate::value::Value;
+
+/// No expiry.
+pub const NEVER: i64 = i64::MAX;
+
+/// What an entry is taken to cost beside its key and value: its slot in the table, the headers of its allocations and
+/// its tickets, about as measured with small entries.
+pub const ENTRY_OVERHEAD: usize = 192;
+
+pub struct Entry {
+    pub key: Box<[u8]>,
+    pub value: Value,
+    pub hash: u64,
+    /// Tells the entry from a later one under the same key.
+    pub id: u64,
+    /// The tick of its last use, where the store is bounded.
+    pub used: AtomicI64,
+    pub expires_at: i64,
+    /// The time on its ticket in the expiry queue, not later than `expires_at`; [`NEVER`]: it has none.
+    pub queued_at: i64,
+}
+
+impl Entry {
+    pub fn is_live(&self, now: &Now<'_, impl Clock>) -> bool {
+        self.expires_at == NEVER || now.get() < self.expires_at
+    }
+
+    pub fn touch(&self, tick: i64) {
+        self.used.fetch_max(tick, Ordering::Relaxed);
+    }
+
+    pub fn cost(&self) -> i64 {
+        cost(self.key.len(), self.value.data().len())
+    }
+}
+
+pub fn cost(key_len: usize, value_len: usize) -> i64 {
+    let bytes = key_len.saturating_add(value_len).saturating_add(ENTRY_OVERHEAD);
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[derive(Default)]
+pub struct Shard {
+    pub table: HashTable<Entry>,
+    pub expiry: Queue,
+    /// Entries that have a ticket in `expiry`.
+    pub queued: usize,
+    next_id: u64,
+}
+
+impl Shard {
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
+        self.table.find(hash, |entry| *entry.key == *key)
+    }
+
+    pub fn find_id(&self, hash: u64, id: u64) -> Option<&Entry> {
+        self.table.find(hash, |entry| entry.id == id)
+    }
+
+    /// Makes room for `count` entries, so that as many [`Shard::insert`]s cannot fail.
+    pub fn try_reserve(&mut self, count: usize, expiring: bool) -> Result<()> {
+        let no_memory = || Error::no_memory("memory for the entries");
+        self.table.try_reserve(count, |entry| entry.hash).map_err(|_| no_memory())?;
+        if expiring {
+            self.expiry.try_reserve(count).map_err(|_| no_memory())?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the value of a key and gives back the old one; if there is no such key, gives back the new one as the error.
+    pub fn replace(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: Value,
+        expires_at: i64,
+        tick: i64,
+    ) -> Result<Value, Value> {
+        let Some(entry) = self.table.find_mut(hash, |entry| *entry.key == *key) else {
+            return Err(value);
+        };
+        *entry.used.get_mut() = tick;
+        let old = std::mem::replace(&mut entry.value, value);
+        schedule(&mut self.expiry, &mut self.queued, entry, expires_at);
+        Ok(old)
+    }
+
+    /// Adds a key that is not there. The ticket is for the queue by last use.
+    pub fn insert(
+        &mut self,
+        hash: u64,
+        key: Box<[u8]>,
+        value: Value,
+        expires_at: i64,
+        tick: i64,
+    ) -> Ticket {
+        let id = self.next_id;
+        self.next_id += 1;
+        let used = AtomicI64::new(tick);
+        let mut entry = Entry { key, value, hash, id, used, expires_at: NEVER, queued_at: NEVER };
+        schedule(&mut self.expiry, &mut self.queued, &mut entry, expires_at);
+        self.table.insert_unique(hash, entry, |entry| entry.hash);
+        Ticket { at: tick, hash, id }
+    }
+
+    /// Gives a key that is there another expiry.
+    pub fn expire(&mut self, hash: u64, key: &[u8], expires_at: i64) {
+        if let Some(entry) = self.table.find_mut(hash, |entry| *entry.key == *key) {
+            schedule(&mut self.expiry, &mut self.queued, entry, expires_at);
+        }
+    }
+
+    pub fn remove(&mut self, hash: u64, is_it: impl FnMut(&Entry) -> bool) -> Option<Entry> {
+        let (entry, _) = self.table.find_entry(hash, is_it).ok()?.remove();
+        if entry.queued_at != NEVER {
+            self.queued -= 1;
+        }
+        Some(entry)
+    }
+
+    /// Moves expired entries to `removed`, looking at no more than `budget` tickets.
+    pub fn sweep(&mut self, now: i64, budget: &mut usize, removed: &mut Vec<Entry>) {
+        while *budget > 0
+            && let Some(ticket) = self.expiry.pop_due(now)
+        {
+            *budget -= 1;
+            let is_it = |entry: &Entry| entry.id == ticket.id && entry.queued_at == ticket.at;
+            let Ok(mut found) = self.table.find_entry(ticket.hash, is_it) else {
+                continue;
+            };
+            let entry = found.get_mut();
+            entry.queued_at = NEVER;
+            self.queued -= 1;
+            let expires_at = entry.expires_at;
+            if expires_at <= now {
+                removed.push(found.remove().0);
+            } else {
+                schedule(&mut self.expiry, &mut self.queued, entry, expires_at);
+            }
+        }
+    }
+
+    /// Gives back memory that has become much too large for what it holds.
+    pub fn tidy(&mut self) {
+        const SMALLEST: usize = 64;
+        if self.table.capacity() > SMALLEST && self.table.len() < self.table.capacity() / 8 {
+            self.table.shrink_to(2 * self.table.len(), |entry| entry.hash);
+        }
+        let table = &self.table;
+        self.expiry.compact(self.queued, |ticket| {
+            table
+                .find(ticket.hash, |entry| entry.id == ticket.id && entry.queued_at == ticket.at)
+                .is_some()
+        });
+    }
+
+    /// Empties the shard. Dropping the answer frees the entries. Ids go on, for there may be tickets with the old ones.
+    pub fn take(&mut self) -> Self {
+        let next_id = self.next_id;
+        std::mem::replace(self, Self { next_id, ..Self::default() })
+    }
+}
+
+fn schedule(expiry: &mut Queue, queued: &mut usize, entry: &mut Entry, expires_at: i64) {
+    entry.expires_at = expires_at;
+    if expires_at >= entry.queued_at {
+        return;
+    }
+    if entry.queued_at == NEVER {
+        *queued += 1;
+    }
+    entry.queued_at = expires_at;
+    expiry.push(Ticket { at: expires_at, hash: entry.hash, id: entry.id });
+}

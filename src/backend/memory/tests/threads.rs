@@ -1,0 +1,164 @@
+//! Many callers at once.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Barrier, mpsc};
+use std::thread;
+
+use super::*;
+
+const ROUNDS: u32 = 2000;
+
+fn together(threads: usize, body: impl Fn(usize) + Sync) {
+    let start = Barrier::new(threads);
+    thread::scope(|scope| {
+        for index in 0..threads {
+            let (start, body) = (&start, &body);
+            scope.spawn(move || {
+                start.wait();
+                body(index);
+            });
+        }
+    });
+}
+
+fn names(count: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|i| format!("key-{i}").into_bytes()).collect()
+}
+
+/// Writers and readers of one batch in different orders, each batch of one value: no reader sees two values at once.
+#[test]
+fn no_batch_is_torn() {
+    let store = Store::new(0);
+    let names = names(20);
+    let orders = [names.clone(), names.iter().rev().cloned().collect()];
+    store.mset(&names.iter().map(|key| (&key[..], &b"start"[..])).collect::<Vec<_>>(), None);
+    together(6, |index| {
+        let keys: Vec<&[u8]> = orders[index % 2].iter().map(|key| &key[..]).collect();
+        for round in 0..ROUNDS {
+            if index < 3 {
+                let value = format!("{index}-{round}").into_bytes();
+                let ttl = (round % 2 == 0).then_some(1000);
+                store.mset(&keys.iter().map(|key| (*key, &value[..])).collect::<Vec<_>>(), ttl);
+            } else {
+                let values = store.mget(&keys);
+                assert!(values[0].is_some() && values.iter().all(|value| *value == values[0]));
+            }
+        }
+    });
+    store.verify();
+}
+
+#[test]
+fn a_batch_is_deleted_and_cleared_as_one() {
+    let store = Store::new(0);
+    let names = names(10);
+    let keys: Vec<&[u8]> = names.iter().map(|key| &key[..]).collect();
+    let items: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (*key, &b"v"[..])).collect();
+    together(4, |index| {
+        for round in 0..ROUNDS {
+            match index {
+                0 => store.mset(&items, None),
+                1 if round % 8 == 0 => store.clear(),
+                1 => assert!([0, 10].contains(&store.mdelete(&keys))),
+                _ => {
+                    let found = store.mget(&keys).iter().flatten().count();
+                    assert!([0, 10].contains(&found), "{found}");
+                }
+            }
+        }
+    });
+    store.verify();
+}
+
+#[test]
+fn one_of_many_claims_succeeds() {
+    let store = Store::new(1 << 20);
+    let won = AtomicI64::new(0);
+    together(4, |index| {
+        for round in 0..ROUNDS {
+            let key = round.to_le_bytes();
+            if store.claim(&key, &[index as u8], (round % 2 == 0).then_some(1000)) {
+                won.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    assert_eq!(won.load(Ordering::Relaxed), i64::from(ROUNDS));
+    store.verify();
+}
+
+/// Everything at once, with eviction, expiry and a clock that moves; what must hold holds when all is quiet.
+#[test]
+fn the_accounts_are_right_after_a_storm() {
+    for max_bytes in [0, 6000] {
+        let store = Store::new(max_bytes);
+        let names = names(60);
+        together(6, |index| {
+            for round in 0..ROUNDS as usize {
+                let key = &names[(round * 7 + index * 13) % names.len()];
+                let other = &names[(round * 11 + index) % names.len()];
+                let ttl = (round % 3 == 0).then_some((round % 5) as i64 + 1);
+                match (round + index) % 9 {
+                    0 => store.set(key, &vec![1; round % 300], ttl),
+                    1 => store.mset(&[(key, b"1"), (other, b"2")], ttl),
+                    2 => drop(store.claim(key, b"claimed", ttl)),
+                    3 => drop(store.expire_in(key, ttl)),
+                    4 => drop(store.delete(key)),
+                    5 => drop(store.mdelete(&[key, other])),
+                    6 => drop(store.mget(&[other, key])),
+                    7 if round % 100 == 0 => store.clear(),
+                    _ => drop(store.get(key)),
+                }
+                if round % 10 == 0 {
+                    store.advance(1);
+                }
+            }
+        });
+        store.set(b"last", b"", None);
+        store.delete(b"last");
+        store.verify();
+    }
+}
+
+#[test]
+fn nothing_is_added_after_a_close() {
+    for _ in 0..50 {
+        let store = Store::new(1 << 20);
+        let closed = AtomicBool::new(false);
+        together(3, |index| {
+            let key = [index as u8];
+            if index == 0 {
+                store.memory.close();
+                closed.store(true, Ordering::SeqCst);
+                return;
+            }
+            loop {
+                let was_closed = closed.load(Ordering::SeqCst);
+                let items = Batch(&[(&key, b"v"), (b"shared", b"v")]);
+                match store.memory.call(&Op::MSet { items: &items, ttl_ms: Some(1) }) {
+                    Ok(_) => assert!(!was_closed),
+                    Err(error) => {
+                        assert!(matches!(error.kind, Kind::Closed));
+                        return;
+                    }
+                }
+            }
+        });
+        assert_eq!((store.bytes(), store.entries()), (0, 0));
+        assert!(store.memory.shards.iter().all(|slot| read(&slot.shard).table.is_empty()));
+    }
+}
+
+/// A reader under way, with the lock in its hands, does not stop another.
+#[test]
+fn readers_do_not_stop_each_other() {
+    let store = Store::new(1 << 20);
+    store.set(b"k", b"v", None);
+    let reading = store.memory.read_all(u64::MAX);
+    let (send, receive) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| send.send((store.get(b"k"), store.mget(&[b"k", b"absent"]))));
+        let (one, many) = receive.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+        assert_eq!((one, many.len()), (Some(b"v".to_vec()), 2));
+        drop(reading);
+    });
+}

@@ -1,0 +1,100 @@
+//! `clear` within a prefix: SCAN for its keys and UNLINK them, a page at a time. A neighbour's key is never touched, whatever
+//! the server takes the pattern for.
+
+use super::Redis;
+use super::command::Single;
+use super::decode::{Reply, Tree, Want};
+use super::encode::{argument, command, reserve};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::op::Answer;
+
+/// Keys that the server looks at for one answer to SCAN.
+const PAGE: &[u8] = b"1000";
+
+impl Redis {
+    /// Each round trip gets the whole of the deadline's span.
+    pub(super) fn clear_prefix(&self, deadline: &Deadline) -> Result<Answer> {
+        let mut unlinked = false;
+        self.clear_pages(deadline, &mut unlinked)
+            .map_err(|error| if unlinked { error.maybe_applied() } else { error })
+    }
+
+    fn clear_pages(&self, deadline: &Deadline, unlinked: &mut bool) -> Result<Answer> {
+        let pattern = pattern(&self.prefix);
+        let mut cursor = b"0".to_vec();
+        loop {
+            let scan = |out: &mut Vec<u8>| {
+                reserve(out, 6, cursor.len() + pattern.len())?;
+                command(out, b"SCAN", 5);
+                for word in [&cursor[..], b"MATCH", &pattern, b"COUNT", PAGE] {
+                    argument(out, word);
+                }
+                Ok(())
+            };
+            let reply =
+                self.exchange(true, scan, || Single::new(Want::Tree), &deadline.renewed())?;
+            let (next, mut keys) = page(reply)?;
+            keys.retain(|key| key.starts_with(&self.prefix));
+            if !keys.is_empty() {
+                let unlink = |out: &mut Vec<u8>| {
+                    reserve(out, keys.len() + 1, keys.iter().map(Vec::len).sum())?;
+                    command(out, b"UNLINK", keys.len());
+                    for key in &keys {
+                        argument(out, key);
+                    }
+                    Ok(())
+                };
+                self.exchange(false, unlink, || Single::new(Want::Plain), &deadline.renewed())?;
+                *unlinked = true;
+            }
+            if next == b"0" {
+                return Ok(Answer::Done);
+            }
+            cursor = next;
+        }
+    }
+}
+
+/// The prefix and anything after it, as a glob (<https://redis.io/docs/latest/commands/keys/>).
+fn pattern(prefix: &[u8]) -> Vec<u8> {
+    let mut pattern = Vec::with_capacity(prefix.len() + 8);
+    for &byte in prefix {
+        if b"*?[]\\^-".contains(&byte) {
+            pattern.push(b'\\');
+        }
+        pattern.push(byte);
+    }
+    pattern.push(b'*');
+    pattern
+}
+
+/// The next cursor and the keys of one answer to SCAN.
+fn page(reply: Reply) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
+    let wrong = || Error::protocol("an answer to SCAN that is no cursor and keys");
+    let Reply::Tree(Tree::List(mut parts)) = reply else { return Err(wrong()) };
+    let (Some(Tree::List(list)), Some(Tree::Bulk(cursor)), None) =
+        (parts.pop(), parts.pop(), parts.pop())
+    else {
+        return Err(wrong());
+    };
+    if cursor.is_empty() || cursor.len() > 20 || !cursor.iter().all(u8::is_ascii_digit) {
+        return Err(wrong());
+    }
+    let keys = list.into_iter().map(|key| match key {
+        Tree::Bulk(key) => Ok(key),
+        _ => Err(wrong()),
+    });
+    Ok((cursor, keys.collect::<Result<_>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_special_in_a_glob_is_escaped() {
+        assert_eq!(pattern(b"a:"), b"a:*");
+        assert_eq!(pattern(b"a*b?[c]\\"), b"a\\*b\\?\\[c\\]\\\\*");
+    }
+}

@@ -1,0 +1,358 @@
+//! An operation as Redis commands, and their replies as its answer.
+
+use super::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
+use super::encode::{argument, command, integer, prefixed, reserve};
+use crate::error::{Error, Kind, Result};
+use crate::op::{Answer, Items, Keys, Op, Ttl};
+
+/// Appends the commands of `op`, to be sent in one go. `Op::Clear` is FLUSHDB: see `clear.rs` for a clear within a prefix.
+pub fn encode(op: &Op<'_>, prefix: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    match *op {
+        Op::Ping => command(out, b"PING", 0),
+        Op::Get { key } => one(out, b"GET", prefix, key, 0)?,
+        Op::MGet { keys } => many(out, b"MGET", prefix, keys)?,
+        Op::Set { key, value, ttl_ms, if_not_exists } => {
+            reserve(out, 7, prefix.len() + key.len() + value.len())?;
+            set(out, prefix, key, value, ttl_ms, if_not_exists);
+        }
+        Op::MSet { items, ttl_ms: None } => mset(out, prefix, items)?,
+        Op::MSet { items, ttl_ms } => transaction(out, prefix, items, ttl_ms)?,
+        Op::ExpireIn { key, ttl_ms: None } | Op::ExpireAt { key, unix_ms: None } => {
+            one(out, b"PERSIST", prefix, key, 0)?;
+            one(out, b"EXISTS", prefix, key, 0)?;
+        }
+        Op::ExpireIn { key, ttl_ms: Some(ttl) } => {
+            one(out, b"PEXPIRE", prefix, key, 1)?;
+            integer(out, ttl.max(-1));
+        }
+        Op::ExpireAt { key, unix_ms: Some(time) } => {
+            one(out, b"PEXPIREAT", prefix, key, 1)?;
+            integer(out, time.max(0));
+        }
+        Op::Delete { key } => one(out, b"DEL", prefix, key, 0)?,
+        Op::MDelete { keys } => many(out, b"DEL", prefix, keys)?,
+        Op::Clear => {
+            command(out, b"FLUSHDB", 1);
+            argument(out, b"ASYNC");
+        }
+    }
+    Ok(())
+}
+
+fn one(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], key: &[u8], more: usize) -> Result<()> {
+    reserve(out, 2 + more, name.len() + prefix.len() + key.len())?;
+    command(out, name, 1 + more);
+    prefixed(out, prefix, key);
+    Ok(())
+}
+
+fn many(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], keys: &dyn Keys) -> Result<()> {
+    let count = keys.count();
+    let bytes = (0..count).map(|i| keys.key(i).len()).sum::<usize>();
+    reserve(out, 1 + count, bytes.saturating_add(count.saturating_mul(prefix.len())))?;
+    command(out, name, count);
+    for i in 0..count {
+        prefixed(out, prefix, keys.key(i));
+    }
+    Ok(())
+}
+
+fn set(out: &mut Vec<u8>, prefix: &[u8], key: &[u8], value: &[u8], ttl: Ttl, nx: bool) {
+    command(out, b"SET", 2 + if ttl.is_some() { 2 } else { 0 } + usize::from(nx));
+    prefixed(out, prefix, key);
+    argument(out, value);
+    if let Some(ttl) = ttl {
+        argument(out, b"PX");
+        integer(out, ttl);
+    }
+    if nx {
+        argument(out, b"NX");
+    }
+}
+
+fn bytes_of(items: &dyn Items, prefix: &[u8]) -> usize {
+    (0..items.count()).fold(0, |sum: usize, i| {
+        sum.saturating_add(prefix.len() + items.key(i).len() + items.value(i).len())
+    })
+}
+
+fn mset(out: &mut Vec<u8>, prefix: &[u8], items: &dyn Items) -> Result<()> {
+    let count = items.count();
+    reserve(out, 1 + 2 * count, bytes_of(items, prefix))?;
+    command(out, b"MSET", 2 * count);
+    for i in 0..count {
+        prefixed(out, prefix, items.key(i));
+        argument(out, items.value(i));
+    }
+    Ok(())
+}
+
+/// MSET takes no ttl, so the SETs go between MULTI and EXEC, which nothing can come between on one link.
+fn transaction(out: &mut Vec<u8>, prefix: &[u8], items: &dyn Items, ttl: Ttl) -> Result<()> {
+    let count = items.count();
+    reserve(out, 2 + count.saturating_mul(7), bytes_of(items, prefix))?;
+    command(out, b"MULTI", 0);
+    for i in 0..count {
+        set(out, prefix, items.key(i), items.value(i), ttl, false);
+    }
+    command(out, b"EXEC", 0);
+    Ok(())
+}
+
+/// What a request came to, once all its replies are in.
+pub struct Outcome<T> {
+    pub result: Result<T>,
+    /// Whether the link may serve another call. Not after a transaction that was not carried out as a whole: the server
+    /// may still be queueing commands.
+    pub link_is_sound: bool,
+}
+
+/// Takes the replies to one request, as they arrive.
+pub trait Replies {
+    type Output;
+
+    /// Where to put what arrives next.
+    fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>>;
+
+    /// Takes what has arrived. An error means that the peer does not speak RESP as it should.
+    fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<Self::Output>>>;
+}
+
+/// Takes the one reply to a command that is no operation of its own.
+pub struct Single(Decoder);
+
+impl Single {
+    pub fn new(want: Want) -> Self {
+        Self(Decoder::new(want))
+    }
+}
+
+impl Replies for Single {
+    type Output = Reply;
+
+    fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
+        self.0.room(inbox)
+    }
+
+    fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<Reply>>> {
+        let reply = self.0.advance(inbox)?;
+        Ok(reply.map(|reply| Outcome {
+            result: match reply {
+                Reply::Error(text) => Err(server_error(text)),
+                reply => Ok(reply),
+            },
+            link_is_sound: true,
+        }))
+    }
+}
+
+/// Takes the replies to one operation. It borrows nothing of the caller's.
+pub struct Pending {
+    shape: Shape,
+    decoder: Decoder,
+}
+
+enum Shape {
+    /// Any answer but an error.
+    Ping,
+    Get,
+    MGet,
+    Set,
+    Flush,
+    /// 1: done; 0: not found.
+    Found,
+    Count,
+    /// PERSIST and EXISTS; the answer to the first.
+    Persist(Option<Result<bool>>),
+    Transaction(Transaction),
+}
+
+#[derive(Default)]
+struct Transaction {
+    queued: usize,
+    /// Commands between MULTI and EXEC that are still to be answered.
+    left: usize,
+    begun: bool,
+    multi_refused: Option<Error>,
+    set_refused: Option<Error>,
+}
+
+impl Pending {
+    pub fn new(op: &Op<'_>) -> Self {
+        let (shape, want) = match op {
+            Op::Ping => (Shape::Ping, Want::Plain),
+            Op::Get { .. } => (Shape::Get, Want::Value),
+            Op::MGet { keys } => (Shape::MGet, Want::Batch(keys.count())),
+            Op::Set { .. } | Op::MSet { ttl_ms: None, .. } => (Shape::Set, Want::Plain),
+            Op::MSet { items, .. } => {
+                let transaction = Transaction { left: items.count(), ..Transaction::default() };
+                (Shape::Transaction(transaction), Want::Plain)
+            }
+            Op::ExpireIn { ttl_ms: None, .. } | Op::ExpireAt { unix_ms: None, .. } => {
+                (Shape::Persist(None), Want::Plain)
+            }
+            Op::ExpireIn { .. } | Op::ExpireAt { .. } | Op::Delete { .. } => {
+                (Shape::Found, Want::Plain)
+            }
+            Op::MDelete { .. } => (Shape::Count, Want::Plain),
+            Op::Clear => (Shape::Flush, Want::Plain),
+        };
+        Self { shape, decoder: Decoder::new(want) }
+    }
+}
+
+impl Replies for Pending {
+    type Output = Answer;
+
+    fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
+        self.decoder.room(inbox)
+    }
+
+    fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<Answer>>> {
+        while let Some(reply) = self.decoder.advance(inbox)? {
+            if let Reply::Error(text) = &reply
+                && TURNED_AWAY.iter().any(|start| text.starts_with(start))
+            {
+                // Nothing was looked at, and no reply follows.
+                let error = server_error(text.clone());
+                return Ok(Some(Outcome { result: Err(error), link_is_sound: false }));
+            }
+            let result = match &mut self.shape {
+                Shape::Transaction(transaction) => {
+                    let (next, outcome) = transaction.take(reply)?;
+                    if let Some(outcome) = outcome {
+                        return Ok(Some(outcome));
+                    }
+                    self.decoder = Decoder::new(next);
+                    continue;
+                }
+                Shape::Persist(first) => {
+                    let found = found(reply)?;
+                    match first.take() {
+                        None => {
+                            *first = Some(found);
+                            self.decoder = Decoder::new(Want::Plain);
+                            continue;
+                        }
+                        Some(Ok(true)) => Ok(Answer::Done),
+                        Some(Ok(false)) => found.map(answer_found),
+                        Some(Err(error)) => Err(error),
+                    }
+                }
+                Shape::Ping if !matches!(reply, Reply::Error(_)) => Ok(Answer::Done),
+                Shape::Get => match reply {
+                    Reply::Value(value) => Ok(Answer::Value(value)),
+                    Reply::Nil => Ok(Answer::NotFound),
+                    other => Err(refused(other)?),
+                },
+                Shape::MGet => match reply {
+                    Reply::Batch(values) => Ok(Answer::Values(values)),
+                    other => Err(refused(other)?),
+                },
+                Shape::Set => match reply {
+                    Reply::Simple(Simple::Ok) => Ok(Answer::Done),
+                    Reply::Nil => Ok(Answer::NotStored),
+                    other => Err(refused(other)?),
+                },
+                Shape::Found => found(reply)?.map(answer_found),
+                Shape::Count => match reply {
+                    Reply::Int(count) if count >= 0 => Ok(Answer::Deleted(count.unsigned_abs())),
+                    other => Err(refused(other)?),
+                },
+                Shape::Ping | Shape::Flush => match reply {
+                    Reply::Simple(Simple::Ok) => Ok(Answer::Done),
+                    other => Err(refused(other)?),
+                },
+            };
+            return Ok(Some(Outcome { result, link_is_sound: true }));
+        }
+        Ok(None)
+    }
+}
+
+fn answer_found(found: bool) -> Answer {
+    if found { Answer::Done } else { Answer::NotFound }
+}
+
+fn found(reply: Reply) -> Result<Result<bool>> {
+    match reply {
+        Reply::Int(number) => Ok(Ok(number != 0)),
+        other => Ok(Err(refused(other)?)),
+    }
+}
+
+/// The error that a reply is; a reply of another type than the command has is a breach of protocol.
+fn refused(reply: Reply) -> Result<Error> {
+    match reply {
+        Reply::Error(text) => Ok(server_error(text)),
+        _ => Err(Error::protocol("a reply of another type than the command has")),
+    }
+}
+
+/// What a server says to a connection that it closes at once: `maxclients` is reached, or `protected-mode` is on.
+const TURNED_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
+
+/// What the server's words come to. The first word is the error's code.
+pub fn server_error(text: String) -> Error {
+    match text.split(' ').next().unwrap_or_default() {
+        "NOAUTH" | "WRONGPASS" | "NOPERM" => Kind::Auth(text.into()).into(),
+        "ERR" if text.starts_with(TURNED_AWAY[0]) => {
+            Kind::Connect { peer: "the server".into(), reason: text.into() }.into()
+        }
+        _ => Kind::Server(text.into()).into(),
+    }
+}
+
+impl Transaction {
+    /// Takes the next reply; what the one after it may be, and the outcome when this was the last.
+    fn take(&mut self, reply: Reply) -> Result<(Want, Option<Outcome<Answer>>)> {
+        if !self.begun {
+            self.begun = true;
+            match reply {
+                Reply::Simple(Simple::Ok) => {}
+                other => self.multi_refused = Some(refused(other)?),
+            }
+        } else if self.left > 0 {
+            self.left -= 1;
+            match reply {
+                Reply::Simple(_) => self.queued += 1,
+                other => {
+                    let refused = refused(other)?;
+                    self.set_refused.get_or_insert(refused);
+                }
+            }
+        } else {
+            return Ok((Want::Plain, Some(self.end(reply)?)));
+        }
+        Ok((if self.left > 0 { Want::Plain } else { Want::Tree }, None))
+    }
+
+    fn end(&mut self, reply: Reply) -> Result<Outcome<Answer>> {
+        let exec_refused = match reply {
+            Reply::Tree(Tree::List(list)) => {
+                let failed = list.into_iter().find_map(|element| match element {
+                    Tree::Error(text) => Some(text),
+                    _ => None,
+                });
+                match failed {
+                    None if self.set_refused.is_none() && self.multi_refused.is_none() => {
+                        return Ok(Outcome { result: Ok(Answer::Done), link_is_sound: true });
+                    }
+                    None => None,
+                    // Some of the SETs were carried out.
+                    Some(text) => Some(server_error(text).maybe_applied()),
+                }
+            }
+            Reply::Error(text) => Some(server_error(text)),
+            _ => return Err(Error::protocol("an answer to EXEC that is no array")),
+        };
+        // Without MULTI the server ran each SET by itself.
+        let multi_refused = self
+            .multi_refused
+            .take()
+            .map(|error| if self.queued > 0 { error.maybe_applied() } else { error });
+        let error = multi_refused.or_else(|| self.set_refused.take()).or(exec_refused);
+        let error = error.unwrap_or_else(|| Error::protocol("a transaction without an answer"));
+        Ok(Outcome { result: Err(error), link_is_sound: false })
+    }
+}

@@ -1,0 +1,100 @@
+//! RESP requests: arrays of bulk strings (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
+
+use crate::error::{Error, Result};
+
+/// The most bytes that framing adds to one argument: `$`, twenty digits, two CRLF.
+const FRAMING: usize = 25;
+
+/// Makes room for a command or a batch of `arguments` arguments of `bytes` bytes in all.
+pub fn reserve(out: &mut Vec<u8>, arguments: usize, bytes: usize) -> Result<()> {
+    let framing = arguments.saturating_add(2).saturating_mul(FRAMING);
+    out.try_reserve(bytes.saturating_add(framing))
+        .map_err(|_| Error::no_memory("memory for the request"))
+}
+
+pub fn command(out: &mut Vec<u8>, name: &[u8], arguments: usize) {
+    length(out, b'*', arguments as u64 + 1);
+    argument(out, name);
+}
+
+pub fn argument(out: &mut Vec<u8>, bytes: &[u8]) {
+    length(out, b'$', bytes.len() as u64);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+pub fn prefixed(out: &mut Vec<u8>, prefix: &[u8], key: &[u8]) {
+    length(out, b'$', (prefix.len() + key.len()) as u64);
+    out.extend_from_slice(prefix);
+    out.extend_from_slice(key);
+    out.extend_from_slice(b"\r\n");
+}
+
+pub fn integer(out: &mut Vec<u8>, number: i64) {
+    let mut digits = [0; 20];
+    let at = write_digits(&mut digits, number.unsigned_abs());
+    let sign = usize::from(number < 0);
+    length(out, b'$', (digits.len() - at + sign) as u64);
+    out.extend_from_slice(&b"-"[..sign]);
+    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn length(out: &mut Vec<u8>, kind: u8, number: u64) {
+    let mut line = [0; 23];
+    let mut digits = [0; 20];
+    let at = write_digits(&mut digits, number);
+    let count = digits.len() - at;
+    line[0] = kind;
+    line[1..=count].copy_from_slice(&digits[at..]);
+    line[count + 1] = b'\r';
+    line[count + 2] = b'\n';
+    out.extend_from_slice(&line[..count + 3]);
+}
+
+/// Writes `number` at the end of `digits`; the answer is where it starts.
+fn write_digits(digits: &mut [u8; 20], mut number: u64) -> usize {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return at;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_an_array_of_bulk_strings() {
+        let mut out = Vec::new();
+        reserve(&mut out, 3, 9).unwrap();
+        command(&mut out, b"SET", 3);
+        prefixed(&mut out, b"p:", b"k");
+        argument(&mut out, b"");
+        integer(&mut out, i64::MIN);
+        assert_eq!(
+            out,
+            b"*4\r\n$3\r\nSET\r\n$3\r\np:k\r\n$0\r\n\r\n$20\r\n-9223372036854775808\r\n"
+        );
+    }
+
+    #[test]
+    fn integers_of_every_length() {
+        for number in [0, 1, 9, 10, 99, 100, 12345, i64::MAX, -1, -10] {
+            let mut out = Vec::new();
+            integer(&mut out, number);
+            let text = number.to_string();
+            assert_eq!(out, format!("${}\r\n{text}\r\n", text.len()).as_bytes());
+        }
+    }
+
+    #[test]
+    fn room_that_cannot_be_had_is_an_error() {
+        assert!(reserve(&mut Vec::new(), usize::MAX, usize::MAX).is_err());
+    }
+}

@@ -1,0 +1,98 @@
+//! How a client introduces itself: HELLO or AUTH, CLIENT SETNAME, SELECT, sent in one write.
+
+use redis::{ProtocolVersion, RedisConnectionInfo};
+
+use super::command::server_error;
+use super::decode::{Reply, Tree};
+use super::link::plain_command;
+use crate::error::{Error, Kind, Result};
+
+/// The same bytes for every connection of a cache. Database 0 needs no SELECT, RESP2 no HELLO.
+pub struct Handshake {
+    bytes: Vec<u8>,
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Copy)]
+pub enum Step {
+    Hello { with_auth: bool },
+    Auth,
+    Other,
+}
+
+impl Handshake {
+    pub fn new(settings: &RedisConnectionInfo, client_name: Option<&str>) -> Self {
+        let mut bytes = Vec::new();
+        let mut steps = Vec::new();
+        let mut add = |step, words: &[&[u8]]| {
+            plain_command(&mut bytes, words);
+            steps.push(step);
+        };
+        // As redis-py does it: a user without a password has an empty one.
+        let user = settings.username().map(str::as_bytes);
+        let password = settings.password().or(settings.username().map(|_| "")).map(str::as_bytes);
+        if settings.protocol() == ProtocolVersion::RESP3 {
+            let mut words: Vec<&[u8]> = vec![b"HELLO", b"3"];
+            if let Some(password) = password {
+                words.extend([b"AUTH", user.unwrap_or(b"default"), password]);
+            }
+            add(Step::Hello { with_auth: password.is_some() }, &words);
+        } else if let Some(password) = password {
+            match user {
+                Some(user) => add(Step::Auth, &[b"AUTH", user, password]),
+                None => add(Step::Auth, &[b"AUTH", password]),
+            }
+        }
+        if let Some(name) = client_name {
+            add(Step::Other, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
+        }
+        if settings.db() != 0 {
+            add(Step::Other, &[b"SELECT", settings.db().to_string().as_bytes()]);
+        }
+        Self { bytes, steps }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What each reply answers, in order.
+    pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
+        self.steps.iter().copied()
+    }
+}
+
+impl Step {
+    pub fn check(self, reply: Reply) -> Result<()> {
+        let text = match reply {
+            Reply::Error(text) | Reply::Tree(Tree::Error(text)) => text,
+            Reply::Tree(Tree::Leaf) if !matches!(self, Step::Hello { .. }) => return Ok(()),
+            Reply::Tree(Tree::List(_)) if matches!(self, Step::Hello { .. }) => return Ok(()),
+            _ => return Err(Error::protocol("an answer of another type than the handshake has")),
+        };
+        Err(self.refused(text))
+    }
+
+    fn refused(self, text: String) -> Error {
+        let code = text.split(' ').next().unwrap_or_default().to_owned();
+        let error = server_error(text);
+        let Kind::Server(text) = error.kind else { return error };
+        match self {
+            // The server is there but busy with something else than this client's credentials.
+            _ if ["LOADING", "MASTERDOWN", "BUSY", "DENIED"].contains(&code.as_str()) => {
+                Kind::Server(text)
+            }
+            Step::Hello { .. } if code == "NOPROTO" || text.contains("unknown command") => {
+                Kind::Unsupported(format!("the server does not speak RESP3: {text}").into())
+            }
+            Step::Hello { with_auth: true } | Step::Auth => Kind::Auth(text),
+            Step::Hello { .. } => Kind::Auth(text),
+            Step::Other => Kind::Server(text),
+        }
+        .into()
+    }
+}

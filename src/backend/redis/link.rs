@@ -1,0 +1,249 @@
+//! One connection. It serves one caller at a time.
+
+use std::time::{Duration, Instant};
+
+use super::command::{Outcome, Replies, server_error};
+use super::decode::{Decoder, Inbox, Reply, Want};
+use super::encode::{argument, command};
+use super::handshake::Handshake;
+use super::stream::{Broken, Stream};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+
+/// A request buffer above this is given back when it is not in use.
+const KEEP: usize = 256 << 10;
+/// A link that was used longer ago than this is looked at before it is used again. Shorter than a server takes to go away
+/// and come back, longer than the pause between the calls of a busy thread, which need not pay for the look.
+const UNSEEN: Duration = Duration::from_millis(1);
+
+pub struct Link {
+    stream: Stream,
+    outbox: Vec<u8>,
+    inbox: Inbox,
+    peer: String,
+    /// The end of its last call.
+    idle_since: Instant,
+}
+
+/// A call that the link did not carry out.
+pub struct Failure {
+    pub error: Error,
+    /// Some of the request may have reached the server.
+    pub sent: bool,
+    /// The connection is gone, so that another one may do better.
+    pub lost: bool,
+}
+
+/// How a call left the link.
+pub enum Exchanged<T> {
+    /// The server has answered, though perhaps with an error.
+    Answered {
+        result: Result<T>,
+        link_is_sound: bool,
+    },
+    Failed(Failure),
+}
+
+impl Link {
+    /// Introduces this client to the server. Nothing else is sent before all of it was accepted.
+    pub fn new(
+        stream: Stream,
+        peer: String,
+        handshake: &Handshake,
+        deadline: &Deadline,
+    ) -> Result<Self> {
+        let mut link = Self {
+            stream,
+            outbox: Vec::new(),
+            inbox: Inbox::new(),
+            peer,
+            idle_since: Instant::now(),
+        };
+        if !handshake.is_empty() {
+            link.outbox.extend_from_slice(handshake.bytes());
+            link.greet(handshake, deadline)?;
+        }
+        Ok(link)
+    }
+
+    fn greet(&mut self, handshake: &Handshake, deadline: &Deadline) -> Result<()> {
+        const DOING: &str = "introducing this client to the server";
+        let failed = |broken: Broken, peer: &str| match broken {
+            Broken::Timeout | Broken::Tls { .. } => broken.into_error(DOING, peer),
+            // Nothing but the handshake was sent: this is a connection that could not be made.
+            other => {
+                let reason = other.into_error(DOING, peer).to_string().into();
+                Kind::Connect { peer: peer.into(), reason }.into()
+            }
+        };
+        let mut sent = 0;
+        if let Err(broken) = self.send(deadline, &mut sent) {
+            return Err(self.last_words().unwrap_or_else(|| failed(broken, &self.peer)));
+        }
+        for step in handshake.steps() {
+            let mut decoder = Decoder::new(Want::Tree);
+            let reply = loop {
+                if let Some(reply) = decoder.advance(&mut self.inbox)? {
+                    break reply;
+                }
+                let room = decoder.room(&mut self.inbox)?;
+                self.stream
+                    .read(room, deadline, false)
+                    .map_err(|broken| failed(broken, &self.peer))?;
+            };
+            step.check(reply)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it may be handed to a call: looked at, when it has been idle, and asked when it has been idle for long.
+    pub fn is_usable(&mut self, health_check: Option<Duration>, deadline: &Deadline) -> bool {
+        let idle = self.idle_since.elapsed();
+        if idle < UNSEEN {
+            return true;
+        }
+        self.stream.is_sound()
+            && match health_check {
+                Some(interval) if idle > interval => self.answers(deadline),
+                _ => true,
+            }
+    }
+
+    /// Asks PING; any answer means alive.
+    fn answers(&mut self, deadline: &Deadline) -> bool {
+        self.outbox.clear();
+        command(&mut self.outbox, b"PING", 0);
+        if self.send(deadline, &mut 0).is_err() {
+            return false;
+        }
+        let mut decoder = Decoder::new(Want::Tree);
+        loop {
+            match decoder.advance(&mut self.inbox) {
+                Ok(Some(_)) => return self.inbox.is_empty(),
+                Ok(None) => {}
+                Err(_) => return false,
+            }
+            let Ok(room) = decoder.room(&mut self.inbox) else { return false };
+            if self.stream.read(room, deadline, false).is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Sends what `encode` writes, and reads what `replies` waits for.
+    pub fn call<R: Replies>(
+        &mut self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        replies: R,
+        deadline: &Deadline,
+    ) -> Exchanged<R::Output> {
+        self.outbox.clear();
+        if self.outbox.capacity() > KEEP {
+            self.outbox.shrink_to(KEEP);
+        }
+        if let Err(error) = encode(&mut self.outbox) {
+            return Exchanged::Answered { result: Err(error), link_is_sound: true };
+        }
+        let exchanged = self.exchange(replies, deadline);
+        self.idle_since = Instant::now();
+        exchanged
+    }
+
+    fn exchange<R: Replies>(
+        &mut self,
+        mut replies: R,
+        deadline: &Deadline,
+    ) -> Exchanged<R::Output> {
+        let mut sent = 0;
+        let at_once = match self.send(deadline, &mut sent) {
+            Ok(at_once) => at_once,
+            Err(broken) => return self.not_sent(broken, sent > 0),
+        };
+        // The deadline was set when the call began. If nothing has been waited for since, the socket's own patience
+        // is the same bound.
+        let mut fresh = at_once && deadline.remaining() + UNSEEN >= self.stream.patience();
+        loop {
+            match replies.advance(&mut self.inbox) {
+                Ok(Some(outcome)) => return self.answered(outcome),
+                Ok(None) => {}
+                Err(error) => return self.failed(error, true, false),
+            }
+            let room = match replies.room(&mut self.inbox) {
+                Ok(room) => room,
+                Err(error) => return self.failed(error, true, false),
+            };
+            if let Err(broken) = self.stream.read(room, deadline, fresh) {
+                return self.broke(broken, "waiting for the reply", true);
+            }
+            fresh = false;
+        }
+    }
+
+    fn answered<T>(&self, outcome: Outcome<T>) -> Exchanged<T> {
+        let Outcome { result, link_is_sound } = outcome;
+        // The server says this once and closes the connection.
+        let refused = matches!(&result, Err(Error { kind: Kind::Connect { .. }, .. }));
+        let link_is_sound = link_is_sound && !refused && self.inbox.is_empty();
+        Exchanged::Answered { result, link_is_sound }
+    }
+
+    /// Sends the outbox; whether it all went without waiting. What arrives meanwhile is taken in, so that a server that
+    /// answers before it has read everything is not kept waiting in turn.
+    fn send(&mut self, deadline: &Deadline, sent: &mut usize) -> Result<bool, Broken> {
+        let mut at_once = true;
+        while !self.stream.write(&self.outbox, sent)? {
+            at_once = false;
+            self.stream.wait_to_write(deadline)?;
+            let mut decoder = Decoder::new(Want::Plain);
+            let room = decoder
+                .room(&mut self.inbox)
+                .map_err(|_| Broken::Io(std::io::ErrorKind::OutOfMemory.into()))?;
+            self.stream.receive(room)?;
+        }
+        Ok(at_once)
+    }
+
+    /// The connection broke while sending. The server may have said why before it closed it.
+    fn not_sent<T>(&mut self, broken: Broken, sent: bool) -> Exchanged<T> {
+        if let Broken::Closed | Broken::Io(_) = broken
+            && let Some(error) = self.last_words()
+        {
+            return self.failed(error, sent, false);
+        }
+        self.broke(broken, "sending the request", sent)
+    }
+
+    /// An error that the server sent before it closed the connection.
+    fn last_words(&mut self) -> Option<Error> {
+        let mut decoder = Decoder::new(Want::Plain);
+        loop {
+            match decoder.advance(&mut self.inbox) {
+                Ok(Some(Reply::Error(text))) => return Some(server_error(text)),
+                Ok(None) => {}
+                _ => return None,
+            }
+            let room = decoder.room(&mut self.inbox).ok()?;
+            self.stream.receive(room).ok()??;
+        }
+    }
+
+    fn broke<T>(&self, broken: Broken, doing: &'static str, sent: bool) -> Exchanged<T> {
+        let lost = matches!(broken, Broken::Closed | Broken::Io(_));
+        let sent = sent && !matches!(broken, Broken::Tls { refused: true, .. });
+        self.failed(broken.into_error(doing, &self.peer), sent, lost)
+    }
+
+    fn failed<T>(&self, error: Error, sent: bool, lost: bool) -> Exchanged<T> {
+        Exchanged::Failed(Failure { error, sent, lost })
+    }
+}
+
+/// Appends one command of plain arguments.
+pub fn plain_command(out: &mut Vec<u8>, words: &[&[u8]]) {
+    if let [name, arguments @ ..] = words {
+        command(out, name, arguments.len());
+        for word in arguments {
+            argument(out, word);
+        }
+    }
+}

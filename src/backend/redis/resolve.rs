@@ -1,0 +1,143 @@
+//! Name resolution that a deadline can end. getaddrinfo(3) cannot be interrupted, so it runs on a thread of the library's
+//! own, of which there are few; a caller whose deadline passes leaves its question behind.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use once_cell::race::OnceBox;
+
+use crate::deadline::Deadline;
+use crate::fork::PerProcess;
+use crate::threads;
+
+/// Resolvers that hang (a dead name server) hold up at most so many threads.
+const MOST_THREADS: usize = 4;
+
+static RESOLVER: OnceBox<PerProcess<Resolver>> = OnceBox::new();
+
+#[derive(Default)]
+struct Resolver(Mutex<Work>);
+
+#[derive(Default)]
+struct Work {
+    questions: VecDeque<Question>,
+    threads: usize,
+}
+
+struct Question {
+    host: String,
+    port: u16,
+    answer: SyncSender<io::Result<Vec<SocketAddr>>>,
+    /// Its end: nobody waits for the answer any more.
+    asked_until: Deadline,
+}
+
+impl Resolver {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(
+        &'static self,
+        host: &str,
+        port: u16,
+        deadline: &Deadline,
+    ) -> io::Result<Receiver<io::Result<Vec<SocketAddr>>>> {
+        let (answer, asked) = sync_channel(1);
+        let question = Question { host: host.into(), port, answer, asked_until: *deadline };
+        let mut work = self.work();
+        work.questions.push_back(question);
+        if work.threads < MOST_THREADS {
+            work.threads += 1;
+            drop(work);
+            if let Err(error) = threads::spawn("cachetory-dns", || self.answer_all()) {
+                let mut work = self.work();
+                work.threads -= 1;
+                if work.threads == 0 {
+                    work.questions.clear();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(asked)
+    }
+
+    /// A resolver thread's life: it ends when there is nothing to ask.
+    fn answer_all(&self) {
+        loop {
+            let mut work = self.work();
+            let Some(question) = work.questions.pop_front() else {
+                work.threads -= 1;
+                return;
+            };
+            drop(work);
+            if !question.asked_until.has_passed() {
+                let found = (question.host.as_str(), question.port).to_socket_addrs();
+                let _ = question.answer.send(found.map(Iterator::collect));
+            }
+        }
+    }
+}
+
+/// The addresses of a host, in the order to try them. `TimedOut`: the deadline passed.
+pub fn resolve(host: &str, port: u16, deadline: &Deadline) -> io::Result<Vec<SocketAddr>> {
+    if let Some(address) = literal(host, port) {
+        return Ok(vec![address]);
+    }
+    let resolver = RESOLVER
+        .get_or_init(|| Box::new(PerProcess::new(Resolver::default())))
+        .get_or_make(Resolver::default);
+    let asked = resolver.ask(host, port, deadline)?;
+    match asked.recv_timeout(deadline.remaining()) {
+        Ok(found) => found,
+        Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
+        Err(RecvTimeoutError::Disconnected) if deadline.has_passed() => {
+            Err(io::ErrorKind::TimedOut.into())
+        }
+        Err(RecvTimeoutError::Disconnected) => {
+            Err(io::Error::new(io::ErrorKind::OutOfMemory, "a thread to resolve names"))
+        }
+    }
+}
+
+/// An address that needs no resolver; of an IPv6 zone only the numeric form.
+fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Some(SocketAddr::new(ip, port));
+    }
+    let (ip, zone) = host.split_once('%')?;
+    let ip: Ipv6Addr = ip.parse().ok()?;
+    Some(SocketAddrV6::new(ip, port, 0, zone.parse().ok()?).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn literals_need_no_resolver() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(literal("127.0.0.1", 1), Some(address("127.0.0.1:1")));
+        assert_eq!(literal("::1", 2), Some(address("[::1]:2")));
+        let zoned = SocketAddrV6::new("fe80::1".parse().unwrap(), 3, 0, 5);
+        assert_eq!(literal("fe80::1%5", 3), Some(zoned.into()));
+        assert_eq!(literal("localhost", 4), None);
+    }
+
+    #[test]
+    fn names_are_resolved_or_refused() {
+        let deadline = Deadline::after(Duration::from_secs(30));
+        let local = resolve("localhost", 5, &deadline).unwrap();
+        assert!(local.iter().all(|address| address.ip().is_loopback() && address.port() == 5));
+        assert!(!local.is_empty());
+        assert!(resolve("nowhere.invalid", 5, &deadline).is_err());
+        let passed = Deadline::after(Duration::ZERO);
+        let late = resolve("localhost", 5, &passed).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,241 @@
+//! A connected socket, plain or under TLS, whose every wait ends at a deadline.
+//!
+//! Nothing is sent that could raise SIGPIPE. The socket is a blocking one with a receive timeout, so that waiting for a
+//! reply takes one system call; everything else is asked for without waiting and waited for with poll(2).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::tls::TlsSession;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+
+pub struct Stream {
+    socket: Socket,
+    tls: Option<Box<TlsSession>>,
+}
+
+pub struct Socket {
+    fd: OwnedFd,
+    /// How long a blocking receive waits before it gives up.
+    patience: Duration,
+}
+
+/// Why nothing more goes through a stream.
+#[derive(Debug)]
+pub enum Broken {
+    /// The deadline passed; the stream itself may be sound, but what was sent on it is not answered.
+    Timeout,
+    /// The peer closed it.
+    Closed,
+    Io(io::Error),
+    /// `refused`: the peer ended the handshake, so it has not looked at anything that was sent.
+    Tls {
+        reason: String,
+        refused: bool,
+    },
+}
+
+impl Broken {
+    pub fn into_error(self, doing: &'static str, peer: &str) -> Error {
+        match self {
+            Broken::Timeout => Kind::Timeout(doing),
+            Broken::Closed => {
+                let source = io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the server closed the connection",
+                );
+                Kind::Io { doing, source }
+            }
+            Broken::Io(source) => Kind::Io { doing, source },
+            Broken::Tls { reason, .. } => Kind::Tls { peer: peer.into(), reason: reason.into() },
+        }
+        .into()
+    }
+}
+
+impl From<Errno> for Broken {
+    fn from(errno: Errno) -> Self {
+        Broken::Io(errno.into())
+    }
+}
+
+impl Socket {
+    /// Takes a connected, blocking socket.
+    pub fn new(fd: OwnedFd, patience: Duration) -> io::Result<Self> {
+        use rustix::net::sockopt::{Timeout, set_socket_timeout};
+        set_socket_timeout(&fd, Timeout::Recv, Some(patience))?;
+        Ok(Self { fd, patience })
+    }
+
+    /// Sends what goes without waiting; `WouldBlock` when that is nothing.
+    pub fn send(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        retry(|| send(&self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT))
+    }
+
+    /// Appends what is there, up to the buffer's capacity; 0 is the end of the stream.
+    pub fn receive(&self, buffer: &mut Vec<u8>) -> rustix::io::Result<usize> {
+        retry(|| {
+            recv(&self.fd, spare_capacity(buffer), RecvFlags::DONTWAIT).map(|(count, _)| count)
+        })
+    }
+
+    pub fn receive_slice(&self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        retry(|| recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(count, _)| count))
+    }
+
+    /// Waits for one of `events`, until the deadline.
+    pub fn wait(&self, events: PollFlags, deadline: &Deadline) -> Result<PollFlags, Broken> {
+        wait(&mut [PollFd::new(&self.fd, events)], deadline.instant())
+    }
+
+    /// Whether an idle stream is as it was left: open, and nothing has arrived that nobody asked for.
+    fn is_quiet(&self) -> bool {
+        let mut byte = [0; 1];
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let peeked = retry(|| recv(&self.fd, &mut byte, flags).map(|(count, _)| count));
+        peeked == Err(Errno::AGAIN)
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Waits until one of `fds` is ready; the events of the first that is.
+pub fn wait(fds: &mut [PollFd<'_>], until: Instant) -> Result<PollFlags, Broken> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(fds, Some(&timeout)) {
+            Ok(0) if left.is_zero() => return Err(Broken::Timeout),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => {
+                let ready = fds.iter().map(PollFd::revents).find(|events| !events.is_empty());
+                return Ok(ready.unwrap_or(PollFlags::empty()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+impl Stream {
+    pub fn plain(socket: Socket) -> Self {
+        Self { socket, tls: None }
+    }
+
+    pub fn secure(socket: Socket, session: Box<TlsSession>) -> Self {
+        Self { socket, tls: Some(session) }
+    }
+
+    /// Sends what goes without waiting of `bytes`, from `sent` on, which is counted up; whether all of it went. Under TLS
+    /// what was taken in counts as sent.
+    pub fn write(&mut self, bytes: &[u8], sent: &mut usize) -> Result<bool, Broken> {
+        while *sent < bytes.len() {
+            let step = match &mut self.tls {
+                None => self.socket.send(&bytes[*sent..]),
+                Some(session) => {
+                    if !session.flush(&self.socket)? {
+                        return Ok(false);
+                    }
+                    session.write(&bytes[*sent..])
+                }
+            };
+            match step {
+                Ok(count) => *sent += count,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.flush()
+    }
+
+    /// Sends what TLS has taken in; whether all of it went.
+    fn flush(&mut self) -> Result<bool, Broken> {
+        match &mut self.tls {
+            None => Ok(true),
+            Some(session) => session.flush(&self.socket),
+        }
+    }
+
+    /// Appends what is there, without waiting; `None`: nothing yet.
+    pub fn receive(&mut self, buffer: &mut Vec<u8>) -> Result<Option<usize>, Broken> {
+        let received = match &mut self.tls {
+            Some(session) => return session.receive(&self.socket, buffer),
+            None => self.socket.receive(buffer),
+        };
+        match received {
+            Ok(0) => Err(Broken::Closed),
+            Ok(count) => Ok(Some(count)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Appends at least one byte, waiting until the deadline. `fresh`: the deadline was set just now, so that the socket's
+    /// own patience is as good a bound and one system call will do.
+    pub fn read(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        deadline: &Deadline,
+        fresh: bool,
+    ) -> Result<(), Broken> {
+        if fresh && self.tls.is_none() {
+            match recv(&self.socket.fd, spare_capacity(buffer), RecvFlags::empty()) {
+                Ok((0, _)) => return Err(Broken::Closed),
+                Ok(_) => return Ok(()),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        loop {
+            if self.receive(buffer)?.is_some() {
+                return Ok(());
+            }
+            self.wait_to_read(deadline)?;
+        }
+    }
+
+    fn wait_to_read(&mut self, deadline: &Deadline) -> Result<(), Broken> {
+        let mut events = PollFlags::IN;
+        if !self.flush()? {
+            events |= PollFlags::OUT;
+        }
+        self.socket.wait(events, deadline).map(drop)
+    }
+
+    /// Waits until more can be sent, or until something has arrived.
+    pub fn wait_to_write(&mut self, deadline: &Deadline) -> Result<(), Broken> {
+        self.socket.wait(PollFlags::OUT | PollFlags::IN, deadline).map(drop)
+    }
+
+    /// How long a blocking receive waits at the most.
+    pub fn patience(&self) -> Duration {
+        self.socket.patience
+    }
+
+    /// Whether an idle stream is still there, as far as this machine knows.
+    pub fn is_sound(&mut self) -> bool {
+        match &mut self.tls {
+            None => self.socket.is_quiet(),
+            // What has arrived may be a session ticket, which is fine; data or an end is not.
+            Some(session) => {
+                matches!(session.receive(&self.socket, &mut Vec::with_capacity(1)), Ok(None))
+            }
+        }
+    }
+}
