@@ -32,15 +32,17 @@ const SPELLING: [(&str, &str, i64); 26] = [
     ("CACHETORY_VERSION_MAJOR", "0", CACHETORY_VERSION_MAJOR as i64),
     ("CACHETORY_VERSION_MINOR", "1", CACHETORY_VERSION_MINOR as i64),
     ("CACHETORY_VERSION_PATCH", "0", CACHETORY_VERSION_PATCH as i64),
-    ("CACHETORY_NO_EXPIRY", "9223372036854775807LL", CACHETORY_NO_EXPIRY as i64),
+    ("CACHETORY_NO_EXPIRY", "9223372036854775807LL", CACHETORY_NO_EXPIRY),
     ("CACHETORY_SET_IF_NOT_EXISTS", "1u", CACHETORY_SET_IF_NOT_EXISTS as i64),
     ("CACHETORY_ERROR_RETRYABLE", "1u", CACHETORY_ERROR_RETRYABLE as i64),
     ("CACHETORY_ERROR_MAYBE_APPLIED", "2u", CACHETORY_ERROR_MAYBE_APPLIED as i64),
     ("CACHETORY_STRLEN", "((size_t)-1)", usize::MAX as i64),
 ];
 
-/// Each struct's size, alignment, and the offsets of its members.
-fn structs() -> [(&'static str, usize, usize, Vec<(&'static str, usize)>); 6] {
+/// A struct's name, size and alignment, and the names and offsets of its members.
+type Struct = (&'static str, usize, usize, Vec<(&'static str, usize)>);
+
+fn structs() -> [Struct; 6] {
     [
         (
             "cachetory_t",
@@ -125,7 +127,7 @@ fn macros_are_spelled_as_promised() {
 
 #[test]
 fn no_struct_or_member_is_left_out_here() {
-    let here = |(name, _, _, members): &(&str, usize, usize, Vec<(&str, usize)>)| {
+    let here = |(name, _, _, members): &Struct| {
         ((*name).to_owned(), members.iter().map(|(name, _)| (*name).to_owned()).collect())
     };
     assert_eq!(declared_structs(), structs().iter().map(here).collect());
