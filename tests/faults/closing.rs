@@ -95,8 +95,8 @@ fn by_many_threads_at_once() {
     }
 }
 
-const LONG: &str = "socket_timeout=60&socket_connect_timeout=60";
-const SOON: Duration = Duration::from_secs(20);
+const LONG: &str = "socket_timeout=30&socket_connect_timeout=30";
+const SOON: Duration = Duration::from_secs(10);
 
 /// Makes a call that hangs, closes the handle once `under_way`, and expects the call to end long before its deadline.
 fn close_under(

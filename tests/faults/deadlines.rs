@@ -157,8 +157,10 @@ fn no_reply() {
 #[test]
 fn a_reply_that_drips() {
     let server = Scripted::tcp(|peer| {
-        while peer.request().is_some() {
-            peer.drip(bulk(vec![b'v'; 2000]), PAUSE);
+        while let Some(command) = peer.request() {
+            let long = vec![b'O'; 2000];
+            let is_get = command[0] == b"GET";
+            peer.drip(if is_get { bulk(long) } else { [b"+", &long[..]].concat() }, PAUSE);
         }
     });
     let cache = Cache::must_open(&server.url(SHORT));
@@ -174,7 +176,6 @@ fn a_reply_that_stops_halfway() {
         "$10".to_owned(),
         "$4\r\nfour".to_owned(),
         "$4\r\nfour\r".to_owned(),
-        "*2\r\n$1\r\na\r\n".to_owned(),
         format!("${}\r\n{}", 100 << 20, "x".repeat(8 << 20)),
         "|1\r\n+ttl\r\n".to_owned(),
         "+".to_owned(),
@@ -189,6 +190,20 @@ fn a_reply_that_stops_halfway() {
         });
         let cache = Cache::must_open(&server.url(SHORT));
         times_out(RETRYABLE, || cache.get("k"));
+    }
+}
+
+#[test]
+fn a_batch_that_stops_halfway() {
+    for reply in ["*", "*2", "*2\r\n", "*2\r\n$1\r\na\r\n", "*2\r\n$1\r\na\r\n$2\r\nb"] {
+        println!("{reply:?}");
+        let server = Scripted::tcp(move |peer| {
+            while peer.request().is_some() {
+                peer.send(reply);
+            }
+        });
+        let cache = Cache::must_open(&server.url(SHORT));
+        times_out(RETRYABLE, || cache.mget(&["k", "l"]));
     }
 }
 

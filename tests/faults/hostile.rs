@@ -22,7 +22,7 @@ fn once(reply: impl Into<Vec<u8>>) -> Scripted {
 }
 
 /// Not RESP at all, or no RESP that anybody could mean.
-const GARBAGE: [&[u8]; 26] = [
+const GARBAGE: [&[u8]; 18] = [
     b"garbage\r\n",
     b"HTTP/1.1 400 Bad Request\r\n\r\n",
     b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -40,29 +40,52 @@ const GARBAGE: [&[u8]; 26] = [
     b"$ 1\r\na\r\n",
     b"$1a\r\na\r\n",
     b"$3\r\nabcXY\r\n",
-    b"$1\r\nabc\r\n",
+    b"*abc\r\n",
+];
+
+/// Aggregates that no answer here can be.
+const AGGREGATES: [&[u8]; 5] = [
     b"*2147483647\r\n",
     b"*9223372036854775807\r\n",
     b"*-2\r\n",
-    b"*abc\r\n",
-    b"%9223372036854775807\r\n",
+    b"%2147483647\r\n",
     b"~2147483647\r\n",
-    b"|9223372036854775807\r\n",
-    b">2147483647\r\n",
 ];
+
+/// What precedes an answer, and so long that none will ever come.
+const PREFACES: [&[u8]; 2] = [b"|9223372036854775807\r\n", b">2147483647\r\n"];
 
 #[test]
 fn garbage() {
-    for reply in GARBAGE {
+    for reply in GARBAGE.iter().chain(&AGGREGATES) {
         for (operations, flags) in [(&READS[..], 0), (&WRITES[..], MAYBE_APPLIED)] {
             for (what, operation) in operations {
+                // Nothing but an error is no for an answer to PING.
+                if *what == "ping" && AGGREGATES.contains(reply) {
+                    continue;
+                }
                 println!("{what}: {:?}", String::from_utf8_lossy(reply));
-                let server = once(reply);
+                let server = once(*reply);
                 let cache = Cache::must_open(&server.url(OPTIONS));
                 failed(operation(&cache), CACHETORY_ERR_PROTOCOL, flags);
                 assert_eq!(cache.get("k"), Ok(Some(b"v".to_vec())));
                 assert_eq!(server.connections(), 2, "the link must not be used again");
             }
+        }
+    }
+}
+
+#[test]
+fn endless_prefaces() {
+    for reply in PREFACES {
+        for (what, operation) in READS {
+            println!("{what}: {:?}", String::from_utf8_lossy(reply));
+            let server = once(reply);
+            let cache = Cache::must_open(&server.url("socket_timeout=0.3"));
+            let failure = operation(&cache).unwrap_err();
+            let statuses = [CACHETORY_ERR_PROTOCOL, CACHETORY_ERR_TIMEOUT];
+            assert!(statuses.contains(&failure.status), "{failure:?}");
+            assert_eq!(cache.get("k"), Ok(Some(b"v".to_vec())));
         }
     }
 }
@@ -82,18 +105,11 @@ fn nesting() {
 
 #[test]
 fn answers_of_the_wrong_type() {
-    let get: [&[u8]; 7] = [
-        b":5\r\n",
-        b"*0\r\n",
-        b"*1\r\n$1\r\na\r\n",
-        b"*-1\r\n*0\r\n",
-        b"%1\r\n+a\r\n+b\r\n",
-        b"#t\r\n",
-        b",1.5\r\n",
-    ];
-    for reply in get.iter().filter(|reply| !reply.starts_with(b"*-1")) {
+    let get: [&[u8]; 6] =
+        [b":5\r\n", b"*0\r\n", b"*1\r\n$1\r\na\r\n", b"%1\r\n+a\r\n+b\r\n", b"#t\r\n", b",1.5\r\n"];
+    for reply in get {
         println!("GET {:?}", String::from_utf8_lossy(reply));
-        let server = once(*reply);
+        let server = once(reply);
         let cache = Cache::must_open(&server.url(OPTIONS));
         failed(cache.get("k"), CACHETORY_ERR_PROTOCOL, 0);
         assert_eq!(cache.get("k"), Ok(Some(b"v".to_vec())));
@@ -289,7 +305,7 @@ fn an_answer_too_many() {
 
 #[test]
 fn words_before_any_question() {
-    for greeting in ["+hello\r\n", "$5\r\nstray\r\n", "220 mail.example ESMTP\r\n"] {
+    for greeting in ["+hello\r\n", "220 mail.example ESMTP\r\n"] {
         let server = Scripted::tcp(move |peer| {
             peer.send(greeting);
             peer.serve(|command| bulk(&command[1]));

@@ -16,6 +16,9 @@ use super::support::socket::Address;
 
 const LINKS: usize = 8;
 
+/// A connection counts as idle, and is looked at before a write goes out on it, when it was not used for a while.
+const A_WHILE: Duration = Duration::from_millis(20);
+
 fn server() -> Server {
     Setup::redis().tls(&certs().server, None).start()
 }
@@ -59,6 +62,7 @@ fn kill_clients(server: &Server) {
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut client).unwrap();
         (list.lines().count() == 1).then_some(())
     });
+    thread::sleep(A_WHILE);
 }
 
 #[test]
@@ -210,6 +214,7 @@ fn a_network_that_resets() {
         for end in [End::Reset, End::Close].repeat(5) {
             assert_eq!(cache.set("k", "v"), Ok(CACHETORY_OK));
             proxy.end_all(end);
+            thread::sleep(A_WHILE);
             assert_eq!(cache.set("k", "w"), Ok(CACHETORY_OK));
             proxy.end_all(end);
             assert_eq!(cache.get("k"), Ok(Some(b"w".to_vec())));

@@ -6,6 +6,7 @@
 pub mod capi;
 pub mod certs;
 pub mod dir;
+pub mod program;
 pub mod proxy;
 pub mod scripted;
 pub mod server;

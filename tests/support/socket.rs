@@ -4,11 +4,12 @@ use std::io::{self, ErrorKind};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::net::{SendFlags, Shutdown, sockopt};
+
+use super::dir::TempDir;
 
 /// Where a server is to be found.
 #[derive(Clone, Debug)]
@@ -80,27 +81,25 @@ impl Socket {
     }
 }
 
-/// A listening socket; dropping it stops the listening, and a Unix one leaves no file.
+/// A listening socket.
 pub struct Listener {
     socket: OwnedFd,
     pub address: Address,
+    _dir: Option<TempDir>,
 }
 
 impl Listener {
     pub fn tcp() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        Self { socket: listener.into(), address: Address::Tcp(port) }
+        Self { socket: listener.into(), address: Address::Tcp(port), _dir: None }
     }
 
-    /// On a name of its own in the directory for temporary files.
     pub fn unix() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("cachetory-test-{}-{number}.sock", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_file(&path);
-        Self { socket: UnixListener::bind(&path).unwrap().into(), address: Address::Unix(path) }
+        let dir = TempDir::new();
+        let path = dir.join("sock");
+        let socket = UnixListener::bind(&path).unwrap().into();
+        Self { socket, address: Address::Unix(path), _dir: Some(dir) }
     }
 
     /// The next connection; `None` once the listening has stopped.
@@ -125,16 +124,4 @@ impl Listener {
 
 fn retry(error: io::Error) -> bool {
     matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted)
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Address::Unix(path) = &self.address {
-            remove(path);
-        }
-    }
-}
-
-fn remove(path: &Path) {
-    let _ = std::fs::remove_file(path);
 }
