@@ -45,40 +45,36 @@ impl Cache {
     fn check(&self, op: &Op<'_>) -> Result<()> {
         match *op {
             Op::Ping | Op::Clear => Ok(()),
-            Op::Get { key } | Op::Delete { key } => self.check_key(key),
-            Op::MGet { keys } | Op::MDelete { keys } => {
-                (0..keys.count()).try_for_each(|i| self.check_key(keys.key(i)))
-            }
+            Op::Get { key } | Op::Delete { key } => self.check_key(key.len()),
+            Op::MGet { keys } | Op::MDelete { keys } => self.check_key(keys.longest_key()),
             Op::Set { key, value, ttl_ms, .. } => {
-                self.check_key(key)?;
-                check_value(value)?;
+                self.check_key(key.len())?;
+                check_value(value.len())?;
                 check_ttl(ttl_ms)
             }
             Op::MSet { items, ttl_ms } => {
                 check_ttl(ttl_ms)?;
-                (0..items.count()).try_for_each(|i| {
-                    self.check_key(items.key(i))?;
-                    check_value(items.value(i))
-                })
+                self.check_key(items.longest_key())?;
+                check_value(items.longest_value())
             }
             Op::ExpireIn { key, ttl_ms } => {
-                self.check_key(key)?;
+                self.check_key(key.len())?;
                 check_end(ttl_ms)
             }
-            Op::ExpireAt { key, .. } => self.check_key(key),
+            Op::ExpireAt { key, .. } => self.check_key(key.len()),
         }
     }
 
-    fn check_key(&self, key: &[u8]) -> Result<()> {
-        if key.len() > MAX_BULK.saturating_sub(self.config.prefix.len()) {
+    fn check_key(&self, len: usize) -> Result<()> {
+        if len > MAX_BULK.saturating_sub(self.config.prefix.len()) {
             return Err(Error::invalid_argument("the key is longer than 512 MiB"));
         }
         Ok(())
     }
 }
 
-fn check_value(value: &[u8]) -> Result<()> {
-    if value.len() > MAX_BULK {
+fn check_value(len: usize) -> Result<()> {
+    if len > MAX_BULK {
         return Err(Error::invalid_argument("the value is longer than 512 MiB"));
     }
     Ok(())

@@ -23,10 +23,16 @@ impl Deadline {
         Self::after(self.span)
     }
 
+    /// When it was set.
+    pub fn started(&self) -> Instant {
+        // Both were added up from the clock's reading, so the difference is one.
+        self.at.checked_sub(self.span).unwrap_or(self.at)
+    }
+
     /// The earlier of this deadline and `span` from now.
     pub fn at_most(&self, span: Duration) -> Self {
-        let at = Instant::now() + span.min(Self::LONGEST);
-        Self { at: self.at.min(at), span: self.span }
+        let other = Self::after(span);
+        if other.at < self.at { other } else { *self }
     }
 
     pub fn instant(&self) -> Instant {

@@ -7,12 +7,27 @@ pub trait Keys {
     fn count(&self) -> usize;
     /// The key at `index`, which is below [`Keys::count`].
     fn key(&self, index: usize) -> &[u8];
+
+    /// The length of the longest key.
+    fn longest_key(&self) -> usize {
+        (0..self.count()).map(|index| self.key(index).len()).max().unwrap_or(0)
+    }
+
+    /// All there is to copy: keys, and values where there are any. Not above `isize::MAX`.
+    fn total_len(&self) -> usize {
+        (0..self.count()).map(|index| self.key(index).len()).sum()
+    }
 }
 
 /// Keys and values of a batch, borrowed from wherever the caller keeps them.
 pub trait Items: Keys {
     /// The value at `index`, which is below [`Keys::count`].
     fn value(&self, index: usize) -> &[u8];
+
+    /// The length of the longest value.
+    fn longest_value(&self) -> usize {
+        (0..self.count()).map(|index| self.value(index).len()).max().unwrap_or(0)
+    }
 }
 
 /// A request whose arguments have been checked: see [`crate::cache::Cache`] for the bounds.

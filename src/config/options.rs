@@ -24,7 +24,7 @@ const MOST_CONNECTIONS: u64 = 65536;
 /// A second of spinning is a mistake in a unit.
 const LONGEST_SPIN_US: u64 = 1_000_000;
 
-const WHOLE_DB: &str = "a whole number from 0 to 2147483647";
+pub const WHOLE_DB: &str = "a whole number from 0 to 2147483647";
 
 const NAMES: [&str; 20] = [
     "db",
@@ -174,7 +174,8 @@ fn unknown(name: &str, shown: bool) -> String {
     }
 }
 
-fn quoted(value: &[u8]) -> String {
+/// As it stands in a message.
+pub fn quoted(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
     let end = text.char_indices().nth(60).map_or(text.len(), |(end, _)| end);
     format!("{:?}{}", &text[..end], if end < text.len() { "…" } else { "" })

@@ -94,11 +94,11 @@ impl Scheme {
             Some(text) => url::user_info(text)?,
             None => (None, None),
         };
-        let hosts = self.hosts(parts.hosts)?;
+        let hosts = self.hosts(parts)?;
         let (service, db) = match self {
             Self::Unix => (String::new(), None),
             Self::Sentinel { .. } => service_and_db(parts)?,
-            _ => (String::new(), db_in_path(parts.path, parts.path_is_shown())?),
+            _ => (String::new(), db_in_path(parts.path, parts)?),
         };
         let socket = if matches!(self, Self::Unix) { Some(socket_path(parts)?) } else { None };
 
@@ -142,7 +142,9 @@ impl Scheme {
         Ok(config)
     }
 
-    fn hosts(self, text: &str) -> Result<Vec<(String, u16)>, Flaw> {
+    fn hosts(self, parts: &Parts) -> Result<Vec<(String, u16)>, Flaw> {
+        let text = parts.hosts;
+        let host = |text| url::host_and_port(text, self.default_port(), parts.shows_escapes());
         if matches!(self, Self::Unix) {
             return match text {
                 "" => Ok(Vec::new()),
@@ -153,12 +155,9 @@ impl Scheme {
             if text.split(',').any(str::is_empty) {
                 return Err(Part::Hosts.flaw("one of the hosts is empty"));
             }
-            return text
-                .split(',')
-                .map(|host| url::host_and_port(host, self.default_port()))
-                .collect();
+            return text.split(',').map(host).collect();
         }
-        Ok(vec![url::host_and_port(text, self.default_port())?])
+        Ok(vec![host(text)?])
     }
 
     /// A certificate's file may hold the key as well, as in Python's ssl, but a key is nothing without a certificate.
@@ -171,33 +170,38 @@ impl Scheme {
     }
 }
 
-fn db_in_path(path: &str, shown: bool) -> Result<Option<i64>, Flaw> {
+fn db_in_path(path: &str, parts: &Parts) -> Result<Option<i64>, Flaw> {
     let flaw = |text| Part::Path.flaw(text);
-    let path = url::decode_text(path, "the path", shown).map_err(flaw)?;
-    match path.trim_matches('/') {
-        "" => Ok(None),
-        number => match options::db(number) {
-            Some(db) => Ok(Some(db)),
-            None => Err(flaw("the path must be a database: a number from 0 to 2147483647".into())),
-        },
+    let path = url::decode_text(path, "the path", parts.shows_escapes()).map_err(flaw)?;
+    let path = path.trim_matches('/');
+    if path.is_empty() {
+        return Ok(None);
     }
+    options::db(path).map(Some).ok_or_else(|| {
+        let found = if parts.shows_path() {
+            format!(", not {}", options::quoted(path.as_bytes()))
+        } else {
+            String::new()
+        };
+        flaw(format!("the path must be a database, {}{found}", options::WHOLE_DB))
+    })
 }
 
 fn service_and_db(parts: &Parts) -> Result<(String, Option<i64>), Flaw> {
     let path = parts.path.strip_prefix('/').unwrap_or(parts.path);
     let (service, db) = path.split_once('/').unwrap_or((path, ""));
-    let service = url::decode_text(service, "the service name", parts.path_is_shown())
+    let service = url::decode_text(service, "the service name", parts.shows_escapes())
         .map_err(|text| Part::Path.flaw(text))?;
     if service.is_empty() || service.contains('\0') {
         return Err(Part::Path.flaw("a Sentinel URL needs the name of a service: …/service[/db]"));
     }
-    Ok((service, db_in_path(db, parts.path_is_shown())?))
+    Ok((service, db_in_path(db, parts)?))
 }
 
 fn socket_path(parts: &Parts) -> Result<PathBuf, Flaw> {
     let flaw = |text: String| Part::Path.flaw(text);
     let path = url::decode(parts.path)
-        .map_err(|escape| flaw(url::broken_escape(escape, "the path", parts.path_is_shown())))?;
+        .map_err(|escape| flaw(url::broken_escape(escape, "the path", parts.shows_escapes())))?;
     if path.is_empty() || path == b"/" {
         return Err(flaw("the URL of a Unix socket needs a path: unix:///path".into()));
     }

@@ -82,9 +82,14 @@ impl<'a> Parts<'a> {
         })
     }
 
-    /// Whether the path may be shown in a message.
-    pub fn path_is_shown(&self) -> bool {
+    /// Whether a broken escape in the host or the path may be shown in a message.
+    pub fn shows_escapes(&self) -> bool {
         !self.whole.contains('@')
+    }
+
+    /// Whether the path may be shown in a message: `user:1/word` without its host has a piece of a password there.
+    pub fn shows_path(&self) -> bool {
+        self.shows_escapes() && !self.hosts.contains(':')
     }
 }
 
@@ -107,8 +112,10 @@ pub fn read<T>(
         Err(flaw) => flaw,
     };
     let authority = &whole[..authority_end(whole, 0)];
-    // A password follows a colon, and an option is no password: `?clientname=me@home` is a mistake in an option.
+    // A password follows a colon that is not an IPv6 address's, and an option is no password: `?clientname=me@home` is a
+    // mistake in an option.
     let is_password = authority.contains(':')
+        && !authority.starts_with('[')
         && match flaw.part {
             Part::UserInfo => false,
             Part::Hosts | Part::Path => true,
@@ -160,7 +167,7 @@ pub fn user_info(text: &str) -> Result<(Option<String>, Option<String>), Flaw> {
 }
 
 /// `host[:port]` or `[ipv6][:port]`; an empty host is localhost.
-pub fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16), Flaw> {
+pub fn host_and_port(text: &str, default_port: u16, shown: bool) -> Result<(String, u16), Flaw> {
     let flaw = |text| Part::Hosts.flaw(text);
     let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
         let (host, port) =
@@ -173,7 +180,7 @@ pub fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16), Fla
         (ipv6(host)?, port)
     } else {
         let (host, port) = text.split_once(':').unwrap_or((text, ""));
-        (host_name(host)?, port)
+        (host_name(host, shown)?, port)
     };
     let port = match port {
         "" => default_port,
@@ -189,7 +196,7 @@ pub fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16), Fla
     Ok((host, port))
 }
 
-fn host_name(text: &str) -> Result<String, Flaw> {
+fn host_name(text: &str, shown: bool) -> Result<String, Flaw> {
     if text.is_empty() {
         return Ok("localhost".into());
     }
@@ -197,7 +204,7 @@ fn host_name(text: &str) -> Result<String, Flaw> {
     // As Python's `urlsplit` has it: an escaped part keeps its case.
     let escaped_at = text.find('%').unwrap_or(text.len());
     let lower = text[..escaped_at].to_lowercase() + &text[escaped_at..];
-    let host = decode_text(&lower, "the host", false).map_err(flaw)?;
+    let host = decode_text(&lower, "the host", shown).map_err(flaw)?;
     if host.contains('\0') || text.contains(['[', ']', ',']) {
         return Err(flaw(
             "the host is not a host name, an IPv4 or a bracketed IPv6 address".into(),
@@ -237,7 +244,7 @@ pub fn are_plain_hosts(text: &str, many: bool) -> bool {
         let name = host.split(':').next().unwrap_or_default();
         let is_named = !name.is_empty()
             && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '%'));
-        (host.starts_with('[') || is_named) && host_and_port(host, 1).is_ok()
+        (host.starts_with('[') || is_named) && host_and_port(host, 1, false).is_ok()
     };
     if many { text.split(',').all(is_plain) } else { is_plain(text) }
 }

@@ -80,23 +80,33 @@ unsafe fn array<'a, T>(data: *const T, count: usize, what: &'static str) -> Resu
 }
 
 /// Keys whose pointers and lengths have been checked.
-pub struct CheckedKeys<'a>(&'a [cachetory_bytes_t]);
+pub struct CheckedKeys<'a> {
+    array: &'a [cachetory_bytes_t],
+    longest: usize,
+    total: usize,
+}
 
 /// Items whose pointers and lengths have been checked.
-pub struct CheckedItems<'a>(&'a [cachetory_item_t]);
+pub struct CheckedItems<'a> {
+    array: &'a [cachetory_item_t],
+    longest_key: usize,
+    longest_value: usize,
+    total: usize,
+}
 
 /// # Safety
 /// As [`array`], and each element as [`key`].
 pub unsafe fn keys<'a>(data: *const cachetory_bytes_t, count: usize) -> Result<CheckedKeys<'a>> {
     // SAFETY: by the caller's promise.
     let array = unsafe { array(data, count, "keys")? };
-    let mut total = 0;
+    let mut keys = CheckedKeys { array, longest: 0, total: 0 };
     for element in array {
         // SAFETY: by the caller's promise.
-        let key = unsafe { key(element.data.cast(), element.len)? };
-        total = add(total, key.len())?;
+        let len = unsafe { key(element.data.cast(), element.len)? }.len();
+        keys.longest = keys.longest.max(len);
+        keys.total = add(keys.total, len)?;
     }
-    Ok(CheckedKeys(array))
+    Ok(keys)
 }
 
 /// # Safety
@@ -104,18 +114,20 @@ pub unsafe fn keys<'a>(data: *const cachetory_bytes_t, count: usize) -> Result<C
 pub unsafe fn items<'a>(data: *const cachetory_item_t, count: usize) -> Result<CheckedItems<'a>> {
     // SAFETY: by the caller's promise.
     let array = unsafe { array(data, count, "items")? };
-    let mut total = 0;
+    let mut items = CheckedItems { array, longest_key: 0, longest_value: 0, total: 0 };
     for element in array {
         // SAFETY: by the caller's promise.
         let (key, value) = unsafe {
             (
-                key(element.key.data.cast(), element.key.len)?,
-                bytes(element.value.data.cast(), element.value.len, "value")?,
+                key(element.key.data.cast(), element.key.len)?.len(),
+                bytes(element.value.data.cast(), element.value.len, "value")?.len(),
             )
         };
-        total = add(add(total, key.len())?, value.len())?;
+        items.longest_key = items.longest_key.max(key);
+        items.longest_value = items.longest_value.max(value);
+        items.total = add(add(items.total, key)?, value)?;
     }
-    Ok(CheckedItems(array))
+    Ok(items)
 }
 
 fn add(total: usize, len: usize) -> Result<usize> {
@@ -139,26 +151,46 @@ fn checked(bytes: &cachetory_bytes_t) -> &[u8] {
 
 impl Keys for CheckedKeys<'_> {
     fn count(&self) -> usize {
-        self.0.len()
+        self.array.len()
     }
 
     fn key(&self, index: usize) -> &[u8] {
-        checked(&self.0[index])
+        checked(&self.array[index])
+    }
+
+    fn longest_key(&self) -> usize {
+        self.longest
+    }
+
+    fn total_len(&self) -> usize {
+        self.total
     }
 }
 
 impl Keys for CheckedItems<'_> {
     fn count(&self) -> usize {
-        self.0.len()
+        self.array.len()
     }
 
     fn key(&self, index: usize) -> &[u8] {
-        checked(&self.0[index].key)
+        checked(&self.array[index].key)
+    }
+
+    fn longest_key(&self) -> usize {
+        self.longest_key
+    }
+
+    fn total_len(&self) -> usize {
+        self.total
     }
 }
 
 impl Items for CheckedItems<'_> {
     fn value(&self, index: usize) -> &[u8] {
-        checked(&self.0[index].value)
+        checked(&self.array[index].value)
+    }
+
+    fn longest_value(&self) -> usize {
+        self.longest_value
     }
 }

@@ -1,5 +1,6 @@
 //! The committed header is the one that the source gives.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -33,6 +34,28 @@ fn adjust(header: &str) -> String {
     types
         .replace("typedef\0", "typedef struct ")
         .replace("9223372036854775807ll", "9223372036854775807LL")
+}
+
+/// The committed header without comments and preprocessor lines.
+pub fn code() -> String {
+    let text = fs::read_to_string(path()).unwrap();
+    let mut code = String::new();
+    let mut rest = text.as_str();
+    while let Some((before, comment)) = rest.split_once("/*") {
+        code.push_str(before);
+        rest = comment.split_once("*/").unwrap().1;
+    }
+    code.push_str(rest);
+    let lines = code.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// The macros of the committed header, as C (rather than C++) sees them.
+pub fn macros() -> BTreeMap<String, String> {
+    let text = fs::read_to_string(path()).unwrap();
+    let definitions = text.lines().filter_map(|line| line.strip_prefix("#define "));
+    let pairs = definitions.filter_map(|line| line.split_once(' '));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 #[test]

@@ -48,8 +48,8 @@ fn one(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], key: &[u8], more: usize) -
 
 fn many(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], keys: &dyn Keys) -> Result<()> {
     let count = keys.count();
-    let bytes = (0..count).map(|i| keys.key(i).len()).sum::<usize>();
-    reserve(out, 1 + count, bytes.saturating_add(count.saturating_mul(prefix.len())))?;
+    let prefixes = count.saturating_mul(prefix.len());
+    reserve(out, 1 + count, keys.total_len().saturating_add(prefixes))?;
     command(out, name, count);
     for i in 0..count {
         prefixed(out, prefix, keys.key(i));
@@ -70,15 +70,10 @@ fn set(out: &mut Vec<u8>, prefix: &[u8], key: &[u8], value: &[u8], ttl: Ttl, nx:
     }
 }
 
-fn bytes_of(items: &dyn Items, prefix: &[u8]) -> usize {
-    (0..items.count()).fold(0, |sum: usize, i| {
-        sum.saturating_add(prefix.len() + items.key(i).len() + items.value(i).len())
-    })
-}
-
 fn mset(out: &mut Vec<u8>, prefix: &[u8], items: &dyn Items) -> Result<()> {
     let count = items.count();
-    reserve(out, 1 + 2 * count, bytes_of(items, prefix))?;
+    let prefixes = count.saturating_mul(prefix.len());
+    reserve(out, 1 + 2 * count, items.total_len().saturating_add(prefixes))?;
     command(out, b"MSET", 2 * count);
     for i in 0..count {
         prefixed(out, prefix, items.key(i));
@@ -90,7 +85,8 @@ fn mset(out: &mut Vec<u8>, prefix: &[u8], items: &dyn Items) -> Result<()> {
 /// MSET takes no ttl, so the SETs go between MULTI and EXEC, which nothing can come between on one link.
 fn transaction(out: &mut Vec<u8>, prefix: &[u8], items: &dyn Items, ttl: Ttl) -> Result<()> {
     let count = items.count();
-    reserve(out, 2 + count.saturating_mul(7), bytes_of(items, prefix))?;
+    let prefixes = count.saturating_mul(prefix.len());
+    reserve(out, 2 + count.saturating_mul(7), items.total_len().saturating_add(prefixes))?;
     command(out, b"MULTI", 0);
     for i in 0..count {
         set(out, prefix, items.key(i), items.value(i), ttl, false);

@@ -17,12 +17,14 @@ pub fn command(out: &mut Vec<u8>, name: &[u8], arguments: usize) {
     argument(out, name);
 }
 
+#[inline]
 pub fn argument(out: &mut Vec<u8>, bytes: &[u8]) {
     length(out, b'$', bytes.len() as u64);
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
 
+#[inline]
 pub fn prefixed(out: &mut Vec<u8>, prefix: &[u8], key: &[u8]) {
     length(out, b'$', (prefix.len() + key.len()) as u64);
     out.extend_from_slice(prefix);
@@ -40,16 +42,30 @@ pub fn integer(out: &mut Vec<u8>, number: i64) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Lengths are mostly short, and the short ones cost no division.
+#[inline]
 fn length(out: &mut Vec<u8>, kind: u8, number: u64) {
-    let mut line = [0; 23];
+    let digit = |number: u64| b'0' + (number % 10) as u8;
+    match number {
+        0..10 => out.extend_from_slice(&[kind, digit(number), b'\r', b'\n']),
+        10..100 => {
+            let line = [kind, digit(number / 10), digit(number), b'\r', b'\n'];
+            out.extend_from_slice(&line);
+        }
+        100..1000 => {
+            let digits = [digit(number / 100), digit(number / 10), digit(number)];
+            out.extend_from_slice(&[kind, digits[0], digits[1], digits[2], b'\r', b'\n']);
+        }
+        _ => long_length(out, kind, number),
+    }
+}
+
+fn long_length(out: &mut Vec<u8>, kind: u8, number: u64) {
     let mut digits = [0; 20];
     let at = write_digits(&mut digits, number);
-    let count = digits.len() - at;
-    line[0] = kind;
-    line[1..=count].copy_from_slice(&digits[at..]);
-    line[count + 1] = b'\r';
-    line[count + 2] = b'\n';
-    out.extend_from_slice(&line[..count + 3]);
+    out.push(kind);
+    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes `number` at the end of `digits`; the answer is where it starts.
@@ -85,11 +101,21 @@ mod tests {
 
     #[test]
     fn integers_of_every_length() {
-        for number in [0, 1, 9, 10, 99, 100, 12345, i64::MAX, -1, -10] {
+        for number in [0, 1, 9, 10, 99, 100, 999, 1000, 12345, i64::MAX, -1, -10] {
             let mut out = Vec::new();
             integer(&mut out, number);
             let text = number.to_string();
             assert_eq!(out, format!("${}\r\n{text}\r\n", text.len()).as_bytes());
+        }
+    }
+
+    #[test]
+    fn lengths_of_every_length() {
+        for number in [0, 9, 10, 42, 99, 100, 537, 999, 1000, 123_456] {
+            let mut out = Vec::new();
+            argument(&mut out, &vec![b'x'; number]);
+            let text = format!("${number}\r\n{}\r\n", "x".repeat(number));
+            assert_eq!(out, text.as_bytes());
         }
     }
 

@@ -12,17 +12,13 @@ use crate::error::{Error, Kind, Result};
 
 /// A request buffer above this is given back when it is not in use.
 const KEEP: usize = 256 << 10;
-/// A link that was used longer ago than this is looked at before it is used again. Shorter than a server takes to go away
-/// and come back, longer than the pause between the calls of a busy thread, which need not pay for the look.
-const UNSEEN: Duration = Duration::from_millis(1);
-
 pub struct Link {
     stream: Stream,
     outbox: Vec<u8>,
     inbox: Inbox,
     peer: String,
-    /// The end of its last call.
-    idle_since: Instant,
+    /// When its last call began.
+    last_used: Instant,
 }
 
 /// A call that the link did not carry out.
@@ -57,7 +53,7 @@ impl Link {
             outbox: Vec::new(),
             inbox: Inbox::new(),
             peer,
-            idle_since: Instant::now(),
+            last_used: deadline.started(),
         };
         if !handshake.is_empty() {
             link.outbox.extend_from_slice(handshake.bytes());
@@ -96,21 +92,18 @@ impl Link {
         Ok(())
     }
 
-    /// Whether it may be handed to a call: looked at, when it has been idle, and asked when it has been idle for long.
-    pub fn is_usable(&mut self, health_check: Option<Duration>, deadline: &Deadline) -> bool {
-        let idle = self.idle_since.elapsed();
-        if idle < UNSEEN {
-            return true;
-        }
+    /// How long it had not been used at that time.
+    pub fn idle_at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_used)
+    }
+
+    /// Whether it is still there, as far as this machine knows.
+    pub fn is_sound(&mut self) -> bool {
         self.stream.is_sound()
-            && match health_check {
-                Some(interval) if idle > interval => self.answers(deadline),
-                _ => true,
-            }
     }
 
     /// Asks PING; any answer means alive.
-    fn answers(&mut self, deadline: &Deadline) -> bool {
+    pub fn answers(&mut self, deadline: &Deadline) -> bool {
         self.outbox.clear();
         command(&mut self.outbox, b"PING", 0);
         if self.send(deadline, &mut 0).is_err() {
@@ -130,12 +123,14 @@ impl Link {
         }
     }
 
-    /// Sends what `encode` writes, and reads what `replies` waits for.
+    /// Sends what `encode` writes, and reads what `replies` waits for. `at_once`: nothing has been waited for since the deadline
+    /// was set.
     pub fn call<R: Replies>(
         &mut self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         replies: R,
         deadline: &Deadline,
+        at_once: bool,
     ) -> Exchanged<R::Output> {
         self.outbox.clear();
         if self.outbox.capacity() > KEEP {
@@ -144,24 +139,22 @@ impl Link {
         if let Err(error) = encode(&mut self.outbox) {
             return Exchanged::Answered { result: Err(error), link_is_sound: true };
         }
-        let exchanged = self.exchange(replies, deadline);
-        self.idle_since = Instant::now();
-        exchanged
+        self.last_used = deadline.started();
+        self.exchange(replies, deadline, at_once)
     }
 
     fn exchange<R: Replies>(
         &mut self,
         mut replies: R,
         deadline: &Deadline,
+        at_once: bool,
     ) -> Exchanged<R::Output> {
         let mut sent = 0;
-        let at_once = match self.send(deadline, &mut sent) {
-            Ok(at_once) => at_once,
+        // If nothing has been waited for since the deadline was set, the socket's own patience is the same bound.
+        let mut fresh = match self.send(deadline, &mut sent) {
+            Ok(sent_at_once) => at_once && sent_at_once,
             Err(broken) => return self.not_sent(broken, sent > 0),
         };
-        // The deadline was set when the call began. If nothing has been waited for since, the socket's own patience
-        // is the same bound.
-        let mut fresh = at_once && deadline.remaining() + UNSEEN >= self.stream.patience();
         loop {
             match replies.advance(&mut self.inbox) {
                 Ok(Some(outcome)) => return self.answered(outcome),

@@ -12,6 +12,10 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 
+/// A link that was used longer ago than this is looked at before it is used again. Shorter than a server takes to go away
+/// and come back, longer than the pause between the calls of a busy thread, which need not pay for the look.
+const UNSEEN: Duration = Duration::from_millis(1);
+
 pub struct Links {
     dialer: Dialer,
     handshake: Handshake,
@@ -25,7 +29,11 @@ pub struct Links {
 #[derive(Default)]
 struct Pool {
     /// The one used last at the end: the others may then be left to the server's idle timeout.
-    idle: Vec<Link>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a link changes hands twice a call: a pointer is moved, not the link"
+    )]
+    idle: Vec<Box<Link>>,
     /// Links that are there, idle, in use or being dialled.
     count: usize,
     closed: bool,
@@ -34,7 +42,9 @@ struct Pool {
 /// A link in the hands of a call. Unless it is given back it is closed.
 pub struct Lease<'a> {
     links: &'a Links,
-    link: Option<Link>,
+    link: Option<Box<Link>>,
+    /// Nothing has been waited for to get it.
+    pub at_once: bool,
 }
 
 impl Links {
@@ -72,11 +82,18 @@ impl Links {
         loop {
             let mut lease = self.reserve(deadline)?;
             let Some(link) = &mut lease.link else {
-                lease.link = Some(self.dial(deadline)?);
+                lease.link = Some(Box::new(self.dial(deadline)?));
                 return Ok(lease);
             };
+            let idle = link.idle_at(deadline.started());
+            if idle < UNSEEN {
+                return Ok(lease);
+            }
+            let asked = self.health_check.is_some_and(|interval| idle > interval);
+            lease.at_once &= !asked;
             // A question to a link that hangs must leave time for a new one.
-            if link.is_usable(self.health_check, &deadline.at_most(self.connect_timeout)) {
+            if link.is_sound() && (!asked || link.answers(&deadline.at_most(self.connect_timeout)))
+            {
                 return Ok(lease);
             }
         }
@@ -85,21 +102,23 @@ impl Links {
     /// An idle link, or the right to dial one.
     fn reserve(&self, deadline: &Deadline) -> Result<Lease<'_>> {
         let mut pool = self.pool();
+        let mut at_once = true;
         loop {
             if pool.closed {
                 return Err(Kind::Closed.into());
             }
             if let Some(link) = pool.idle.pop() {
-                return Ok(Lease { links: self, link: Some(link) });
+                return Ok(Lease { links: self, link: Some(link), at_once });
             }
             if pool.count < self.most {
                 pool.count += 1;
-                return Ok(Lease { links: self, link: None });
+                return Ok(Lease { links: self, link: None, at_once: false });
             }
             let left = deadline.remaining();
             if left.is_zero() {
                 return Err(Kind::Timeout("waiting for a free connection").into());
             }
+            at_once = false;
             let waited = self.freed.wait_timeout(pool, left);
             pool = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -127,7 +146,9 @@ impl Links {
 
 impl Lease<'_> {
     pub fn link(&mut self) -> Result<&mut Link> {
-        self.link.as_mut().ok_or_else(|| Kind::Internal("a lease without a link".into()).into())
+        self.link
+            .as_deref_mut()
+            .ok_or_else(|| Kind::Internal("a lease without a link".into()).into())
     }
 
     pub fn give_back(mut self) {

@@ -53,7 +53,8 @@ impl Redis {
         let mut second = false;
         loop {
             let mut lease = self.links.take(deadline)?;
-            let failure = match lease.link()?.call(&encode, replies(), deadline) {
+            let at_once = lease.at_once && !second;
+            let failure = match lease.link()?.call(&encode, replies(), deadline, at_once) {
                 Exchanged::Answered { result, link_is_sound } => {
                     if link_is_sound {
                         lease.give_back();

@@ -23,8 +23,6 @@ pub struct Stream {
 
 pub struct Socket {
     fd: OwnedFd,
-    /// How long a blocking receive waits before it gives up.
-    patience: Duration,
 }
 
 /// Why nothing more goes through a stream.
@@ -67,11 +65,11 @@ impl From<Errno> for Broken {
 }
 
 impl Socket {
-    /// Takes a connected, blocking socket.
+    /// Takes a connected, blocking socket. A blocking receive shall wait for `patience` before it gives up.
     pub fn new(fd: OwnedFd, patience: Duration) -> io::Result<Self> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
         set_socket_timeout(&fd, Timeout::Recv, Some(patience))?;
-        Ok(Self { fd, patience })
+        Ok(Self { fd })
     }
 
     /// Sends what goes without waiting; `WouldBlock` when that is nothing.
@@ -221,11 +219,6 @@ impl Stream {
     /// Waits until more can be sent, or until something has arrived.
     pub fn wait_to_write(&mut self, deadline: &Deadline) -> Result<(), Broken> {
         self.socket.wait(PollFlags::OUT | PollFlags::IN, deadline).map(drop)
-    }
-
-    /// How long a blocking receive waits at the most.
-    pub fn patience(&self) -> Duration {
-        self.socket.patience
     }
 
     /// Whether an idle stream is still there, as far as this machine knows.

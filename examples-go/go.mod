@@ -1,0 +1,3 @@
+module example.org/cachetory-go
+
+go 1.19
