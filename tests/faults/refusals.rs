@@ -1,6 +1,9 @@
 //! A server that answers, but not as one would like: the status, the flags and its own words.
 
+use std::thread;
+
 use super::retries::good;
+use super::stale::A_WHILE;
 use super::support::capi::*;
 use super::support::poll;
 use super::support::scripted::{Scripted, name};
@@ -212,6 +215,7 @@ fn a_password_that_changes_under_a_live_connection() {
     let mut client = server.client(0);
     redis::cmd("CONFIG").arg(&["SET", "requirepass", "new"]).exec(&mut client).unwrap();
     redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).exec(&mut client).unwrap();
+    thread::sleep(A_WHILE);
     failed(cache.set("k", "v"), CACHETORY_ERR_AUTH, 0);
     redis::cmd("CONFIG").arg(&["SET", "requirepass", "old"]).exec(&mut client).unwrap();
     assert_eq!(cache.get("k"), Ok(Some(b"v".to_vec())));

@@ -157,10 +157,9 @@ fn the_tls_handshake_breaks() {
         let cache = Cache::must_open(&server.url("").replace("redis://", "rediss://"));
         for (what, operation) in READS.iter().chain(&WRITES) {
             println!("{what}");
-            let failure = operation(&cache).unwrap_err();
-            let statuses = [CACHETORY_ERR_IO, CACHETORY_ERR_CONNECT, CACHETORY_ERR_TLS];
-            assert!(statuses.contains(&failure.status), "{failure:?}");
-            assert!(!failure.is_maybe_applied(), "{failure:?}");
+            // Nothing is wrong with the certificate: it may be there again in a moment.
+            let statuses = [CACHETORY_ERR_IO, CACHETORY_ERR_CONNECT];
+            failed_either(operation(&cache), &statuses, RETRYABLE);
         }
     }
 }

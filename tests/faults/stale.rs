@@ -17,7 +17,7 @@ use super::support::socket::Address;
 const LINKS: usize = 8;
 
 /// A connection counts as idle, and is looked at before a write goes out on it, when it was not used for a while.
-const A_WHILE: Duration = Duration::from_millis(20);
+pub const A_WHILE: Duration = Duration::from_millis(20);
 
 fn server() -> Server {
     Setup::redis().tls(&certs().server, None).start()
