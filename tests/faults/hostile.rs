@@ -115,7 +115,7 @@ fn answers_of_the_wrong_type() {
         assert_eq!(cache.get("k"), Ok(Some(b"v".to_vec())));
         assert_eq!(server.connections(), 2, "the link must not be used again");
     }
-    let mget: [&[u8]; 12] = [
+    let mget: [&[u8]; 11] = [
         b"*0\r\n",
         b"*-1\r\n",
         b"$-1\r\n",
@@ -126,7 +126,6 @@ fn answers_of_the_wrong_type() {
         b"*2\r\n*1\r\n$1\r\na\r\n$1\r\na\r\n",
         b"*2\r\n$1\r\na\r\n$-2\r\n",
         b"*2\r\n$1\r\na\r\ngarbage\r\n",
-        b"%1\r\n$1\r\na\r\n$1\r\nb\r\n",
         b"$1\r\na\r\n",
     ];
     for reply in mget {
@@ -148,6 +147,20 @@ fn answers_of_the_wrong_type() {
         let cache = Cache::must_open(&server.url(OPTIONS));
         failed(cache.mdelete(&["k", "l"]), CACHETORY_ERR_PROTOCOL, MAYBE_APPLIED);
     }
+}
+
+#[test]
+fn a_map_for_an_array() {
+    let server = once("%1\r\n$1\r\na\r\n$1\r\nb\r\n");
+    let cache = Cache::must_open(&server.url(OPTIONS));
+    failed(cache.mget(&["k", "l"]), CACHETORY_ERR_PROTOCOL, 0);
+}
+
+#[test]
+fn a_null_for_a_set_without_condition() {
+    let server = once("$-1\r\n");
+    let cache = Cache::must_open(&server.url(OPTIONS));
+    failed(cache.set("k", "v"), CACHETORY_ERR_PROTOCOL, MAYBE_APPLIED);
 }
 
 #[test]
