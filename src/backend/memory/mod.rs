@@ -29,6 +29,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use siphasher::sip::SipHasher13;
+
 use self::clock::{Clock, Now, WallClock};
 use self::queue::Queue;
 pub use self::shard::ENTRY_OVERHEAD;
@@ -53,8 +55,8 @@ struct Slot {
 
 pub struct Memory<C = WallClock> {
     clock: C,
-    /// Standard SipHash: keys may come from strangers.
-    hasher: RandomState,
+    /// The standard library's SipHash-1-3, for keys may come from strangers; in one go it costs half as much.
+    hasher: SipHasher13,
     shards: Box<[Slot; SHARDS]>,
     /// Not later than any shard's `due`, except while a sweep works it out anew.
     next_due: AtomicI64,
@@ -112,9 +114,10 @@ impl<C: Clock> Memory<C> {
             due: AtomicI64::new(NEVER),
             reads: AtomicU32::new(0),
         };
+        let seed = RandomState::new();
         Self {
             clock,
-            hasher: RandomState::new(),
+            hasher: SipHasher13::new_with_keys(seed.hash_one(0), seed.hash_one(1)),
             shards: Box::new(std::array::from_fn(slot)),
             next_due: AtomicI64::new(NEVER),
             closed: AtomicBool::new(false),
@@ -146,7 +149,7 @@ impl<C: Clock> Memory<C> {
     }
 
     fn hash(&self, key: &[u8]) -> u64 {
-        self.hasher.hash_one(key)
+        self.hasher.hash(key)
     }
 
     fn value_of(&self, shard: &Shard, hash: u64, key: &[u8], now: &Now<'_, C>) -> Option<Value> {

@@ -32,6 +32,7 @@ pub struct Dialer {
     addr: ConnectionAddr,
     keepalive: bool,
     patience: Duration,
+    spin: Duration,
     tls: TlsOptions,
     /// Made with the first connection: reading the trusted certificates takes milliseconds.
     tls_config: Mutex<Option<Arc<ClientConfig>>>,
@@ -43,6 +44,7 @@ impl Dialer {
             addr: addr.clone(),
             keepalive: config.keepalive,
             patience: config.timeout.min(Deadline::LONGEST),
+            spin: config.spin,
             tls: config.tls.clone(),
             tls_config: Mutex::new(None),
         }
@@ -66,7 +68,7 @@ impl Dialer {
     pub fn dial(&self, deadline: &Deadline) -> Result<Stream, Error> {
         match &self.addr {
             ConnectionAddr::Tcp(host, port) => {
-                Ok(Stream::plain(self.connect_host(host, *port, deadline)?))
+                Ok(self.plain(self.connect_host(host, *port, deadline)?))
             }
             ConnectionAddr::TcpTls { host, port, .. } => {
                 // A bad file is reported even while the server is down.
@@ -74,9 +76,13 @@ impl Dialer {
                 let socket = self.connect_host(host, *port, deadline)?;
                 self.secure(socket, config, host, deadline)
             }
-            ConnectionAddr::Unix(path) => Ok(Stream::plain(self.connect_path(path, deadline)?)),
+            ConnectionAddr::Unix(path) => Ok(self.plain(self.connect_path(path, deadline)?)),
             _ => Err(Kind::Unsupported("an address of an unknown kind".into()).into()),
         }
+    }
+
+    fn plain(&self, socket: Socket) -> Stream {
+        Stream::new(socket, None, self.spin)
     }
 
     fn tls_config(&self) -> Result<Arc<ClientConfig>, Error> {
@@ -168,7 +174,7 @@ impl Dialer {
             Broken::Io(error) => self.tls_error(format!("the handshake failed: {error}")),
             Broken::Tls { reason, .. } => self.tls_error(reason),
         })?;
-        Ok(Stream::secure(socket, session))
+        Ok(Stream::new(socket, Some(session), self.spin))
     }
 }
 

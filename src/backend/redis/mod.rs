@@ -9,6 +9,7 @@ mod handshake;
 mod link;
 mod links;
 mod resolve;
+mod spin;
 mod stream;
 mod tls;
 

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use super::spin::Spinner;
 use super::tls::TlsSession;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -19,6 +20,7 @@ use crate::error::{Error, Kind};
 pub struct Stream {
     socket: Socket,
     tls: Option<Box<TlsSession>>,
+    spinner: Spinner,
 }
 
 pub struct Socket {
@@ -131,13 +133,27 @@ pub fn wait(fds: &mut [PollFd<'_>], until: Instant) -> Result<PollFlags, Broken>
     }
 }
 
-impl Stream {
-    pub fn plain(socket: Socket) -> Self {
-        Self { socket, tls: None }
+fn receive(
+    socket: &Socket,
+    tls: Option<&mut TlsSession>,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<usize>, Broken> {
+    let received = match tls {
+        Some(session) => return session.receive(socket, buffer),
+        None => socket.receive(buffer),
+    };
+    match received {
+        Ok(0) => Err(Broken::Closed),
+        Ok(count) => Ok(Some(count)),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
     }
+}
 
-    pub fn secure(socket: Socket, session: Box<TlsSession>) -> Self {
-        Self { socket, tls: Some(session) }
+impl Stream {
+    /// `spin`: how long a read may spin before it sleeps.
+    pub fn new(socket: Socket, tls: Option<Box<TlsSession>>, spin: Duration) -> Self {
+        Self { socket, tls, spinner: Spinner::new(spin) }
     }
 
     /// Sends what goes without waiting of `bytes`, from `sent` on, which is counted up; whether all of it went. Under TLS
@@ -172,16 +188,7 @@ impl Stream {
 
     /// Appends what is there, without waiting; `None`: nothing yet.
     pub fn receive(&mut self, buffer: &mut Vec<u8>) -> Result<Option<usize>, Broken> {
-        let received = match &mut self.tls {
-            Some(session) => return session.receive(&self.socket, buffer),
-            None => self.socket.receive(buffer),
-        };
-        match received {
-            Ok(0) => Err(Broken::Closed),
-            Ok(count) => Ok(Some(count)),
-            Err(Errno::AGAIN) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        receive(&self.socket, self.tls.as_deref_mut(), buffer)
     }
 
     /// Appends at least one byte, waiting until the deadline. `fresh`: the deadline was set just now, so that the socket's
@@ -192,7 +199,13 @@ impl Stream {
         deadline: &Deadline,
         fresh: bool,
     ) -> Result<(), Broken> {
-        if fresh && self.tls.is_none() {
+        let Self { socket, tls, spinner } = self;
+        let spun = spinner
+            .spin(deadline.instant(), || receive(socket, tls.as_deref_mut(), buffer).transpose());
+        if let Some(received) = spun {
+            return received.map(drop);
+        }
+        if fresh && self.tls.is_none() && self.spinner.is_short() {
             match recv(&self.socket.fd, spare_capacity(buffer), RecvFlags::empty()) {
                 Ok((0, _)) => return Err(Broken::Closed),
                 Ok(_) => return Ok(()),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::clock::Clock;
-use super::queue::Ticket;
+use super::queue::{Queue, Ticket};
 use super::{Memory, NEVER, lock, read};
 use crate::backend::Backend;
 use crate::error::{Kind, Result};
