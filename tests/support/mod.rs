@@ -6,7 +6,11 @@
 pub mod capi;
 pub mod certs;
 pub mod dir;
+pub mod program;
+pub mod proxy;
+pub mod scripted;
 pub mod server;
+pub mod socket;
 
 use std::thread;
 use std::time::{Duration, Instant};

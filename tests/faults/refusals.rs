@@ -1,0 +1,268 @@
+//! A server that answers, but not as one would like: the status, the flags and its own words.
+
+use std::thread;
+
+use super::retries::good;
+use super::stale::A_WHILE;
+use super::support::capi::*;
+use super::support::poll;
+use super::support::scripted::{Scripted, name};
+use super::support::server::{Setup, guarded};
+use super::support::socket::Address;
+use super::{READS, WRITES, failed};
+
+#[test]
+fn error_answers() {
+    let table = [
+        ("LOADING Redis is loading the dataset in memory", CACHETORY_ERR_SERVER, RETRYABLE),
+        ("READONLY You can't write against a read only replica.", CACHETORY_ERR_SERVER, RETRYABLE),
+        (
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            CACHETORY_ERR_SERVER,
+            RETRYABLE,
+        ),
+        ("MASTERDOWN Link with MASTER is down", CACHETORY_ERR_SERVER, RETRYABLE),
+        ("WRONGTYPE Operation against a key", CACHETORY_ERR_SERVER, 0),
+        ("ERR unknown command", CACHETORY_ERR_SERVER, 0),
+        ("READONLYISH is another word", CACHETORY_ERR_SERVER, 0),
+        ("MISCONF Redis is configured to save RDB snapshots", CACHETORY_ERR_SERVER, 0),
+        ("NOAUTH Authentication required.", CACHETORY_ERR_AUTH, 0),
+        ("WRONGPASS invalid username-password pair", CACHETORY_ERR_AUTH, 0),
+        ("NOPERM this user has no permissions", CACHETORY_ERR_AUTH, 0),
+    ];
+    for (text, status, flags) in table {
+        let server = Scripted::tcp(move |peer| peer.serve(|_| format!("-{text}\r\n").into_bytes()));
+        let cache = Cache::must_open(&server.url(""));
+        for (what, operation) in READS.iter().chain(&WRITES) {
+            println!("{what}: {text}");
+            let mut outcome = operation(&cache);
+            if let (Err(failure), "mset with a ttl") = (&mut outcome, *what) {
+                // MULTI was refused, and so was each SET behind it: whether that is MAYBE_APPLIED is left open.
+                failure.flags &= !MAYBE_APPLIED;
+            }
+            let message = failed(outcome, status, flags);
+            assert!(message.contains(text), "{message}");
+        }
+        // The one after a transaction that was not carried out may be a new one.
+        assert!(server.connections() <= 2, "an error answer is no reason to hang up");
+    }
+}
+
+#[test]
+fn an_error_answer_with_odd_bytes() {
+    let server = Scripted::tcp(|peer| {
+        peer.serve(|_| [&b"-ERR nul \0 latin \xe9 "[..], &[b'x'; 2000], b"\r\n"].concat());
+    });
+    let cache = Cache::must_open(&server.url(""));
+    let message = failed(cache.get("k"), CACHETORY_ERR_SERVER, 0);
+    assert!(message.starts_with("ERR nul ") && message.len() > 400, "{message}");
+}
+
+#[test]
+fn blob_errors_of_resp3() {
+    let server = Scripted::tcp(|peer| peer.serve(|_| b"!12\r\nOOM no\r\nmore\r\n".to_vec()));
+    let cache = Cache::must_open(&server.url("protocol=3"));
+    let message = failed(cache.set("k", "v"), CACHETORY_ERR_SERVER, RETRYABLE);
+    assert!(message.contains("OOM no"), "{message}");
+}
+
+const FULL: &str = "-ERR max number of clients reached\r\n";
+
+#[test]
+fn no_room_for_another_client() {
+    let scripts: [fn(&mut super::support::scripted::Peer); 3] = [
+        |peer| {
+            peer.send(FULL);
+            peer.close();
+        },
+        // As Redis does it: what the client sends meanwhile is answered by a reset.
+        |peer| {
+            peer.send(FULL);
+        },
+        |peer| {
+            peer.command();
+            peer.send(FULL);
+            peer.close();
+        },
+    ];
+    for script in scripts {
+        let server = Scripted::tcp(script);
+        let Address::Tcp(port) = server.address() else { unreachable!() };
+        for url in [server.url(""), format!("redis://:secret@127.0.0.1:{port}/2?protocol=3")] {
+            let cache = Cache::must_open(&url);
+            for (what, operation) in READS.iter().chain(&WRITES) {
+                println!("{what}, {url}");
+                let message = failed(operation(&cache), CACHETORY_ERR_CONNECT, RETRYABLE);
+                assert!(message.contains("max number of clients"), "{message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_real_server_without_room() {
+    let server = Setup::redis().start();
+    let mut client = server.client(0);
+    let mut limit = |count: &str| {
+        redis::cmd("CONFIG").arg(&["SET", "maxclients", count]).exec(&mut client).unwrap();
+    };
+    for url in [server.tcp_url(), server.unix_url(), format!("{}/3", server.tcp_url())] {
+        limit("1");
+        let cache = Cache::must_open(&url);
+        for _ in 0..50 {
+            failed(cache.set("k", "v"), CACHETORY_ERR_CONNECT, RETRYABLE);
+            failed(cache.get("k"), CACHETORY_ERR_CONNECT, RETRYABLE);
+        }
+        limit("100");
+        assert_eq!(cache.set("k", "v"), Ok(CACHETORY_OK));
+    }
+}
+
+#[test]
+fn a_replica() {
+    let master = Setup::redis().start();
+    let port = master.port().to_string();
+    let replica = Setup::redis()
+        .args(["--replicaof", &format!("127.0.0.1 {port}"), "--replica-serve-stale-data", "no"])
+        .start();
+    let cache = Cache::must_open(&replica.tcp_url());
+    poll("the replica has its master", || {
+        let info: String = replica.query(&["INFO", "replication"]);
+        info.contains("master_link_status:up").then_some(())
+    });
+    for (what, operation) in READS {
+        println!("{what}");
+        assert_eq!(operation(&cache), Ok(CACHETORY_OK));
+    }
+    for (what, operation) in WRITES {
+        println!("{what}");
+        let message = failed(operation(&cache), CACHETORY_ERR_SERVER, RETRYABLE);
+        assert!(message.contains("READONLY"), "{message}");
+    }
+    master.kill();
+    let message = poll("the replica misses its master", || cache.get("k").err());
+    let message = failed(Err::<(), _>(message), CACHETORY_ERR_SERVER, RETRYABLE);
+    assert!(message.contains("MASTERDOWN"), "{message}");
+}
+
+#[test]
+fn out_of_memory() {
+    let server =
+        Setup::redis().args(["--maxmemory", "1mb", "--maxmemory-policy", "noeviction"]).start();
+    let cache = Cache::must_open(&server.tcp_url());
+    let batch: Vec<_> = (0..100).map(|number| (format!("k{number}"), vec![b'v'; 20_000])).collect();
+    // Some may still fit; sooner or later none does.
+    let outcome = poll("the server is full", || cache.set("k", vec![b'v'; 1 << 20]).err());
+    failed(Err::<(), _>(outcome), CACHETORY_ERR_SERVER, RETRYABLE);
+    for ttl in [NO_EXPIRY, 60_000] {
+        let message = failed(cache.mset(&batch, ttl), CACHETORY_ERR_SERVER, RETRYABLE);
+        assert!(message.contains("OOM"), "{message}");
+    }
+    assert_eq!(cache.get("k0"), Ok(None));
+    server.query::<()>(&["CONFIG", "SET", "maxmemory", "100mb"]);
+    assert_eq!(cache.mset(&batch, 60_000), Ok(CACHETORY_OK));
+}
+
+#[test]
+fn credentials() {
+    let server = guarded();
+    let port = server.port();
+    for user in ["", ":wrong@", "default:wrong@", "nobody:nothing@"] {
+        for query in ["", "protocol=3"] {
+            let cache = Cache::must_open(&format!("redis://{user}127.0.0.1:{port}/?{query}"));
+            for (what, operation) in READS.iter().chain(&WRITES) {
+                println!("{what}, {user}");
+                // Without credentials the server is asked, and refuses MULTI as well as the SETs behind it.
+                let message = match operation(&cache) {
+                    Err(failure) if user.is_empty() && *what == "mset with a ttl" => {
+                        assert_eq!(failure.status, CACHETORY_ERR_AUTH);
+                        failure.message
+                    }
+                    outcome => failed(outcome, CACHETORY_ERR_AUTH, 0),
+                };
+                assert!(!message.contains("wrong@") && !message.contains("nothing"), "{message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn permissions() {
+    let server = Setup::redis().start();
+    server.query::<()>(&["ACL", "SETUSER", "reader", "on", ">pw", "~open:*", "+@read", "+ping"]);
+    let cache = Cache::must_open(&format!("redis://reader:pw@127.0.0.1:{}", server.port()));
+    for _ in 0..2 {
+        assert_eq!(cache.get("open:k"), Ok(None));
+        for outcome in [
+            cache.get("k").map(|_| 0),
+            cache.mget(&["open:k", "k"]).map(|_| 0),
+            cache.set("open:k", "v"),
+            cache.delete("open:k"),
+            cache.clear(),
+        ] {
+            let message = failed(outcome, CACHETORY_ERR_AUTH, 0);
+            assert!(message.contains("NOPERM"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_password_that_changes_under_a_live_connection() {
+    let server = Setup::redis().password("old").start();
+    let url = |password| format!("redis://:{password}@127.0.0.1:{}", server.port());
+    let cache = Cache::must_open(&url("old"));
+    assert_eq!(cache.set("k", "v"), Ok(CACHETORY_OK));
+    let mut client = server.client(0);
+    redis::cmd("CONFIG").arg(&["SET", "requirepass", "new"]).exec(&mut client).unwrap();
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).exec(&mut client).unwrap();
+    thread::sleep(A_WHILE);
+    failed(cache.set("k", "v"), CACHETORY_ERR_AUTH, 0);
+    redis::cmd("CONFIG").arg(&["SET", "requirepass", "old"]).exec(&mut client).unwrap();
+    assert_eq!(cache.get("k"), Ok(Some(b"v".to_vec())));
+}
+
+#[test]
+fn a_server_without_resp3() {
+    for (answer, status) in [
+        ("-ERR unknown command `HELLO`, with args beginning with: `3`", CACHETORY_ERR_UNSUPPORTED),
+        ("-NOPROTO unsupported protocol version", CACHETORY_ERR_UNSUPPORTED),
+        ("-WRONGPASS invalid username-password pair", CACHETORY_ERR_AUTH),
+        ("-NOPERM no hello for you", CACHETORY_ERR_AUTH),
+    ] {
+        let server = Scripted::tcp(move |peer| {
+            while let Some(command) = peer.command() {
+                let refused = name(&command) == "HELLO";
+                peer.send(if refused {
+                    format!("{answer}\r\n").into_bytes()
+                } else {
+                    good(&command)
+                });
+            }
+        });
+        let cache = Cache::must_open(&server.url("protocol=3"));
+        failed(cache.get("k"), status, 0);
+        failed(cache.set("k", "v"), status, 0);
+    }
+}
+
+#[test]
+fn any_refusal_of_auth() {
+    for answer in
+        ["-ERR invalid password", "-ERR AUTH <password> called without any password configured"]
+    {
+        let server = Scripted::tcp(move |peer| {
+            while let Some(command) = peer.command() {
+                let refused = name(&command) == "AUTH";
+                peer.send(if refused {
+                    format!("{answer}\r\n").into_bytes()
+                } else {
+                    good(&command)
+                });
+            }
+        });
+        let Address::Tcp(port) = server.address() else { unreachable!() };
+        let cache = Cache::must_open(&format!("redis://:secret@127.0.0.1:{port}"));
+        let message = failed(cache.set("k", "v"), CACHETORY_ERR_AUTH, 0);
+        assert!(message.contains(&answer[1..]) && !message.contains("secret"), "{message}");
+    }
+}

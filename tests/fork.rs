@@ -1,0 +1,72 @@
+//! After a fork, parent and child both go on, and never share a connection.
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use support::certs::certs;
+use support::program::Program;
+use support::scripted::{Command, Peer, Scripted, array, bulk, name};
+use support::server::Setup;
+
+type Store = Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>;
+
+/// A small Redis that never answers about the key `hang`.
+fn keep(store: &Store, peer: &mut Peer) {
+    while let Some(command) = peer.request() {
+        if command.get(1).is_some_and(|key| key == b"hang") {
+            return peer.swallow();
+        }
+        peer.send(answer(store, &command));
+    }
+}
+
+fn answer(store: &Store, command: &Command) -> Vec<u8> {
+    let mut store = store.lock().unwrap();
+    let get = |key: &Vec<u8>| store.get(key).map_or_else(|| b"$-1\r\n".to_vec(), bulk);
+    match name(command).as_str() {
+        "SET" => {
+            store.insert(command[1].clone(), command[2].clone());
+            b"+OK\r\n".to_vec()
+        }
+        "GET" => get(&command[1]),
+        "MGET" => array(&command[1..].iter().map(get).collect::<Vec<_>>()),
+        _ => b"+PONG\r\n".to_vec(),
+    }
+}
+
+#[test]
+fn each_process_has_connections_of_its_own() {
+    let store = Store::default();
+    let kept = Arc::clone(&store);
+    let server = Scripted::tcp(move |peer| keep(&kept, peer));
+    Program::build("fork").run(&[server.url("socket_timeout=5")]);
+    let mut owners = HashMap::new();
+    for request in server.requests() {
+        let key = String::from_utf8(request.command[1].clone()).unwrap();
+        let owner = key.split(':').next().unwrap().to_owned();
+        // The threads of the parent share theirs.
+        let owner =
+            if owner == "hang" || owner.starts_with("parent") { "parent".into() } else { owner };
+        let first = owners.entry(request.connection).or_insert_with(|| owner.clone());
+        assert_eq!(*first, owner, "connection {} served two processes", request.connection);
+    }
+    for owner in ["parent", "child", "grandchild"] {
+        assert!(owners.values().any(|seen| seen == owner), "{owner}: {owners:?}");
+    }
+}
+
+#[test]
+fn real_servers() {
+    let server = Setup::redis().tls(&certs().server, None).start();
+    let program = Program::build("fork");
+    let tls = format!("{}?ssl_ca_certs={}", server.tls_url(), certs().ca.cert.display());
+    // A child does not inherit what a single link was in the middle of either.
+    let one = format!("{}?max_connections=1", server.tcp_url());
+    let name = format!("redis://localhost:{}", server.port());
+    for url in [server.tcp_url(), server.unix_url(), tls, one, name] {
+        println!("{url}");
+        program.run(&[url]);
+    }
+}

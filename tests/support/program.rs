@@ -1,0 +1,101 @@
+//! C programs: what only a plain process can show, with its signals, forks and limits as the kernel gives them.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::dir::TempDir;
+
+/// How long a program may run before it counts as hanging.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// A compiled program.
+pub struct Program {
+    path: PathBuf,
+    _dir: TempDir,
+}
+
+impl Program {
+    /// Compiles `tests/c/<name>.c` against the public header and the shared library that Cargo has just built.
+    #[track_caller]
+    pub fn build(name: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let dir = TempDir::new();
+        let test = std::env::current_exe().unwrap();
+        let built = test.parent().unwrap().join("libcachetory.so");
+        // Programs ask for it by its soname.
+        for link in ["libcachetory.so", "libcachetory.so.0"] {
+            std::os::unix::fs::symlink(&built, dir.join(link)).unwrap();
+        }
+        let path = dir.join(name);
+        let output = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
+            .args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread", "-I"])
+            .arg(root.join("include"))
+            .arg(root.join("tests/c").join(name).with_extension("c"))
+            .arg("-o")
+            .arg(&path)
+            .arg("-L")
+            .arg(dir.path())
+            .args(["-lcachetory", &format!("-Wl,-rpath,{}", dir.path().display())])
+            .output()
+            .expect("a C compiler");
+        assert!(output.status.success(), "{name}.c:\n{}", text(&output.stderr));
+        Self { path, _dir: dir }
+    }
+
+    /// Runs it to its end, which must be a good one; what it printed. The words of CACHETORY_TEST_UNDER, if set, are put
+    /// before the command: `valgrind -q --error-exitcode=9`, say.
+    #[track_caller]
+    pub fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
+        let output = self.finish(args);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        let name = self.path.file_name().unwrap().display();
+        assert!(output.status.success(), "{name} ended with {}\n{out}{err}", output.status);
+        out
+    }
+
+    fn finish<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
+        let under = std::env::var("CACHETORY_TEST_UNDER").unwrap_or_default();
+        let mut words = under.split_whitespace();
+        let mut command = match words.next() {
+            Some(tool) => Command::new(tool),
+            None => Command::new(&self.path),
+        };
+        if !under.is_empty() {
+            command.args(words).arg(&self.path);
+        }
+        let mut child = command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (stdout, stderr) = (Vec::new(), Vec::new());
+        let mut output = Output { status: ExitStatus::default(), stdout, stderr };
+        thread::scope(|scope| {
+            scope.spawn(|| out.read_to_end(&mut output.stdout));
+            scope.spawn(|| err.read_to_end(&mut output.stderr));
+            let end = Instant::now() + LONGEST;
+            output.status = loop {
+                if let Some(status) = child.try_wait().unwrap() {
+                    break status;
+                }
+                if Instant::now() > end {
+                    child.kill().unwrap();
+                    break child.wait().unwrap();
+                }
+                thread::sleep(Duration::from_millis(5));
+            };
+        });
+        output
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
