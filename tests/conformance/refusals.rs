@@ -145,6 +145,7 @@ fn a_database_that_is_not_there() {
 #[test]
 fn nothing_more_is_said_than_needed() {
     let server = Setup::redis().start();
+    let () = server.query(&["CONFIG", "RESETSTAT"]);
     let cache = Cache::must_open(&server.tcp_url());
     assert_eq!(cache.set("key", "value"), OK);
     assert_eq!(cache.get("key"), Ok(Some(b"value".to_vec())));

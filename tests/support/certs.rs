@@ -32,6 +32,8 @@ pub struct Certs {
     pub self_signed: Pair,
     /// As a plain `openssl req -x509` makes them: signed by itself and marked as an authority.
     pub self_signed_ca: Pair,
+    /// The same for another name.
+    pub self_signed_elsewhere: Pair,
     pub client: Pair,
     /// A client certificate of the other authority.
     pub strange_client: Pair,
@@ -67,6 +69,10 @@ impl Certs {
         let expired = sign(at, "expired", "localhost", SERVER, &ca, "-1");
         let self_signed = self_sign(at, "self-signed", "localhost", SERVER);
         let self_signed_ca = self_sign(at, "self-signed-ca", "localhost", marked);
+        let marked_elsewhere =
+            marked.replace("DNS:localhost,IP:127.0.0.1", "DNS:elsewhere.example");
+        let self_signed_elsewhere =
+            self_sign(at, "self-signed-elsewhere", "elsewhere.example", &marked_elsewhere);
         let client = sign(at, "client", "a client", CLIENT, &ca, "2");
         let strange_client = sign(at, "strange-client", "a client", CLIENT, &other_ca, "2");
         let client_in_one = at.join("client-in-one.pem");
@@ -85,6 +91,7 @@ impl Certs {
             expired,
             self_signed,
             self_signed_ca,
+            self_signed_elsewhere,
             client,
             strange_client,
             client_in_one,

@@ -78,7 +78,8 @@ impl Links {
         self.pool().closed
     }
 
-    pub fn take(&self, deadline: &Deadline) -> Result<Lease<'_>> {
+    /// `wary`: a link has just been found broken, so the others are looked at however lately they were used.
+    pub fn take(&self, deadline: &Deadline, wary: bool) -> Result<Lease<'_>> {
         loop {
             let mut lease = self.reserve(deadline)?;
             let Some(link) = &mut lease.link else {
@@ -86,7 +87,7 @@ impl Links {
                 return Ok(lease);
             };
             let idle = link.idle_at(deadline.started());
-            if idle < UNSEEN {
+            if idle < UNSEEN && !wary {
                 return Ok(lease);
             }
             let asked = self.health_check.is_some_and(|interval| idle > interval);

@@ -53,7 +53,7 @@ impl Redis {
     ) -> Result<R::Output> {
         let mut second = false;
         loop {
-            let mut lease = self.links.take(deadline)?;
+            let mut lease = self.links.take(deadline, second)?;
             let at_once = lease.at_once && !second;
             let failure = match lease.link()?.call(&encode, replies(), deadline, at_once) {
                 Exchanged::Answered { result, link_is_sound } => {
