@@ -1,6 +1,8 @@
 //! Reads are tried once more, writes only when nothing was sent; MAYBE_APPLIED says exactly when a write may have been.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+
+use rustix::net::{AddressFamily, SocketType};
 
 use super::support::capi::*;
 use super::support::scripted::{Command, Scripted, array, bulk, name};
@@ -119,7 +121,10 @@ fn a_read_whose_question_was_sent_in_part() {
 
 #[test]
 fn nobody_listens() {
-    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    // Taken, so that nobody else listens there meanwhile, but not listening.
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = TcpListener::from(socket.try_clone().unwrap()).local_addr().unwrap().port();
     let missing = std::env::temp_dir().join("cachetory-test-no-such-socket");
     let tls = format!("rediss://127.0.0.1:{port}");
     for url in [Address::Tcp(port).url(""), Address::Unix(missing).url(""), tls] {
