@@ -20,7 +20,7 @@ pub struct Cache {
 impl Cache {
     /// Checks the URL and connects to nothing.
     pub fn open(url: &str) -> Result<Self> {
-        fork::watch();
+        fork::watch()?;
         let config = Config::parse(url)?;
         let backend = backend::open(&config)?;
         Ok(Self { config, backend: PerProcess::new(Ok(backend)) })
@@ -28,7 +28,13 @@ impl Cache {
 
     pub fn call(&self, op: &Op<'_>) -> Result<Answer> {
         self.check(op)?;
-        match self.backend.get_or_make(|| backend::open(&self.config)) {
+        let open = |inherited: &Result<Box<dyn Backend>>| {
+            if let Ok(backend) = inherited {
+                backend.abandon();
+            }
+            backend::open(&self.config)
+        };
+        match self.backend.get_or_make(open) {
             Ok(backend) => backend.call(op),
             Err(error) => Err(Kind::Internal(error.to_string().into()).into()),
         }
@@ -36,9 +42,11 @@ impl Cache {
 
     /// Waits for nobody; calls under way finish or fail with [`Kind::Closed`].
     pub fn close(&self) {
-        if let Some(Ok(backend)) = self.backend.get() {
-            backend.close();
-        }
+        self.backend.for_each(|backend, own| match backend {
+            Ok(backend) if own => backend.close(),
+            Ok(backend) => backend.abandon(),
+            Err(_) => {}
+        });
     }
 
     /// The bounds that hold on every backend alike.

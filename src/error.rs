@@ -156,6 +156,13 @@ impl Error {
     }
 }
 
+/// Whether the machine has run out of something that the call needed: memory, descriptors, threads.
+pub fn is_scarcity(error: &io::Error) -> bool {
+    let scarce = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+    error.raw_os_error().is_some_and(|errno| scarce.contains(&errno))
+        || error.kind() == io::ErrorKind::OutOfMemory
+}
+
 impl From<Kind> for Error {
     fn from(kind: Kind) -> Self {
         Self { kind, maybe_applied: false }

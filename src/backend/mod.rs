@@ -14,6 +14,10 @@ pub trait Backend: Send + Sync {
 
     /// Frees what can be freed now and fails what waits; calls that are under way finish or fail. Waits for nobody.
     fn close(&self);
+
+    /// In a child process, of a backend that its parent opened: lets go of what the child should not keep. Takes no lock
+    /// that another thread of the parent's might have held.
+    fn abandon(&self) {}
 }
 
 /// Opens what `config` names. Connects to nothing: the first call does.

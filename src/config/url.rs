@@ -82,6 +82,10 @@ impl<'a> Parts<'a> {
         })
     }
 
+    fn fragment_has_at(&self) -> bool {
+        self.whole.split_once('#').is_some_and(|(_, fragment)| fragment.contains('@'))
+    }
+
     /// Whether a broken escape in the host or the path may be shown in a message.
     pub fn shows_escapes(&self) -> bool {
         !self.whole.contains('@')
@@ -107,11 +111,17 @@ pub fn read<T>(
     query_is_good: impl Fn(&Parts) -> bool,
 ) -> Result<T, Error> {
     let plain = Parts::split(whole);
+    let authority = &whole[..authority_end(whole, 0)];
     let flaw = match read(&plain) {
+        // `:12#34@host` is a password with a `#`, and no port with a fragment.
+        Ok(_)
+            if authority.contains(':') && plain.user_info.is_none() && plain.fragment_has_at() =>
+        {
+            Part::Hosts.flaw("a '#' before the '@': in a password it is percent-encoded as %23")
+        }
         Ok(value) => return Ok(value),
         Err(flaw) => flaw,
     };
-    let authority = &whole[..authority_end(whole, 0)];
     // A password follows a colon that is not an IPv6 address's, and an option is no password: `?clientname=me@home` is a
     // mistake in an option.
     let is_password = authority.contains(':')

@@ -30,7 +30,15 @@ fn plain(answer: Answer) -> Result<cachetory_status_t> {
 }
 
 fn unexpected(answer: &Answer) -> Error {
-    Kind::Internal(format!("an answer of another operation: {answer:?}").into()).into()
+    let name = match answer {
+        Answer::Done => "Done",
+        Answer::NotFound => "NotFound",
+        Answer::NotStored => "NotStored",
+        Answer::Value(_) => "Value",
+        Answer::Values(_) => "Values",
+        Answer::Deleted(_) => "Deleted",
+    };
+    Kind::Internal(format!("an answer of another operation: {name}").into()).into()
 }
 
 fn ttl(ttl_ms: i64) -> Ttl {
@@ -158,7 +166,7 @@ pub unsafe extern "C" fn cachetory_mget(
             let keys = arg::keys(keys, count)?;
             match call(cache, &Op::MGet { keys: &keys })? {
                 Answer::Values(values) => {
-                    *out = give_values(values);
+                    *out = give_values(values)?;
                     Ok(CACHETORY_OK)
                 }
                 other => Err(unexpected(&other)),

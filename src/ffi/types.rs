@@ -5,6 +5,7 @@ use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::Arc;
 
+use crate::error::{Error, Result};
 use crate::value::{HEADER, Span, Value, Values};
 
 /// The version of the header: MAJOR.MINOR.PATCH. cachetory_version() tells that of the library.
@@ -167,12 +168,12 @@ const SEPARATE: usize = 1;
 const MISS: cachetory_bytes_t = cachetory_bytes_t { data: ptr::null(), len: 0 };
 
 /// Hands a batch over to the caller.
-pub fn give_values(values: Values) -> cachetory_values_t {
+pub fn give_values(values: Values) -> Result<cachetory_values_t> {
     let len = values.len();
     if len == 0 {
-        return cachetory_values_t::EMPTY;
+        return Ok(cachetory_values_t::EMPTY);
     }
-    match values {
+    Ok(match values {
         Values::Arena { spans, arena } => give_arena(spans, arena, len),
         Values::Each(values) => {
             let show = |value: &Option<Value>| match value {
@@ -182,13 +183,15 @@ pub fn give_values(values: Values) -> cachetory_values_t {
                 },
                 None => MISS,
             };
-            let items = values.iter().map(show).collect();
+            let mut items = Vec::new();
+            items.try_reserve_exact(len).map_err(|_| Error::no_memory("memory for the answers"))?;
+            items.extend(values.iter().map(show));
             let batch = Box::new(Separate { items, _values: values });
             let items = batch.items.as_ptr();
             let owner = Box::into_raw(batch).map_addr(|address| address | SEPARATE);
             cachetory_values_t { items, len, owner: owner.cast() }
         }
-    }
+    })
 }
 
 /// Turns the spans into the caller's array where they lie. The two reserved ones keep what releases both allocations.

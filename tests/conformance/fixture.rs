@@ -162,6 +162,7 @@ pub fn run(target: &Target) {
 pub fn run_cases(target: &Target, mut cases: Vec<Case>) {
     let wanted = std::env::var("CACHETORY_CASES").unwrap_or_default();
     cases.retain(|case| case.name.contains(&wanted));
+    assert!(!cases.is_empty(), "no case has {wanted:?} in its name");
     let mut failed = Vec::new();
     for case in &cases {
         let run = AssertUnwindSafe(|| (case.run)(&target.fixture()));

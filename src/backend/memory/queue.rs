@@ -23,8 +23,12 @@ pub struct Queue {
 const SLACK: usize = 64;
 
 impl Queue {
+    /// Where there is no memory for the ticket, its entry goes without: it stays until it is asked for or removed, which is
+    /// better than the end of the process.
     pub fn push(&mut self, ticket: Ticket) {
-        self.heap.push(Reverse(ticket));
+        if self.heap.try_reserve(1).is_ok() {
+            self.heap.push(Reverse(ticket));
+        }
     }
 
     pub fn pop(&mut self) -> Option<Ticket> {

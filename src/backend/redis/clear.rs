@@ -81,11 +81,15 @@ fn page(reply: Reply) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
     if cursor.is_empty() || cursor.len() > 20 || !cursor.iter().all(u8::is_ascii_digit) {
         return Err(wrong());
     }
-    let keys = list.into_iter().map(|key| match key {
-        Tree::Bulk(key) => Ok(key),
-        _ => Err(wrong()),
-    });
-    Ok((cursor, keys.collect::<Result<_>>()?))
+    let mut keys = Vec::new();
+    keys.try_reserve_exact(list.len()).map_err(|_| Error::no_memory("memory for the keys"))?;
+    for key in list {
+        match key {
+            Tree::Bulk(key) => keys.push(key),
+            _ => return Err(wrong()),
+        }
+    }
+    Ok((cursor, keys))
 }
 
 #[cfg(test)]

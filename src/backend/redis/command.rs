@@ -153,7 +153,8 @@ enum Shape {
     Ping,
     Get,
     MGet,
-    Set,
+    /// `true`: it may find the key there.
+    Set(bool),
     Flush,
     /// 1: done; 0: not found.
     Found,
@@ -179,7 +180,8 @@ impl Pending {
             Op::Ping => (Shape::Ping, Want::Plain),
             Op::Get { .. } => (Shape::Get, Want::Value),
             Op::MGet { keys } => (Shape::MGet, Want::Batch(keys.count())),
-            Op::Set { .. } | Op::MSet { ttl_ms: None, .. } => (Shape::Set, Want::Plain),
+            Op::Set { if_not_exists, .. } => (Shape::Set(*if_not_exists), Want::Plain),
+            Op::MSet { ttl_ms: None, .. } => (Shape::Set(false), Want::Plain),
             Op::MSet { items, .. } => {
                 let transaction = Transaction { left: items.count(), ..Transaction::default() };
                 (Shape::Transaction(transaction), Want::Plain)
@@ -235,7 +237,6 @@ impl Replies for Pending {
                         Some(Err(error)) => Err(error),
                     }
                 }
-                Shape::Ping if !matches!(reply, Reply::Error(_)) => Ok(Answer::Done),
                 Shape::Get => match reply {
                     Reply::Value(value) => Ok(Answer::Value(value)),
                     Reply::Nil => Ok(Answer::NotFound),
@@ -245,9 +246,9 @@ impl Replies for Pending {
                     Reply::Batch(values) => Ok(Answer::Values(values)),
                     other => Err(refused(other)?),
                 },
-                Shape::Set => match reply {
+                Shape::Set(may_be_there) => match reply {
                     Reply::Simple(Simple::Ok) => Ok(Answer::Done),
-                    Reply::Nil => Ok(Answer::NotStored),
+                    Reply::Nil if *may_be_there => Ok(Answer::NotStored),
                     other => Err(refused(other)?),
                 },
                 Shape::Found => found(reply)?.map(answer_found),
@@ -255,7 +256,11 @@ impl Replies for Pending {
                     Reply::Int(count) if count >= 0 => Ok(Answer::Deleted(count.unsigned_abs())),
                     other => Err(refused(other)?),
                 },
-                Shape::Ping | Shape::Flush => match reply {
+                Shape::Ping => match reply {
+                    Reply::Error(text) => Err(server_error(text)),
+                    _ => Ok(Answer::Done),
+                },
+                Shape::Flush => match reply {
                     Reply::Simple(Simple::Ok) => Ok(Answer::Done),
                     other => Err(refused(other)?),
                 },
@@ -326,11 +331,15 @@ impl Transaction {
     fn end(&mut self, reply: Reply) -> Result<Outcome<Answer>> {
         let exec_refused = match reply {
             Reply::Tree(Tree::List(list)) => {
+                if list.len() != self.queued {
+                    return Err(Error::protocol("an answer to EXEC that does not answer each SET"));
+                }
                 let failed = list.into_iter().find_map(|element| match element {
-                    Tree::Error(text) => Some(text),
-                    _ => None,
+                    Tree::Error(text) => Some(Ok(text)),
+                    Tree::Leaf => None,
+                    _ => Some(Err(Error::protocol("an answer to SET that is no status"))),
                 });
-                match failed {
+                match failed.transpose()? {
                     None if self.set_refused.is_none() && self.multi_refused.is_none() => {
                         return Ok(Outcome { result: Ok(Answer::Done), link_is_sound: true });
                     }

@@ -14,8 +14,12 @@ const DEEPEST: usize = 8;
 const LARGE: usize = 16 << 10;
 /// What one read asks for at the least.
 const READ_SIZE: usize = 16 << 10;
-/// A receive buffer above this is given back when it is not in use.
-const KEEP: usize = 256 << 10;
+/// A receive buffer above this is given back after the call.
+const KEEP: usize = 1 << 20;
+/// The longest bulk string in what is only skipped.
+const LONGEST_ASIDE: usize = 1 << 20;
+/// The most that a tree may take: a page of keys has room in it, each as long as can be.
+const LARGEST_TREE: usize = 2 * LONGEST_BULK;
 
 /// What has arrived and is not decoded yet. The first [`HEADER`] bytes stay free, so that any value can be framed where it
 /// lies.
@@ -33,6 +37,8 @@ enum Head {
     BulkError(usize),
     Nil,
     Aggregate(usize),
+    /// So many elements: keys and values.
+    Map(usize),
     /// Something out of band that precedes a reply: so many elements are skipped.
     Aside(usize),
     /// A double, a big number, a boolean: no command of ours is answered with one.
@@ -49,14 +55,23 @@ impl Inbox {
         self.start == self.bytes.len()
     }
 
+    /// How much has arrived and is not decoded yet.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Gives memory back that one call has needed and the next may not.
+    pub fn tidy(&mut self) {
+        if self.is_empty() && self.bytes.capacity() > KEEP {
+            *self = Self::new();
+        }
+    }
+
     /// Where to put what arrives next: a buffer with spare capacity.
-    fn room(&mut self, wanted: usize) -> Result<&mut Vec<u8>> {
+    pub fn room(&mut self, wanted: usize) -> Result<&mut Vec<u8>> {
         if self.is_empty() {
             self.bytes.truncate(HEADER);
             self.start = HEADER;
-            if self.bytes.capacity() > KEEP {
-                self.bytes.shrink_to(KEEP);
-            }
         }
         let wanted = wanted.max(READ_SIZE);
         if self.bytes.capacity() - self.bytes.len() < wanted {
@@ -64,7 +79,7 @@ impl Inbox {
                 self.bytes.drain(HEADER..self.start);
                 self.start = HEADER;
             }
-            self.bytes.try_reserve(wanted).map_err(|_| Error::no_memory("memory for the reply"))?;
+            self.bytes.try_reserve(wanted).map_err(no_memory)?;
         }
         Ok(&mut self.bytes)
     }
@@ -99,7 +114,7 @@ impl Inbox {
             b'$' | b'=' => Head::Bulk(length(line, LONGEST_BULK)?),
             b'!' => Head::BulkError(length(line, LONGEST_LINE)?),
             b'*' | b'~' => Head::Aggregate(length(line, usize::MAX)?),
-            b'%' => Head::Aggregate(length(line, usize::MAX / 2)? * 2),
+            b'%' => Head::Map(length(line, usize::MAX / 2)? * 2),
             b'>' => Head::Aside(length(line, usize::MAX)?),
             b'|' => Head::Aside(length(line, usize::MAX / 2)? * 2),
             _ => Head::OtherLine,
@@ -152,6 +167,10 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
         let at = far.contains(&b'\n').then(|| far.iter().position(|&byte| byte == b'\n'));
         Some(near.len() + at??)
     })
+}
+
+fn no_memory(_: std::collections::TryReserveError) -> Error {
+    Error::no_memory("memory for the reply")
 }
 
 fn number(line: &[u8]) -> Result<i64> {
@@ -287,16 +306,19 @@ impl Decoder {
                     }
                 }
                 State::Scan(scan) => {
-                    let Some(end) = scan.advance(inbox)? else { return Ok(None) };
-                    let aside = scan.aside;
-                    self.state = State::Head;
-                    if !aside {
-                        let tree = inbox.tree(&mut 0, 0)?;
-                        inbox.start += end;
-                        self.state = State::Done;
-                        return Ok(Some(Reply::Tree(tree)));
+                    let end = scan.advance(inbox)?;
+                    if scan.aside {
+                        // What is skipped is not kept, however much there is of it.
+                        inbox.start += std::mem::take(&mut scan.at);
+                        if end.is_none() {
+                            return Ok(None);
+                        }
+                        self.state = State::Head;
+                        continue;
                     }
-                    inbox.start += end;
+                    let Some(end) = end else { return Ok(None) };
+                    let tree = inbox.tree(&mut 0, 0)?;
+                    return Ok(Some(self.finish(inbox, end, Reply::Tree(tree))));
                 }
                 State::Small { at, len } => {
                     let (at, len) = (*at, *len);
@@ -369,9 +391,7 @@ impl Decoder {
             }
             (Head::Aggregate(count), Want::Batch(wanted)) if count == wanted => {
                 let mut spans = Vec::new();
-                spans
-                    .try_reserve_exact(count + Values::RESERVED_SPANS)
-                    .map_err(|_| Error::no_memory("memory for the answers"))?;
+                spans.try_reserve_exact(count + Values::RESERVED_SPANS).map_err(no_memory)?;
                 spans.resize(Values::RESERVED_SPANS, Span::MISS);
                 self.state = State::Batch { at: body, spans, needed: 0 };
                 return Ok(Step::Next);
@@ -390,7 +410,7 @@ impl Inbox {
     fn begin_large(&mut self, body: usize, len: usize) -> Result<Vec<u8>> {
         let size = HEADER + len + 2;
         let mut buffer = Vec::new();
-        buffer.try_reserve_exact(size).map_err(|_| Error::no_memory("memory for the reply"))?;
+        buffer.try_reserve_exact(size).map_err(no_memory)?;
         buffer.extend_from_slice(&[0; HEADER]);
         let arrived = &self.bytes[self.start + body..];
         let taken = arrived.len().min(len + 2);
@@ -451,6 +471,14 @@ impl Inbox {
                     spans.push(Span { at: body, len });
                     *at = body + len + 2;
                 }
+                Some((Head::Aside(elements), body)) => {
+                    // An attribute of the next answer: rare and small, so it is begun anew when more of it arrives.
+                    let Some(end) = Scan::new(body, elements, true).advance(self)? else {
+                        *needed = 0;
+                        return Ok(false);
+                    };
+                    *at = end;
+                }
                 Some(_) => return Err(Error::protocol("an answer in a batch that is no value")),
             }
         }
@@ -471,7 +499,7 @@ impl Inbox {
             return Ok(Values::Arena { spans, arena });
         }
         let mut arena = Vec::new();
-        arena.try_reserve_exact(end).map_err(|_| Error::no_memory("memory for the answers"))?;
+        arena.try_reserve_exact(end).map_err(no_memory)?;
         arena.extend_from_slice(&self.bytes[frame]);
         Ok(Values::Arena { spans, arena })
     }
@@ -492,18 +520,30 @@ impl Inbox {
                 *at = body + len + 2;
                 match head {
                     Head::BulkError(_) => Tree::Error(self.text(from, from + len)),
-                    _ => Tree::Bulk(self.bytes[from..from + len].to_vec()),
+                    _ => {
+                        let mut bytes = Vec::new();
+                        bytes.try_reserve_exact(len).map_err(no_memory)?;
+                        bytes.extend_from_slice(&self.bytes[from..from + len]);
+                        Tree::Bulk(bytes)
+                    }
                 }
             }
-            Head::Aggregate(count) if depth < DEEPEST => {
+            Head::Aggregate(count) | Head::Map(count) if depth < DEEPEST => {
                 // The count is the server's word, so room is made as the elements turn up.
                 let mut list = Vec::new();
                 for _ in 0..count {
+                    list.try_reserve(1).map_err(no_memory)?;
                     list.push(self.tree(at, depth + 1)?);
                 }
                 Tree::List(list)
             }
-            Head::Aggregate(_) | Head::Aside(_) => {
+            Head::Aside(count) if depth < DEEPEST => {
+                for _ in 0..count {
+                    self.tree(at, depth + 1)?;
+                }
+                self.tree(at, depth)?
+            }
+            Head::Aggregate(_) | Head::Map(_) | Head::Aside(_) => {
                 return Err(Error::protocol("a reply nested too deep"));
             }
         })
@@ -542,6 +582,12 @@ impl Scan {
                 return Ok(None);
             };
             match head {
+                Head::Bulk(len) if self.aside && len > LONGEST_ASIDE => {
+                    return Err(Error::protocol("too much that nobody asked for"));
+                }
+                Head::Bulk(len) if self.at > LARGEST_TREE - len => {
+                    return Err(Error::protocol("a reply that is too large for its command"));
+                }
                 Head::Bulk(len) | Head::BulkError(len) => {
                     if !inbox.has_body(body, len)? {
                         self.needed = body + len + 2;
@@ -550,11 +596,12 @@ impl Scan {
                     self.at = body + len + 2;
                     self.left[self.depth] -= 1;
                 }
-                Head::Aggregate(count) | Head::Aside(count) => {
+                Head::Aggregate(count) | Head::Map(count) | Head::Aside(count) => {
                     if self.depth == DEEPEST {
                         return Err(Error::protocol("a reply nested too deep"));
                     }
-                    self.left[self.depth] -= 1;
+                    // An attribute comes before its element and is none.
+                    self.left[self.depth] -= usize::from(!matches!(head, Head::Aside(_)));
                     self.depth += 1;
                     self.left[self.depth] = count;
                     self.at = body;
@@ -645,6 +692,27 @@ mod tests {
     fn what_is_out_of_band_is_skipped() {
         let bytes = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n|1\r\n+ttl\r\n:1\r\n$1\r\nv\r\n";
         assert_eq!(value(bytes), b"v");
+        let nested = b">2\r\n|1\r\n+a\r\n+b\r\n+invalidate\r\n+k\r\n$1\r\nv\r\n";
+        assert_eq!(value(nested), b"v");
+        let within = b"*2\r\n|1\r\n+ttl\r\n:1\r\n$1\r\na\r\n$1\r\nb\r\n";
+        let Reply::Batch(values) = whole(Want::Batch(2), within) else { panic!() };
+        assert_eq!((values.get(0), values.get(1)), (Some(&b"a"[..]), Some(&b"b"[..])));
+        let Reply::Tree(tree) = whole(Want::Tree, within) else { panic!() };
+        let bulk = |byte| Tree::Bulk(vec![byte]);
+        assert_eq!(tree, Tree::List(vec![bulk(b'a'), bulk(b'b')]));
+    }
+
+    #[test]
+    fn what_is_skipped_is_not_kept() {
+        let mut inbox = Inbox::new();
+        let mut decoder = Decoder::new(Want::Value);
+        let mut piece = b">1000000\r\n".to_vec();
+        for _ in 0..1000 {
+            decoder.room(&mut inbox).unwrap().extend_from_slice(&piece);
+            assert!(decoder.advance(&mut inbox).unwrap().is_none());
+            assert!(inbox.bytes.capacity() < 1 << 20);
+            piece = [b"$10000\r\n", &[b'x'; 10000][..], b"\r\n"].concat();
+        }
     }
 
     #[test]

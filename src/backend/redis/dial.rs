@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::ConnectionAddr;
@@ -13,14 +12,14 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
 };
-use rustls::ClientConfig;
 
 use super::resolve::resolve;
 use super::stream::{Broken, Socket, Stream, wait};
-use super::tls::{self, TlsSession};
-use crate::config::{Config, TlsOptions};
+use super::tls::TlsSession;
+use super::trust::{Trust, Unusable};
+use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, is_scarcity};
 
 /// How long one address is given before the next is tried beside it (RFC 8305, section 8).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -33,9 +32,7 @@ pub struct Dialer {
     keepalive: bool,
     patience: Duration,
     spin: Duration,
-    tls: TlsOptions,
-    /// Made with the first connection: reading the trusted certificates takes milliseconds.
-    tls_config: Mutex<Option<Arc<ClientConfig>>>,
+    trust: Trust,
 }
 
 impl Dialer {
@@ -45,8 +42,7 @@ impl Dialer {
             keepalive: config.keepalive,
             patience: config.timeout.min(Deadline::LONGEST),
             spin: config.spin,
-            tls: config.tls.clone(),
-            tls_config: Mutex::new(None),
+            trust: Trust::new(&config.tls),
         }
     }
 
@@ -65,49 +61,49 @@ impl Dialer {
         }
     }
 
-    pub fn dial(&self, deadline: &Deadline) -> Result<Stream, Error> {
+    /// `connected` is shown the socket as soon as there is one, and may refuse to go on.
+    pub fn dial(
+        &self,
+        deadline: &Deadline,
+        connected: impl FnOnce(&Socket) -> Result<(), Error>,
+    ) -> Result<Stream, Error> {
         match &self.addr {
             ConnectionAddr::Tcp(host, port) => {
-                Ok(self.plain(self.connect_host(host, *port, deadline)?))
+                let socket = self.connect_host(host, *port, deadline)?;
+                connected(&socket)?;
+                Ok(Stream::new(socket, None, self.spin))
             }
             ConnectionAddr::TcpTls { host, port, .. } => {
                 // A bad file is reported even while the server is down.
-                let config = self.tls_config()?;
+                let config = self.trust.config(deadline).map_err(|unusable| match unusable {
+                    Unusable::Bad(reason) => self.tls_error(reason),
+                    Unusable::Scarce(what) => Error::no_memory(what),
+                    Unusable::Timeout => Kind::Timeout("reading the TLS certificates").into(),
+                })?;
+                let session =
+                    TlsSession::new(config, host).map_err(|reason| self.tls_error(reason))?;
                 let socket = self.connect_host(host, *port, deadline)?;
-                self.secure(socket, config, host, deadline)
+                connected(&socket)?;
+                self.secure(socket, Box::new(session), deadline)
             }
-            ConnectionAddr::Unix(path) => Ok(self.plain(self.connect_path(path, deadline)?)),
+            ConnectionAddr::Unix(path) => {
+                let socket = self.connect_path(path, deadline)?;
+                connected(&socket)?;
+                Ok(Stream::new(socket, None, self.spin))
+            }
             _ => Err(Kind::Unsupported("an address of an unknown kind".into()).into()),
         }
-    }
-
-    fn plain(&self, socket: Socket) -> Stream {
-        Stream::new(socket, None, self.spin)
-    }
-
-    fn tls_config(&self) -> Result<Arc<ClientConfig>, Error> {
-        let mut made = self.tls_config.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = &*made {
-            return Ok(Arc::clone(config));
-        }
-        let config = tls::client_config(&self.tls).map_err(|reason| self.tls_error(reason))?;
-        Ok(Arc::clone(made.insert(Arc::new(config))))
     }
 
     fn tls_error(&self, reason: String) -> Error {
         Kind::Tls { peer: self.peer(), reason: reason.into() }.into()
     }
 
-    fn failed(&self, doing: &str, error: &io::Error) -> Error {
-        let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
-        let errno = error.raw_os_error();
-        if scarce.iter().any(|scarce| errno == Some(scarce.raw_os_error())) {
-            return Error::no_memory(format!("a socket: {error}"));
+    fn failed(&self, error: &io::Error) -> Error {
+        if is_scarcity(error) {
+            return Error::no_memory(format!("what a connection needs: {error}"));
         }
-        if error.kind() == io::ErrorKind::OutOfMemory {
-            return Error::no_memory(error.to_string());
-        }
-        self.refused(format!("{doing}{error}"))
+        self.refused(error.to_string())
     }
 
     fn refused(&self, reason: String) -> Error {
@@ -117,22 +113,26 @@ impl Dialer {
     fn connect_host(&self, host: &str, port: u16, deadline: &Deadline) -> Result<Socket, Error> {
         let addresses = resolve(host, port, deadline).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Kind::Timeout("resolving the server's name").into(),
-            _ => self.failed("", &error),
+            // A resolver that cannot open its files or a socket says that it does not know the name.
+            _ => match new_socket(AddressFamily::INET) {
+                Err(errno) if is_scarcity(&errno.into()) => self.failed(&errno.into()),
+                _ => self.failed(&error),
+            },
         })?;
         let fd = race(&addresses, deadline).map_err(|broken| match broken {
-            Broken::Io(error) => self.failed("", &error),
+            Broken::Io(error) => self.failed(&error),
             _ => Kind::Timeout("connecting to the server").into(),
         })?;
         let set_up = || {
             sockopt::set_tcp_nodelay(&fd, true)?;
             sockopt::set_socket_keepalive(&fd, self.keepalive)
         };
-        set_up().map_err(|errno| self.failed("", &errno.into()))?;
+        set_up().map_err(|errno| self.failed(&errno.into()))?;
         self.socket(fd)
     }
 
     fn connect_path(&self, path: &Path, deadline: &Deadline) -> Result<Socket, Error> {
-        let failed = |errno: Errno| self.failed("", &errno.into());
+        let failed = |errno: Errno| self.failed(&errno.into());
         let address = SocketAddrUnix::new(path).map_err(failed)?;
         loop {
             let fd = new_socket(AddressFamily::UNIX).map_err(failed)?;
@@ -152,26 +152,21 @@ impl Dialer {
 
     fn socket(&self, fd: OwnedFd) -> Result<Socket, Error> {
         let blocking = rustix::io::ioctl_fionbio(&fd, false).map_err(io::Error::from);
-        blocking
-            .and_then(|()| Socket::new(fd, self.patience))
-            .map_err(|error| self.failed("", &error))
+        blocking.and_then(|()| Socket::new(fd, self.patience)).map_err(|error| self.failed(&error))
     }
 
     fn secure(
         &self,
         socket: Socket,
-        config: Arc<ClientConfig>,
-        host: &str,
+        mut session: Box<TlsSession>,
         deadline: &Deadline,
     ) -> Result<Stream, Error> {
-        let session = TlsSession::new(config, host).map_err(|reason| self.tls_error(reason))?;
-        let mut session = Box::new(session);
         shake_hands(&socket, &mut session, deadline).map_err(|broken| match broken {
             Broken::Timeout => Kind::Timeout("waiting for the TLS handshake").into(),
             Broken::Closed => {
-                self.tls_error("the server closed the connection in the handshake".into())
+                self.refused("the server closed the connection in the TLS handshake".into())
             }
-            Broken::Io(error) => self.tls_error(format!("the handshake failed: {error}")),
+            Broken::Io(error) => self.refused(format!("the TLS handshake broke off: {error}")),
             Broken::Tls { reason, .. } => self.tls_error(reason),
         })?;
         Ok(Stream::new(socket, Some(session), self.spin))
@@ -184,7 +179,17 @@ fn shake_hands(
     deadline: &Deadline,
 ) -> Result<(), Broken> {
     loop {
-        let sent = session.flush(socket)?;
+        let sent = match session.flush(socket) {
+            Ok(sent) => sent,
+            // The peer may have said why before it hung up.
+            Err(broken) => match session.advance(socket) {
+                Err(why @ Broken::Tls { .. }) => return Err(why),
+                _ => return Err(broken),
+            },
+        };
+        if deadline.has_passed() {
+            return Err(Broken::Timeout);
+        }
         if sent && !session.is_handshaking() {
             return Ok(());
         }

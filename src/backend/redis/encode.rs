@@ -17,6 +17,16 @@ pub fn command(out: &mut Vec<u8>, name: &[u8], arguments: usize) {
     argument(out, name);
 }
 
+/// Appends one command of plain arguments.
+pub fn words(out: &mut Vec<u8>, words: &[&[u8]]) {
+    if let [name, arguments @ ..] = words {
+        command(out, name, arguments.len());
+        for word in arguments {
+            argument(out, word);
+        }
+    }
+}
+
 #[inline]
 pub fn argument(out: &mut Vec<u8>, bytes: &[u8]) {
     length(out, b'$', bytes.len() as u64);

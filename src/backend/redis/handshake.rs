@@ -4,18 +4,20 @@ use redis::{ProtocolVersion, RedisConnectionInfo};
 
 use super::command::server_error;
 use super::decode::{Reply, Tree};
-use super::link::plain_command;
+use super::encode::words as append;
 use crate::error::{Error, Kind, Result};
 
 /// The same bytes for every connection of a cache. Database 0 needs no SELECT, RESP2 no HELLO.
 pub struct Handshake {
     bytes: Vec<u8>,
     steps: Vec<Step>,
+    /// Not to be seen in a message, whatever the server quotes.
+    password: String,
 }
 
 #[derive(Clone, Copy)]
 pub enum Step {
-    Hello { with_auth: bool },
+    Hello,
     Auth,
     Other,
 }
@@ -25,7 +27,7 @@ impl Handshake {
         let mut bytes = Vec::new();
         let mut steps = Vec::new();
         let mut add = |step, words: &[&[u8]]| {
-            plain_command(&mut bytes, words);
+            append(&mut bytes, words);
             steps.push(step);
         };
         // As redis-py does it: a user without a password has an empty one.
@@ -36,7 +38,7 @@ impl Handshake {
             if let Some(password) = password {
                 words.extend([b"AUTH", user.unwrap_or(b"default"), password]);
             }
-            add(Step::Hello { with_auth: password.is_some() }, &words);
+            add(Step::Hello, &words);
         } else if let Some(password) = password {
             match user {
                 Some(user) => add(Step::Auth, &[b"AUTH", user, password]),
@@ -49,7 +51,8 @@ impl Handshake {
         if settings.db() != 0 {
             add(Step::Other, &[b"SELECT", settings.db().to_string().as_bytes()]);
         }
-        Self { bytes, steps }
+        let password = settings.password().unwrap_or_default().to_owned();
+        Self { bytes, steps, password }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -60,6 +63,14 @@ impl Handshake {
         &self.bytes
     }
 
+    /// The server's words without what is secret in them: it quotes the arguments of a command that it does not know.
+    pub fn censor(&self, mut text: String) -> String {
+        if let Some(at) = text.find(", with args beginning with") {
+            text.truncate(at);
+        }
+        if self.password.is_empty() { text } else { text.replace(&self.password, "***") }
+    }
+
     /// What each reply answers, in order.
     pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
         self.steps.iter().copied()
@@ -67,11 +78,11 @@ impl Handshake {
 }
 
 impl Step {
-    pub fn check(self, reply: Reply) -> Result<()> {
-        let text = match reply {
-            Reply::Error(text) | Reply::Tree(Tree::Error(text)) => text,
-            Reply::Tree(Tree::Leaf) if !matches!(self, Step::Hello { .. }) => return Ok(()),
-            Reply::Tree(Tree::List(_)) if matches!(self, Step::Hello { .. }) => return Ok(()),
+    pub fn check(self, reply: Reply, handshake: &Handshake) -> Result<()> {
+        let text = match (reply, self) {
+            (Reply::Error(text) | Reply::Tree(Tree::Error(text)), _) => handshake.censor(text),
+            (Reply::Tree(Tree::List(_)), Step::Hello) => return Ok(()),
+            (Reply::Tree(Tree::Leaf), Step::Auth | Step::Other) => return Ok(()),
             _ => return Err(Error::protocol("an answer of another type than the handshake has")),
         };
         Err(self.refused(text))
@@ -86,11 +97,10 @@ impl Step {
             _ if ["LOADING", "MASTERDOWN", "BUSY", "DENIED"].contains(&code.as_str()) => {
                 Kind::Server(text)
             }
-            Step::Hello { .. } if code == "NOPROTO" || text.contains("unknown command") => {
+            Step::Hello if code == "NOPROTO" || text.contains("unknown command") => {
                 Kind::Unsupported(format!("the server does not speak RESP3: {text}").into())
             }
-            Step::Hello { with_auth: true } | Step::Auth => Kind::Auth(text),
-            Step::Hello { .. } => Kind::Auth(text),
+            Step::Hello | Step::Auth => Kind::Auth(text),
             Step::Other => Kind::Server(text),
         }
         .into()

@@ -4,14 +4,16 @@ use std::time::{Duration, Instant};
 
 use super::command::{Outcome, Replies, server_error};
 use super::decode::{Decoder, Inbox, Reply, Want};
-use super::encode::{argument, command};
+use super::encode::command;
 use super::handshake::Handshake;
 use super::stream::{Broken, Stream};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 
-/// A request buffer above this is given back when it is not in use.
-const KEEP: usize = 256 << 10;
+/// A request buffer above this is given back after the call.
+const KEEP: usize = 1 << 20;
+/// What may arrive while a request is still being sent. More than the replies to the largest sensible transaction.
+const MOST_UNREAD: usize = 16 << 20;
 pub struct Link {
     stream: Stream,
     outbox: Vec<u8>,
@@ -74,7 +76,8 @@ impl Link {
         };
         let mut sent = 0;
         if let Err(broken) = self.send(deadline, &mut sent) {
-            return Err(self.last_words().unwrap_or_else(|| failed(broken, &self.peer)));
+            let last_words = self.last_words().map(|text| server_error(handshake.censor(text)));
+            return Err(last_words.unwrap_or_else(|| failed(broken, &self.peer)));
         }
         for step in handshake.steps() {
             let mut decoder = Decoder::new(Want::Tree);
@@ -83,11 +86,17 @@ impl Link {
                     break reply;
                 }
                 let room = decoder.room(&mut self.inbox)?;
-                self.stream
-                    .read(room, deadline, false)
-                    .map_err(|broken| failed(broken, &self.peer))?;
+                let read = self.stream.read(room, deadline, false);
+                read.map_err(|broken| failed(broken, &self.peer))?;
+                if deadline.has_passed() {
+                    return Err(failed(Broken::Timeout, &self.peer));
+                }
             };
-            step.check(reply)?;
+            step.check(reply, handshake)?;
+        }
+        // What is left would be taken for the answer to the first call.
+        if !self.inbox.is_empty() || !self.stream.is_sound() {
+            return Err(Error::protocol("more answers than questions"));
         }
         Ok(())
     }
@@ -117,7 +126,7 @@ impl Link {
                 Err(_) => return false,
             }
             let Ok(room) = decoder.room(&mut self.inbox) else { return false };
-            if self.stream.read(room, deadline, false).is_err() {
+            if self.stream.read(room, deadline, false).is_err() || deadline.has_passed() {
                 return false;
             }
         }
@@ -133,14 +142,17 @@ impl Link {
         at_once: bool,
     ) -> Exchanged<R::Output> {
         self.outbox.clear();
-        if self.outbox.capacity() > KEEP {
-            self.outbox.shrink_to(KEEP);
-        }
         if let Err(error) = encode(&mut self.outbox) {
             return Exchanged::Answered { result: Err(error), link_is_sound: true };
         }
         self.last_used = deadline.started();
-        self.exchange(replies, deadline, at_once)
+        let exchanged = self.exchange(replies, deadline, at_once);
+        // An idle link may stay idle for long.
+        if self.outbox.capacity() > KEEP {
+            self.outbox = Vec::new();
+        }
+        self.inbox.tidy();
+        exchanged
     }
 
     fn exchange<R: Replies>(
@@ -168,6 +180,9 @@ impl Link {
             if let Err(broken) = self.stream.read(room, deadline, fresh) {
                 return self.broke(broken, "waiting for the reply", true);
             }
+            if !fresh && deadline.has_passed() {
+                return self.broke(Broken::Timeout, "reading the reply", true);
+            }
             fresh = false;
         }
     }
@@ -186,12 +201,14 @@ impl Link {
         let mut at_once = true;
         while !self.stream.write(&self.outbox, sent)? {
             at_once = false;
-            self.stream.wait_to_write(deadline)?;
-            let mut decoder = Decoder::new(Want::Plain);
-            let room = decoder
-                .room(&mut self.inbox)
-                .map_err(|_| Broken::Io(std::io::ErrorKind::OutOfMemory.into()))?;
-            self.stream.receive(room)?;
+            let takes_in = self.inbox.len() < MOST_UNREAD;
+            self.stream.wait_to_write(takes_in, deadline)?;
+            if takes_in && let Ok(room) = self.inbox.room(0) {
+                self.stream.receive(room)?;
+            }
+            if deadline.has_passed() {
+                return Err(Broken::Timeout);
+            }
         }
         Ok(at_once)
     }
@@ -199,19 +216,19 @@ impl Link {
     /// The connection broke while sending. The server may have said why before it closed it.
     fn not_sent<T>(&mut self, broken: Broken, sent: bool) -> Exchanged<T> {
         if let Broken::Closed | Broken::Io(_) = broken
-            && let Some(error) = self.last_words()
+            && let Some(text) = self.last_words()
         {
-            return self.failed(error, sent, false);
+            return self.failed(server_error(text), sent, false);
         }
         self.broke(broken, "sending the request", sent)
     }
 
     /// An error that the server sent before it closed the connection.
-    fn last_words(&mut self) -> Option<Error> {
+    fn last_words(&mut self) -> Option<String> {
         let mut decoder = Decoder::new(Want::Plain);
         loop {
             match decoder.advance(&mut self.inbox) {
-                Ok(Some(Reply::Error(text))) => return Some(server_error(text)),
+                Ok(Some(Reply::Error(text))) => return Some(text),
                 Ok(None) => {}
                 _ => return None,
             }
@@ -228,15 +245,5 @@ impl Link {
 
     fn failed<T>(&self, error: Error, sent: bool, lost: bool) -> Exchanged<T> {
         Exchanged::Failed(Failure { error, sent, lost })
-    }
-}
-
-/// Appends one command of plain arguments.
-pub fn plain_command(out: &mut Vec<u8>, words: &[&[u8]]) {
-    if let [name, arguments @ ..] = words {
-        command(out, name, arguments.len());
-        for word in arguments {
-            argument(out, word);
-        }
     }
 }

@@ -8,13 +8,14 @@ use redis::ConnectionInfo;
 use super::dial::Dialer;
 use super::handshake::Handshake;
 use super::link::Link;
+use super::stream::{CutOff, Socket};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 
 /// A link that was used longer ago than this is looked at before it is used again. Shorter than a server takes to go away
-/// and come back, longer than the pause between the calls of a busy thread, which need not pay for the look.
-const UNSEEN: Duration = Duration::from_millis(1);
+/// and come back. Where a call takes longer than this, or calls are further apart, the look costs next to nothing beside it.
+const UNSEEN: Duration = Duration::from_micros(100);
 
 pub struct Links {
     dialer: Dialer,
@@ -37,6 +38,8 @@ struct Pool {
     /// Links that are there, idle, in use or being dialled.
     count: usize,
     closed: bool,
+    /// To end the calls that wait on a link when the cache is closed.
+    cut_offs: Vec<CutOff>,
 }
 
 /// A link in the hands of a call. Unless it is given back it is closed.
@@ -64,14 +67,34 @@ impl Links {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Idle links are dropped; those in use are when their call ends. Whoever waits for one is told.
+    /// Links are dropped, those in use under their calls. Whoever waits for one is told.
     pub fn close(&self) {
         let mut pool = self.pool();
         pool.closed = true;
         let idle = std::mem::take(&mut pool.idle);
         pool.count -= idle.len();
+        let cut_offs = std::mem::take(&mut pool.cut_offs);
         drop(pool);
+        drop(idle);
+        cut_offs.iter().for_each(CutOff::cut);
         self.freed.notify_all();
+    }
+
+    /// In a child process: closes the parent's sockets that nobody was using, and nothing else is done to them.
+    pub fn abandon(&self) {
+        if let Ok(mut pool) = self.pool.try_lock() {
+            pool.idle.clear();
+        }
+    }
+
+    fn connected(&self, socket: &Socket) -> Result<()> {
+        let mut pool = self.pool();
+        if pool.closed {
+            return Err(Kind::Closed.into());
+        }
+        pool.cut_offs.retain(|cut_off| !cut_off.is_gone());
+        pool.cut_offs.push(socket.cut_off());
+        Ok(())
     }
 
     pub fn is_closed(&self) -> bool {
@@ -93,8 +116,8 @@ impl Links {
             let asked = self.health_check.is_some_and(|interval| idle > interval);
             lease.at_once &= !asked;
             // A question to a link that hangs must leave time for a new one.
-            if link.is_sound() && (!asked || link.answers(&deadline.at_most(self.connect_timeout)))
-            {
+            let half = || deadline.at_most(deadline.remaining() / 2);
+            if link.is_sound() && (!asked || link.answers(&half())) {
                 return Ok(lease);
             }
         }
@@ -128,10 +151,11 @@ impl Links {
     fn dial(&self, deadline: &Deadline) -> Result<Link> {
         let dialling = deadline.at_most(self.connect_timeout);
         let dial = || {
-            let stream = self.dialer.dial(&dialling)?;
+            let stream = self.dialer.dial(&dialling, |socket| self.connected(socket))?;
             Link::new(stream, self.dialer.peer(), &self.handshake, &dialling)
         };
         dial().map_err(|error| match error.kind {
+            _ if self.is_closed() => Kind::Closed.into(),
             // It was the time to connect that passed, and not the call's.
             Kind::Timeout(doing) if dialling.instant() < deadline.instant() => {
                 let reason = format!("timed out after {:?} {doing}", self.connect_timeout);

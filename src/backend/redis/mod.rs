@@ -12,6 +12,7 @@ mod resolve;
 mod spin;
 mod stream;
 mod tls;
+mod trust;
 
 use std::time::Duration;
 
@@ -99,6 +100,10 @@ impl Backend for Redis {
 
     fn close(&self) {
         self.links.close();
+    }
+
+    fn abandon(&self) {
+        self.links.abandon();
     }
 }
 

@@ -58,7 +58,8 @@ impl Resolver {
                 work.threads -= 1;
                 if work.threads == 0 {
                     work.questions.clear();
-                    return Err(error);
+                    let what = format!("a thread to resolve names: {error}");
+                    return Err(io::Error::new(io::ErrorKind::OutOfMemory, what));
                 }
             }
         }
@@ -89,7 +90,7 @@ pub fn resolve(host: &str, port: u16, deadline: &Deadline) -> io::Result<Vec<Soc
     }
     let resolver = RESOLVER
         .get_or_init(|| Box::new(PerProcess::new(Resolver::default())))
-        .get_or_make(Resolver::default);
+        .get_or_make(|_| Resolver::default());
     let asked = resolver.ask(host, port, deadline)?;
     match asked.recv_timeout(deadline.remaining()) {
         Ok(found) => found,

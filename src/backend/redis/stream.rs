@@ -5,12 +5,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::spin::Spinner;
 use super::tls::TlsSession;
@@ -24,7 +25,8 @@ pub struct Stream {
 }
 
 pub struct Socket {
-    fd: OwnedFd,
+    /// Shared with whoever may have to cut it off.
+    fd: Arc<OwnedFd>,
 }
 
 /// Why nothing more goes through a stream.
@@ -71,36 +73,56 @@ impl Socket {
     pub fn new(fd: OwnedFd, patience: Duration) -> io::Result<Self> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
         set_socket_timeout(&fd, Timeout::Recv, Some(patience))?;
-        Ok(Self { fd })
+        Ok(Self { fd: Arc::new(fd) })
+    }
+
+    pub fn cut_off(&self) -> CutOff {
+        CutOff(Arc::downgrade(&self.fd))
     }
 
     /// Sends what goes without waiting; `WouldBlock` when that is nothing.
     pub fn send(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
-        retry(|| send(&self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT))
+        retry(|| send(&*self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT))
     }
 
     /// Appends what is there, up to the buffer's capacity; 0 is the end of the stream.
     pub fn receive(&self, buffer: &mut Vec<u8>) -> rustix::io::Result<usize> {
         retry(|| {
-            recv(&self.fd, spare_capacity(buffer), RecvFlags::DONTWAIT).map(|(count, _)| count)
+            recv(&*self.fd, spare_capacity(buffer), RecvFlags::DONTWAIT).map(|(count, _)| count)
         })
     }
 
     pub fn receive_slice(&self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
-        retry(|| recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(count, _)| count))
+        retry(|| recv(&*self.fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(count, _)| count))
     }
 
     /// Waits for one of `events`, until the deadline.
     pub fn wait(&self, events: PollFlags, deadline: &Deadline) -> Result<PollFlags, Broken> {
-        wait(&mut [PollFd::new(&self.fd, events)], deadline.instant())
+        wait(&mut [PollFd::new(&*self.fd, events)], deadline.instant())
     }
 
     /// Whether an idle stream is as it was left: open, and nothing has arrived that nobody asked for.
     fn is_quiet(&self) -> bool {
         let mut byte = [0; 1];
         let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        let peeked = retry(|| recv(&self.fd, &mut byte, flags).map(|(count, _)| count));
+        let peeked = retry(|| recv(&*self.fd, &mut byte, flags).map(|(count, _)| count));
         peeked == Err(Errno::AGAIN)
+    }
+}
+
+/// Ends a stream that somebody else is waiting on, who finds it closed. It keeps nothing open.
+pub struct CutOff(Weak<OwnedFd>);
+
+impl CutOff {
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    pub fn cut(&self) {
+        if let Some(fd) = self.0.upgrade() {
+            // It may be closed already, which is as good.
+            let _ = shutdown(&*fd, Shutdown::Both);
+        }
     }
 }
 
@@ -206,7 +228,7 @@ impl Stream {
             return received.map(drop);
         }
         if fresh && self.tls.is_none() && self.spinner.is_short() {
-            match recv(&self.socket.fd, spare_capacity(buffer), RecvFlags::empty()) {
+            match recv(&*self.socket.fd, spare_capacity(buffer), RecvFlags::empty()) {
                 Ok((0, _)) => return Err(Broken::Closed),
                 Ok(_) => return Ok(()),
                 Err(Errno::AGAIN | Errno::INTR) => {}
@@ -229,9 +251,10 @@ impl Stream {
         self.socket.wait(events, deadline).map(drop)
     }
 
-    /// Waits until more can be sent, or until something has arrived.
-    pub fn wait_to_write(&mut self, deadline: &Deadline) -> Result<(), Broken> {
-        self.socket.wait(PollFlags::OUT | PollFlags::IN, deadline).map(drop)
+    /// Waits until more can be sent, or, if that is wanted, until something has arrived.
+    pub fn wait_to_write(&mut self, or_read: bool, deadline: &Deadline) -> Result<(), Broken> {
+        let read = if or_read { PollFlags::IN } else { PollFlags::empty() };
+        self.socket.wait(PollFlags::OUT | read, deadline).map(drop)
     }
 
     /// Whether an idle stream is still there, as far as this machine knows.
