@@ -58,6 +58,23 @@ fn refused(url: &str, words: &[&str]) {
     }
 }
 
+/// A file system that hangs, as far as a test can have one.
+#[test]
+fn certificates_that_cannot_be_read_in_time() {
+    let dir = support::dir::TempDir::new();
+    let pipe = dir.join("pipe.pem");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let server = server::with_tls();
+    let url = format!("{}?socket_timeout=0.3&{}", server.tls_url(), trusting(&pipe));
+    let cache = Cache::must_open(&url);
+    for _ in 0..2 {
+        let failure = cache.ping().unwrap_err();
+        assert_eq!((failure.status, failure.flags), (CACHETORY_ERR_TIMEOUT, RETRYABLE));
+    }
+    // Whoever waits in vain for a writer is let go.
+    std::fs::write(&pipe, "no certificate").unwrap();
+}
+
 #[test]
 fn an_authority_of_ones_own() {
     let server = server::with_tls();

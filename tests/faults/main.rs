@@ -6,6 +6,7 @@ mod support;
 mod batches;
 mod closing;
 mod deadlines;
+mod flood;
 mod hostile;
 mod late;
 mod programs;
