@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::fork::{self, PerProcess};
 use crate::op::{Answer, Op};
+use crate::reserve;
 
 /// The largest key or value: past it the server would drop the connection (`proto-max-bulk-len`).
 pub const MAX_BULK: usize = 512 << 20;
@@ -20,6 +21,7 @@ pub struct Cache {
 impl Cache {
     /// Checks the URL and connects to nothing.
     pub fn open(url: &str) -> Result<Self> {
+        reserve::set_aside()?;
         fork::watch()?;
         let config = Config::parse(url)?;
         let backend = backend::open(&config)?;
@@ -27,6 +29,7 @@ impl Cache {
     }
 
     pub fn call(&self, op: &Op<'_>) -> Result<Answer> {
+        reserve::check()?;
         self.check(op)?;
         let open = |inherited: &Result<Box<dyn Backend>>| {
             if let Ok(backend) = inherited {

@@ -149,7 +149,6 @@ pub struct Pending {
 }
 
 enum Shape {
-    /// Any answer but an error.
     Ping,
     Get,
     MGet,
@@ -257,8 +256,8 @@ impl Replies for Pending {
                     other => Err(refused(other)?),
                 },
                 Shape::Ping => match reply {
-                    Reply::Error(text) => Err(server_error(text)),
-                    _ => Ok(Answer::Done),
+                    Reply::Simple(_) => Ok(Answer::Done),
+                    other => Err(refused(other)?),
                 },
                 Shape::Flush => match reply {
                     Reply::Simple(Simple::Ok) => Ok(Answer::Done),
@@ -295,12 +294,18 @@ const TURNED_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
 
 /// What the server's words come to. The first word is the error's code.
 pub fn server_error(text: String) -> Error {
+    let kind = kind_of(&text);
+    kind(text)
+}
+
+/// What the server's words come to, to be shown in other words.
+pub fn kind_of(text: &str) -> fn(String) -> Error {
     match text.split(' ').next().unwrap_or_default() {
-        "NOAUTH" | "WRONGPASS" | "NOPERM" => Kind::Auth(text.into()).into(),
+        "NOAUTH" | "WRONGPASS" | "NOPERM" => |text| Kind::Auth(text.into()).into(),
         "ERR" if text.starts_with(TURNED_AWAY[0]) => {
-            Kind::Connect { peer: "the server".into(), reason: text.into() }.into()
+            |text| Kind::Connect { peer: "the server".into(), reason: text.into() }.into()
         }
-        _ => Kind::Server(text.into()).into(),
+        _ => |text| Kind::Server(text.into()).into(),
     }
 }
 

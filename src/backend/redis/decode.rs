@@ -139,7 +139,10 @@ impl Inbox {
     }
 
     fn text(&self, from: usize, to: usize) -> String {
-        String::from_utf8_lossy(&self.bytes[from..to]).into_owned()
+        match &self.bytes[from..to] {
+            [] => "an error without a text".to_owned(),
+            text => String::from_utf8_lossy(text).into_owned(),
+        }
     }
 
     /// Whether the bulk body at `at` is all there, CRLF included.
