@@ -138,6 +138,31 @@ impl Inbox {
         None
     }
 
+    /// The reply, if it is one of the two most common, and all there: a small value, or OK.
+    #[inline]
+    fn common(&mut self, want: Want) -> Result<Option<Reply>> {
+        match want {
+            Want::Plain if self.bytes[self.start..].starts_with(b"+OK\r\n") => {
+                self.start += 5;
+                Ok(Some(Reply::Simple(Simple::Ok)))
+            }
+            Want::Value => match self.short_bulk(0) {
+                Some((len, body)) if len < LARGE && self.has_body(body, len)? => {
+                    Ok(Some(Reply::Value(self.small(body, len))))
+                }
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes a small value whose body is at `at` and all there.
+    fn small(&mut self, at: usize, len: usize) -> Value {
+        let data = self.start + at;
+        self.start = data + len + 2;
+        Value::copy_framed(&mut self.bytes[data - HEADER..=data + len])
+    }
+
     fn text(&self, from: usize, to: usize) -> String {
         match &self.bytes[from..to] {
             [] => "an error without a text".to_owned(),
@@ -301,6 +326,10 @@ impl Decoder {
         loop {
             match &mut self.state {
                 State::Head => {
+                    if let Some(reply) = inbox.common(self.want)? {
+                        self.state = State::Done;
+                        return Ok(Some(reply));
+                    }
                     let Some((head, body)) = inbox.head(0)? else { return Ok(None) };
                     match self.begin(inbox, head, body)? {
                         Step::Whole(reply) => return Ok(Some(reply)),
@@ -328,9 +357,8 @@ impl Decoder {
                     if !inbox.has_body(at, len)? {
                         return Ok(None);
                     }
-                    let data = inbox.start + at;
-                    let value = Value::copy_framed(&mut inbox.bytes[data - HEADER..=data + len]);
-                    return Ok(Some(self.finish(inbox, at + len + 2, Reply::Value(value))));
+                    self.state = State::Done;
+                    return Ok(Some(Reply::Value(inbox.small(at, len))));
                 }
                 State::Large { buffer, len } => {
                     let Some(value) = inbox.large(buffer, *len)? else { return Ok(None) };
