@@ -85,8 +85,11 @@ impl Options {
                 .map_err(|escape| flaw(broken_escape(escape, "the name of an option", shown)))?;
             let name = String::from_utf8(name).map_err(|_| flaw(unknown("", false)))?;
             if !NAMES.contains(&name.as_str()) && !WITHOUT_EFFECT.contains(&name.as_str()) {
-                let shown = shown || name_shown && resembles_an_option(&name);
-                return Err(flaw(unknown(&name, shown)));
+                let known = if name_shown { resembles(&name) } else { None };
+                return Err(flaw(match known {
+                    Some(known) if !shown => format!("unknown option, perhaps {known:?} misspelt"),
+                    _ => unknown(&name, shown),
+                }));
             }
             after_password |= name == "password";
             let shown = shown && !matches!(name.as_str(), "username" | "password");
@@ -164,11 +167,11 @@ impl Options {
     }
 }
 
-/// Whether it is a known name misspelt, rather than a piece of a password with a raw `&` in it.
-fn resembles_an_option(name: &str) -> bool {
-    const ENOUGH: usize = 5;
-    let start = name.get(..ENOUGH);
-    start.is_some() && NAMES.iter().any(|known| known.get(..ENOUGH) == start)
+/// The option that this may be a misspelling of. Where the text may be a piece of a password, that is all that is said of it.
+fn resembles(name: &str) -> Option<&'static str> {
+    const ENOUGH: usize = 8;
+    let start = name.get(..ENOUGH)?;
+    NAMES.iter().copied().find(|known| known.starts_with(start))
 }
 
 fn unknown(name: &str, shown: bool) -> String {

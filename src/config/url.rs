@@ -84,8 +84,12 @@ impl<'a> Parts<'a> {
         })
     }
 
-    fn fragment_has_at(&self) -> bool {
-        self.whole.split_once('#').is_some_and(|(_, fragment)| fragment.contains('@'))
+    fn may_be_a_password(&self, authority: &str) -> bool {
+        self.user_info.is_none()
+            && authority.contains(':')
+            && !authority.starts_with('[')
+            && self.whole[authority.len()..].starts_with('#')
+            && self.whole[authority.len()..].contains('@')
     }
 
     /// Whether a broken escape in the host or the path may be shown in a message.
@@ -115,11 +119,11 @@ pub fn read<T>(
     let plain = Parts::split(whole);
     let authority = &whole[..authority_end(whole, 0)];
     let flaw = match read(&plain) {
-        // `:12#34@host` is a password with a `#`, and no port with a fragment.
-        Ok(_)
-            if authority.contains(':') && plain.user_info.is_none() && plain.fragment_has_at() =>
-        {
-            Part::Hosts.flaw("a '#' before the '@': in a password it is percent-encoded as %23")
+        // `:12#34@host`: a port with a fragment, or a password? Whichever it is taken for, something could go where it
+        // should not.
+        Ok(_) if plain.may_be_a_password(authority) => {
+            let text = "a '#' before the '@': in a password it is percent-encoded as %23";
+            return Err(Error::invalid_url(text));
         }
         Ok(value) => return Ok(value),
         Err(flaw) => flaw,

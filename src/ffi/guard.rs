@@ -22,7 +22,9 @@ pub fn silence_panics() {
     if !DONE.swap(true, Ordering::Relaxed) {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !INSIDE.get() {
+            let thread = std::thread::current();
+            let is_own = thread.name().is_some_and(|name| name.starts_with("cachetory-"));
+            if !INSIDE.get() && !is_own {
                 previous(info);
             }
         }));
@@ -98,11 +100,14 @@ impl Write for Message {
         while !text.is_char_boundary(fits) {
             fits -= 1;
         }
-        for byte in text[..fits].bytes() {
+        for character in text[..fits].chars() {
             // A NUL would end the message early, and other control characters (a server's error text may have any) do
             // harm in a terminal or a log.
-            self.bytes[self.len] = if byte.is_ascii_control() { b'?' } else { byte } as c_char;
-            self.len += 1;
+            let shown = if character.is_control() { '?' } else { character };
+            for byte in shown.encode_utf8(&mut [0; 4]).bytes() {
+                self.bytes[self.len] = byte as c_char;
+                self.len += 1;
+            }
         }
         if fits == text.len() { Ok(()) } else { Err(fmt::Error) }
     }

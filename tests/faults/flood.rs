@@ -89,3 +89,34 @@ fn a_health_check_that_hangs_leaves_time_for_a_new_link() {
     assert_eq!(cache.get("k"), Ok(Some(b"v".to_vec())));
     assert_eq!(server.connections(), 2);
 }
+
+/// The server refuses MULTI, runs what follows one by one, and goes away before it has read all of it.
+#[test]
+fn a_transaction_that_is_refused_while_it_is_sent() {
+    let server = Scripted::tcp(|peer| {
+        peer.take(200_000);
+        peer.send("-NOPERM no MULTI for you\r\n+OK\r\n+OK\r\n");
+        peer.reset();
+    });
+    let value = vec![b'v'; 1 << 20];
+    let keys: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    let items: Vec<_> = keys.iter().map(|key| (key, &value)).collect();
+    let cache = Cache::must_open(&server.url("socket_timeout=5"));
+    let failure = cache.mset(&items, 60_000).unwrap_err();
+    assert!(failure.is_maybe_applied(), "{failure:?}");
+}
+
+/// A server that is being restarted.
+#[test]
+fn an_end_right_after_the_handshake_may_be_tried_again() {
+    let server = Scripted::tcp(|peer| {
+        peer.command();
+        peer.send("+OK\r\n");
+        peer.close();
+    });
+    let cache = Cache::must_open(&server.url("db=1"));
+    for _ in 0..5 {
+        let either = [CACHETORY_ERR_CONNECT, CACHETORY_ERR_IO];
+        failed_either(cache.get("k"), &either, RETRYABLE);
+    }
+}

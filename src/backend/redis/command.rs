@@ -118,6 +118,11 @@ pub trait Replies {
 
     /// Takes what has arrived. An error means that the peer does not speak RESP as it should.
     fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<Self::Output>>>;
+
+    /// Whether the request is one command, so that an error that answers it says that nothing was carried out.
+    fn is_single(&self) -> bool {
+        true
+    }
 }
 
 /// Takes the one reply to a command that is no operation of its own.
@@ -206,6 +211,10 @@ impl Pending {
 
 impl Replies for Pending {
     type Output = Answer;
+
+    fn is_single(&self) -> bool {
+        !matches!(self.shape, Shape::Persist(_) | Shape::Transaction(_))
+    }
 
     fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
         self.decoder.room(inbox)

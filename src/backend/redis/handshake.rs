@@ -64,14 +64,17 @@ impl Handshake {
     }
 
     /// The server's words without what is secret in them: it quotes the arguments of a command that it does not know. A very
-    /// short password is part of ordinary words, where hiding it would only give it away.
+    /// short password is part of ordinary words, where hiding it would only give it away: then only the error's code is left.
     pub fn censor(&self, text: &str) -> String {
-        const SHORTEST: usize = 4;
+        const SHORT: usize = 4;
         let text = text.split(", with args beginning with").next().unwrap_or_default();
-        if self.password.len() < SHORTEST {
-            return text.to_owned();
+        match self.password.len() {
+            0 => text.to_owned(),
+            1..SHORT if text.contains(&self.password) => {
+                text.split(' ').next().unwrap_or_default().to_owned()
+            }
+            _ => text.replace(&self.password, "***"),
         }
-        text.replace(&self.password, "***")
     }
 
     /// What each reply answers, in order.

@@ -96,10 +96,11 @@ impl Link {
             step.check(reply, handshake)?;
         }
         // What is left would be taken for the answer to the first call.
-        if !self.inbox.is_empty() || !self.stream.is_sound() {
-            return Err(Error::protocol("more answers than questions"));
+        let more = self.stream.receive(self.inbox.room(0)?);
+        match more.map_err(|broken| failed(broken, &self.peer))? {
+            None if self.inbox.is_empty() => Ok(()),
+            _ => Err(Error::protocol("more answers than questions")),
         }
-        Ok(())
     }
 
     /// How long it had not been used at that time.
@@ -166,7 +167,7 @@ impl Link {
         // If nothing has been waited for since the deadline was set, the socket's own patience is the same bound.
         let mut fresh = match self.send(deadline, &mut sent) {
             Ok(sent_at_once) => at_once && sent_at_once,
-            Err(broken) => return self.not_sent(broken, sent > 0),
+            Err(broken) => return self.not_sent(broken, sent > 0, replies.is_single()),
         };
         loop {
             match replies.advance(&mut self.inbox) {
@@ -215,12 +216,11 @@ impl Link {
     }
 
     /// The connection broke while sending. The server may have said why before it closed it.
-    fn not_sent<T>(&mut self, broken: Broken, sent: bool) -> Exchanged<T> {
+    fn not_sent<T>(&mut self, broken: Broken, sent: bool, is_single: bool) -> Exchanged<T> {
         if let Broken::Closed | Broken::Io(_) = broken
             && let Some(text) = self.last_words()
         {
-            // That is an answer: what it answers was not carried out.
-            return self.failed(server_error(text), false, false);
+            return self.failed(server_error(text), sent && !is_single, false);
         }
         self.broke(broken, "sending the request", sent)
     }

@@ -80,10 +80,11 @@ impl Links {
         self.freed.notify_all();
     }
 
-    /// In a child process: closes the parent's sockets that nobody was using, and nothing else is done to them.
+    /// In a child process: closes the parent's sockets, and nothing else is done to them.
     pub fn abandon(&self) {
         if let Ok(mut pool) = self.pool.try_lock() {
             pool.idle.clear();
+            std::mem::take(&mut pool.cut_offs).iter().for_each(CutOff::close_inherited);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::panic;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -48,6 +49,8 @@ impl Resolver {
         let mut work = self.work();
         let is_it = |question: &&mut Question| question.name.0 == host && question.name.1 == port;
         if let Some(question) = work.questions.iter_mut().find(is_it) {
+            let now = Instant::now();
+            question.askers.retain(|(_, until)| *until > now);
             question.askers.push((asker, until));
             return Ok(found);
         }
@@ -72,7 +75,8 @@ impl Resolver {
     /// A resolver thread's life: it ends when there is nothing to ask.
     fn answer_all(&self) {
         while let Some(name) = self.next() {
-            let found = (name.0.as_str(), name.1).to_socket_addrs();
+            let found = panic::catch_unwind(|| (name.0.as_str(), name.1).to_socket_addrs());
+            let found = found.unwrap_or_else(|_| Err(io::Error::other("the resolver panicked")));
             let found = Arc::new(found.map(Iterator::collect));
             for (asker, _) in self.take(&name) {
                 let _ = asker.send(Arc::clone(&found));

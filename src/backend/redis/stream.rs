@@ -4,7 +4,7 @@
 //! reply takes one system call; everything else is asked for without waiting and waited for with poll(2).
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -116,6 +116,16 @@ pub struct CutOff(Weak<OwnedFd>);
 impl CutOff {
     pub fn is_gone(&self) -> bool {
         self.0.strong_count() == 0
+    }
+
+    /// In a child process: closes what the parent's other threads were using, and nothing else is done to it.
+    pub fn close_inherited(&self) {
+        if let Some(fd) = self.0.upgrade() {
+            // SAFETY: the descriptor is open, and whoever owns it is a thread of the parent's that this process does not
+            // have, so nobody will use it or close it again. The count that `upgrade` raised is never given back.
+            unsafe { libc::close(fd.as_raw_fd()) };
+            std::mem::forget(fd);
+        }
     }
 
     pub fn cut(&self) {

@@ -1,6 +1,7 @@
 //! What a TLS client trusts, and what it shows: read from the files that the options name.
 
 use std::io;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -78,8 +79,10 @@ impl Trust {
         if let State::Unread | State::Failed(_) = *state {
             *state = State::Reading;
             let (shared, options) = (Arc::clone(&self.shared), self.options.clone());
-            let started =
-                threads::spawn("cachetory-tls", move || shared.settle(client_config(&options)));
+            let started = threads::spawn("cachetory-tls", move || {
+                let config = panic::catch_unwind(|| client_config(&options));
+                shared.settle(config.unwrap_or_else(|_| Err(bad("reading them panicked"))));
+            });
             if let Err(error) = started {
                 *state = State::Unread;
                 return Err(Unusable::Scarce(format!("a thread: {error}")));

@@ -1,5 +1,6 @@
 //! What has arrived: lines, lengths and bodies, found where they lie.
 
+use super::scan::LONGEST_ASIDE;
 use super::{Reply, Scan, Simple, Tree, Want};
 use crate::error::{Error, Result};
 use crate::op::MAX_BULK;
@@ -289,6 +290,9 @@ impl Inbox {
                 Some((Head::Aside(elements), body)) => {
                     // An attribute of the next answer: rare and small, so it is begun anew when more of it arrives.
                     let Some(end) = Scan::new(body, elements, true).advance(self)? else {
+                        if self.len() - *at > LONGEST_ASIDE {
+                            return Err(Error::protocol("too much that nobody asked for"));
+                        }
                         *needed = 0;
                         return Ok(false);
                     };
@@ -321,10 +325,21 @@ impl Inbox {
 
     /// The tree at `at`, which [`Scan`] has found to be whole.
     pub(super) fn tree(&self, at: &mut usize, depth: usize) -> Result<Tree> {
-        let Some((head, body)) = self.head(*at)? else {
-            return Err(Error::protocol("a reply that ends too early"));
+        let head = loop {
+            let Some((head, body)) = self.head(*at)? else {
+                return Err(Error::protocol("a reply that ends too early"));
+            };
+            *at = body;
+            match head {
+                Head::Aside(count) if depth < DEEPEST => {
+                    for _ in 0..count {
+                        self.tree(at, depth + 1)?;
+                    }
+                }
+                head => break head,
+            }
         };
-        *at = body;
+        let body = *at;
         Ok(match head {
             Head::Simple(..) | Head::OtherLine => Tree::Leaf,
             Head::Nil => Tree::Nil,
@@ -351,12 +366,6 @@ impl Inbox {
                     list.push(self.tree(at, depth + 1)?);
                 }
                 Tree::List(list)
-            }
-            Head::Aside(count) if depth < DEEPEST => {
-                for _ in 0..count {
-                    self.tree(at, depth + 1)?;
-                }
-                self.tree(at, depth)?
             }
             Head::Aggregate(_) | Head::Map(_) | Head::Aside(_) => {
                 return Err(Error::protocol("a reply nested too deep"));

@@ -128,7 +128,9 @@ impl Decoder {
                     let end = scan.advance(inbox)?;
                     if scan.aside {
                         // What is skipped is not kept, however much there is of it.
-                        inbox.start += std::mem::take(&mut scan.at);
+                        let skipped = std::mem::take(&mut scan.at);
+                        inbox.start += skipped;
+                        scan.needed = scan.needed.saturating_sub(skipped);
                         if end.is_none() {
                             return Ok(None);
                         }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::op::MAX_BULK;
 
 /// The longest bulk string in what is only skipped.
-const LONGEST_ASIDE: usize = 1 << 20;
+pub const LONGEST_ASIDE: usize = 1 << 20;
 /// The most that a tree may take: a page of keys has room in it, each as long as can be.
 const LARGEST_TREE: usize = 2 * MAX_BULK;
 
@@ -30,6 +30,9 @@ impl Scan {
     /// The end of the frame, once it has arrived.
     pub fn advance(&mut self, inbox: &Inbox) -> Result<Option<usize>> {
         loop {
+            if !self.aside && self.at > LARGEST_TREE {
+                return Err(Error::protocol("a reply that is too large for its command"));
+            }
             if self.left[self.depth] == 0 {
                 if self.depth == 0 {
                     return Ok(Some(self.at));

@@ -87,6 +87,15 @@ fn what_is_out_of_band_is_skipped() {
 }
 
 #[test]
+fn a_long_chain_of_attributes() {
+    let chain = [b"*1\r\n", &b"|0\r\n".repeat(200_000)[..], b"+OK\r\n"].concat();
+    let Reply::Tree(tree) = decode(Want::Tree, &chain, 1 << 16).unwrap().unwrap().0 else {
+        panic!()
+    };
+    assert_eq!(tree, Tree::List(vec![Tree::Leaf]));
+}
+
+#[test]
 fn what_is_skipped_is_not_kept() {
     let mut inbox = Inbox::new();
     let mut decoder = Decoder::new(Want::Value);
