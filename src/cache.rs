@@ -1,15 +1,11 @@
 //! What a handle names: a configuration, and this process's backend for it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::backend::{self, Backend};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::fork::{self, PerProcess};
-use crate::op::{Answer, Op};
-
-/// The largest key or value: past it the server would drop the connection (`proto-max-bulk-len`).
-pub const MAX_BULK: usize = 512 << 20;
+use crate::op::{Answer, MAX_BULK, Op, unix_ms_now};
+use crate::reserve;
 
 pub struct Cache {
     config: Config,
@@ -20,6 +16,7 @@ pub struct Cache {
 impl Cache {
     /// Checks the URL and connects to nothing.
     pub fn open(url: &str) -> Result<Self> {
+        reserve::set_aside()?;
         fork::watch()?;
         let config = Config::parse(url)?;
         let backend = backend::open(&config)?;
@@ -27,6 +24,7 @@ impl Cache {
     }
 
     pub fn call(&self, op: &Op<'_>) -> Result<Answer> {
+        reserve::check()?;
         self.check(op)?;
         let open = |inherited: &Result<Box<dyn Backend>>| {
             if let Ok(backend) = inherited {
@@ -105,13 +103,5 @@ fn check_end(ttl_ms: Option<i64>) -> Result<()> {
             Err(Error::invalid_argument("ttl_ms ends after the last int64_t millisecond"))
         }
         _ => Ok(()),
-    }
-}
-
-/// The wall clock in milliseconds, as Redis counts expiry.
-pub fn unix_ms_now() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-        Err(_) => 0,
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 /// The end of a call, and the length it was given (a `clear` gets a fresh one for each round trip).
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
+    started: Instant,
     at: Instant,
     span: Duration,
 }
@@ -15,7 +16,8 @@ impl Deadline {
 
     pub fn after(span: Duration) -> Self {
         let span = span.min(Self::LONGEST);
-        Self { at: Instant::now() + span, span }
+        let started = Instant::now();
+        Self { started, at: started + span, span }
     }
 
     /// The same span, counted from now.
@@ -25,8 +27,7 @@ impl Deadline {
 
     /// When it was set.
     pub fn started(&self) -> Instant {
-        // Both were added up from the clock's reading, so the difference is one.
-        self.at.checked_sub(self.span).unwrap_or(self.at)
+        self.started
     }
 
     /// The earlier of this deadline and `span` from now.

@@ -63,9 +63,9 @@ pub enum Kind {
     #[error("the handle is closed, stale or was never opened")]
     Closed,
     /// `peer` is an address, never a URL: a URL may hold a password.
-    #[error("cannot connect to {peer}: {reason}")]
+    #[error("cannot connect to {}: {reason}", shortened(peer))]
     Connect { peer: String, reason: Text },
-    #[error("TLS with {peer}: {reason}")]
+    #[error("TLS with {}: {reason}", shortened(peer))]
     Tls { peer: String, reason: Text },
     /// The server's own words.
     #[error("{0}")]
@@ -89,6 +89,14 @@ pub enum Kind {
     Busy,
     #[error("cannot get {0}")]
     NoMemory(Text),
+}
+
+/// An address as a message has room for it: what is wrong with it comes after.
+fn shortened(peer: &str) -> Text {
+    match peer.char_indices().nth(120) {
+        Some((end, _)) => format!("{}…", &peer[..end]).into(),
+        None => peer.to_owned().into(),
+    }
 }
 
 /// Answers of a server that is there but cannot serve just now (see the error prefixes of

@@ -2,7 +2,8 @@
 //!
 //! One request's way: a `cachetory_*` function in [`ffi`] checks the caller's arguments and looks the handle up; [`cache`]
 //! holds what the handle names; a [`backend`] carries the [`op`] out and gives an [`op::Answer`] back, its bytes in a
-//! [`value`]. [`config`] reads the URL, [`deadline`] bounds everything that may wait, [`error`] is everything that can go
+//! [`value`]. [`config`] reads the URL, [`deadline`] bounds everything that may wait, `reserve` keeps the process
+//! alive where memory runs out, [`error`] is everything that can go
 //! wrong and the one map to a status, and [`fork`] notices that this is a child process that must not use what it inherited.
 //! Arrows point one way: nothing below `ffi` knows that C exists, nothing above `backend::redis` knows RESP.
 
@@ -14,5 +15,6 @@ pub mod error;
 pub mod ffi;
 pub mod fork;
 pub mod op;
+mod reserve;
 mod threads;
 pub mod value;

@@ -1,6 +1,11 @@
 //! The ten operations and their answers as data, once, for every backend.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crate::value::{Value, Values};
+
+/// The largest key or value: past it the server would drop the connection (`proto-max-bulk-len`).
+pub const MAX_BULK: usize = 512 << 20;
 
 /// Keys of a batch, borrowed from wherever the caller keeps them.
 pub trait Keys {
@@ -93,4 +98,12 @@ pub enum Answer {
     Values(Values),
     /// `mdelete`.
     Deleted(u64),
+}
+
+/// The wall clock in milliseconds, as Redis counts expiry.
+pub fn unix_ms_now() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        Err(_) => 0,
+    }
 }

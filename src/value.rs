@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::reserve;
 
 /// Bytes kept before every value, for what the C face needs to release the value from one pointer. In a shared value,
 /// which cannot be written later, twice the length of the whole allocation, little-endian.
@@ -37,6 +38,7 @@ impl Value {
             buffer.push(0);
             return Ok(Value::SharedBuffer(Arc::new(buffer)));
         }
+        reserve::check()?;
         let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, HEADER + data.len() + 1).collect();
         if let Some(room) = Arc::get_mut(&mut bytes) {
             frame(room);

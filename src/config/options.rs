@@ -77,7 +77,7 @@ impl Options {
         let mut seen = Vec::new();
         // After a password may come the rest of it, if it has a raw `&`.
         let mut after_password = false;
-        for (field, shown) in parts.fields().filter(|(field, _)| !field.is_empty()) {
+        for (field, shown, name_shown) in parts.fields().filter(|(field, ..)| !field.is_empty()) {
             let shown = shown && !after_password;
             let (name, value) = field.split_once('=').unwrap_or((field, ""));
             let name = name.replace('+', " ");
@@ -85,6 +85,7 @@ impl Options {
                 .map_err(|escape| flaw(broken_escape(escape, "the name of an option", shown)))?;
             let name = String::from_utf8(name).map_err(|_| flaw(unknown("", false)))?;
             if !NAMES.contains(&name.as_str()) && !WITHOUT_EFFECT.contains(&name.as_str()) {
+                let shown = shown || name_shown && resembles_an_option(&name);
                 return Err(flaw(unknown(&name, shown)));
             }
             after_password |= name == "password";
@@ -161,6 +162,13 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// Whether it is a known name misspelt, rather than a piece of a password with a raw `&` in it.
+fn resembles_an_option(name: &str) -> bool {
+    const ENOUGH: usize = 5;
+    let start = name.get(..ENOUGH);
+    start.is_some() && NAMES.iter().any(|known| known.get(..ENOUGH) == start)
 }
 
 fn unknown(name: &str, shown: bool) -> String {

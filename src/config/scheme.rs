@@ -198,10 +198,18 @@ fn service_and_db(parts: &Parts) -> Result<(String, Option<i64>), Flaw> {
     Ok((service, db_in_path(db, parts)?))
 }
 
+/// What `sockaddr_un` has room for, with the NUL that ends it.
+const LONGEST_SOCKET_PATH: usize = 107;
+
 fn socket_path(parts: &Parts) -> Result<PathBuf, Flaw> {
     let flaw = |text: String| Part::Path.flaw(text);
     let path = url::decode(parts.path)
         .map_err(|escape| flaw(url::broken_escape(escape, "the path", parts.shows_escapes())))?;
+    if path.len() > LONGEST_SOCKET_PATH {
+        return Err(flaw(format!(
+            "the path of a Unix socket has at most {LONGEST_SOCKET_PATH} bytes"
+        )));
+    }
     if path.is_empty() || path == b"/" {
         return Err(flaw("the URL of a Unix socket needs a path: unix:///path".into()));
     }

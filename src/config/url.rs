@@ -67,18 +67,20 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The fields of the query, each with whether it may be shown in a message: what follows the word "password" may belong to
-    /// one, however it is separated, and a second `=` tells of an option that lost its `&`.
-    pub fn fields(&self) -> impl Iterator<Item = (&'a str, bool)> {
+    /// The fields of the query, each with whether it and whether its name may be shown in a message: what follows the word
+    /// "password" may belong to one, however it is separated, and a second `=` tells of an option that lost its `&`. A
+    /// `name=value` there may be an option all the same.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, bool, bool)> {
         let shown_from = self.whole.rfind('@').map_or(0, |at| at + 1);
         let shown_to = self.query.to_ascii_lowercase().find("password").unwrap_or(self.query.len());
         let shown_to = self.query_at + shown_to;
         let mut at = self.query_at;
         self.query.split('&').map(move |field| {
-            let shown =
-                at >= shown_from && at + field.len() <= shown_to && field.matches('=').count() <= 1;
+            let equals = field.matches('=').count();
+            let shown = at >= shown_from && at + field.len() <= shown_to && equals <= 1;
+            let name_shown = shown || at >= shown_from && equals == 1;
             at += field.len() + 1;
-            (field, shown)
+            (field, shown, name_shown)
         })
     }
 

@@ -99,8 +99,9 @@ impl Write for Message {
             fits -= 1;
         }
         for byte in text[..fits].bytes() {
-            // A NUL inside (a server's error text may have one) would end the message early.
-            self.bytes[self.len] = if byte == 0 { b'?' } else { byte } as c_char;
+            // A NUL would end the message early, and other control characters (a server's error text may have any) do
+            // harm in a terminal or a log.
+            self.bytes[self.len] = if byte.is_ascii_control() { b'?' } else { byte } as c_char;
             self.len += 1;
         }
         if fits == text.len() { Ok(()) } else { Err(fmt::Error) }
@@ -146,8 +147,8 @@ mod tests {
     fn a_long_message_is_cut_at_a_character() {
         let error = run(|| Err(Error::invalid_argument("ä".repeat(400))));
         assert_eq!(text(&error), "ä".repeat(251));
-        let error = run(|| Err(Error::invalid_argument("a\0b")));
-        assert_eq!(text(&error), "a?b");
+        let error = run(|| Err(Error::invalid_argument("a\0b\x1b[c\n")));
+        assert_eq!(text(&error), "a?b?[c?");
     }
 
     #[test]

@@ -89,11 +89,44 @@ static void memory(const char *url)
     CHECK(cachetory_close(cache) == CACHETORY_OK);
 }
 
+/* Small pieces, one after the other, until there is no more: in the store, and of the heap before a cache is opened. */
+static void pieces(const char *url, size_t size)
+{
+    cachetory_error_t error;
+    char key[32], value[16384];
+    memset(value, 'v', sizeof value);
+    cachetory_t cache = open_cache(url);
+    round_trip(cache, "k");
+    limit(RLIMIT_AS, in_use() + (64 << 20));
+    cachetory_status_t status = CACHETORY_OK;
+    int count = 0;
+    for (; status == CACHETORY_OK && count < 10000000; count++) {
+        snprintf(key, sizeof key, "%d", count);
+        status = cachetory_set(cache, key, CACHETORY_STRLEN, value, size, CACHETORY_NO_EXPIRY, 0, &error);
+    }
+    no_memory(status, &error, "one more piece");
+    for (int i = 0; i < 1000; i++) {
+        cachetory_t other;
+        cachetory_item_t items[2] = {{{"a", 1}, {value, size}}, {{"b", 1}, {value, size}}};
+        status = cachetory_mset(cache, items, 2, 60000, 0, &error);
+        CHECK(status == CACHETORY_OK || status == CACHETORY_ERR_NO_MEMORY);
+        status = cachetory_open_url(url, &other, &error);
+        CHECK(status == CACHETORY_OK || status == CACHETORY_ERR_NO_MEMORY);
+        if (status == CACHETORY_OK)
+            CHECK(cachetory_close(other) == CACHETORY_OK);
+    }
+    limit(RLIMIT_AS, RLIM_INFINITY);
+    round_trip(cache, "k");
+    CHECK(cachetory_close(cache) == CACHETORY_OK);
+}
+
 int main(int argc, char **argv)
 {
-    CHECK(argc == 3);
+    CHECK(argc == 3 || argc == 4);
     if (strcmp(argv[1], "descriptors") == 0)
         descriptors(argv[2]);
+    else if (strcmp(argv[1], "pieces") == 0)
+        pieces(argv[2], (size_t)atol(argv[3]));
     else
         memory(argv[2]);
     return 0;

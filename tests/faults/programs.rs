@@ -106,6 +106,17 @@ fn no_descriptors() {
 }
 
 #[test]
+fn no_memory_for_small_pieces() {
+    let program = Program::build("limits");
+    for url in ["memory://", "memory://?max_bytes=1g"] {
+        for size in ["0", "64", "1000", "4096", "16000"] {
+            println!("{url} {size}");
+            program.run(&["pieces", url, size]);
+        }
+    }
+}
+
+#[test]
 fn no_memory() {
     let server = server();
     let program = Program::build("limits");

@@ -365,6 +365,7 @@ pub const BAD: &[(&str, &str)] = &[
     ("redis://u:12/%zs3cr3t@h h", "broken escape in the path"),
     ("redis://u:1@2/s3cr3t%zz@h h", "broken escape in the path"),
     ("redis://h?password=s3cr3t&w0rd=1", "unknown option (not shown"),
+    ("redis://h?password=s3cr3t&socket_timout=1", "unknown option \"socket_timout\""),
     ("redis://h?password=s3cr3t&db=w0rd", "option db must be"),
     ("redis://h?db=0?password=s3cr3t", "option db must be"),
     ("redis://localhost:6379/0?clientname=me@home", "unknown option (not shown"),

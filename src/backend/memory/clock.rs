@@ -11,7 +11,7 @@ pub struct WallClock;
 
 impl Clock for WallClock {
     fn unix_ms(&self) -> i64 {
-        crate::cache::unix_ms_now()
+        crate::op::unix_ms_now()
     }
 }
 

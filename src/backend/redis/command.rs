@@ -9,7 +9,7 @@ use crate::op::{Answer, Items, Keys, Op, Ttl};
 pub fn encode(op: &Op<'_>, prefix: &[u8], out: &mut Vec<u8>) -> Result<()> {
     match *op {
         Op::Ping => command(out, b"PING", 0),
-        Op::Get { key } => one(out, b"GET", prefix, key, 0)?,
+        Op::Get { key } => one(out, b"*2\r\n$3\r\nGET\r\n", prefix, key)?,
         Op::MGet { keys } => many(out, b"MGET", prefix, keys)?,
         Op::Set { key, value, ttl_ms, if_not_exists } => {
             reserve(out, 7, prefix.len() + key.len() + value.len())?;
@@ -18,18 +18,18 @@ pub fn encode(op: &Op<'_>, prefix: &[u8], out: &mut Vec<u8>) -> Result<()> {
         Op::MSet { items, ttl_ms: None } => mset(out, prefix, items)?,
         Op::MSet { items, ttl_ms } => transaction(out, prefix, items, ttl_ms)?,
         Op::ExpireIn { key, ttl_ms: None } | Op::ExpireAt { key, unix_ms: None } => {
-            one(out, b"PERSIST", prefix, key, 0)?;
-            one(out, b"EXISTS", prefix, key, 0)?;
+            one(out, b"*2\r\n$7\r\nPERSIST\r\n", prefix, key)?;
+            one(out, b"*2\r\n$6\r\nEXISTS\r\n", prefix, key)?;
         }
         Op::ExpireIn { key, ttl_ms: Some(ttl) } => {
-            one(out, b"PEXPIRE", prefix, key, 1)?;
+            one(out, b"*3\r\n$7\r\nPEXPIRE\r\n", prefix, key)?;
             integer(out, ttl.max(-1));
         }
         Op::ExpireAt { key, unix_ms: Some(time) } => {
-            one(out, b"PEXPIREAT", prefix, key, 1)?;
+            one(out, b"*3\r\n$9\r\nPEXPIREAT\r\n", prefix, key)?;
             integer(out, time.max(0));
         }
-        Op::Delete { key } => one(out, b"DEL", prefix, key, 0)?,
+        Op::Delete { key } => one(out, b"*2\r\n$3\r\nDEL\r\n", prefix, key)?,
         Op::MDelete { keys } => many(out, b"DEL", prefix, keys)?,
         Op::Clear => {
             command(out, b"FLUSHDB", 1);
@@ -39,9 +39,10 @@ pub fn encode(op: &Op<'_>, prefix: &[u8], out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-fn one(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], key: &[u8], more: usize) -> Result<()> {
-    reserve(out, 2 + more, name.len() + prefix.len() + key.len())?;
-    command(out, name, 1 + more);
+/// A command whose first argument is the key; `head` is all that comes before it. There is room for one number after it.
+fn one(out: &mut Vec<u8>, head: &[u8], prefix: &[u8], key: &[u8]) -> Result<()> {
+    reserve(out, 3, prefix.len() + key.len())?;
+    out.extend_from_slice(head);
     prefixed(out, prefix, key);
     Ok(())
 }
@@ -58,15 +59,20 @@ fn many(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], keys: &dyn Keys) -> Resul
 }
 
 fn set(out: &mut Vec<u8>, prefix: &[u8], key: &[u8], value: &[u8], ttl: Ttl, nx: bool) {
-    command(out, b"SET", 2 + if ttl.is_some() { 2 } else { 0 } + usize::from(nx));
+    out.extend_from_slice(match (ttl, nx) {
+        (None, false) => b"*3\r\n$3\r\nSET\r\n",
+        (None, true) => b"*4\r\n$3\r\nSET\r\n",
+        (Some(_), false) => b"*5\r\n$3\r\nSET\r\n",
+        (Some(_), true) => b"*6\r\n$3\r\nSET\r\n",
+    });
     prefixed(out, prefix, key);
     argument(out, value);
     if let Some(ttl) = ttl {
-        argument(out, b"PX");
+        out.extend_from_slice(b"$2\r\nPX\r\n");
         integer(out, ttl);
     }
     if nx {
-        argument(out, b"NX");
+        out.extend_from_slice(b"$2\r\nNX\r\n");
     }
 }
 
@@ -149,7 +155,6 @@ pub struct Pending {
 }
 
 enum Shape {
-    /// Any answer but an error.
     Ping,
     Get,
     MGet,
@@ -257,8 +262,8 @@ impl Replies for Pending {
                     other => Err(refused(other)?),
                 },
                 Shape::Ping => match reply {
-                    Reply::Error(text) => Err(server_error(text)),
-                    _ => Ok(Answer::Done),
+                    Reply::Simple(_) => Ok(Answer::Done),
+                    other => Err(refused(other)?),
                 },
                 Shape::Flush => match reply {
                     Reply::Simple(Simple::Ok) => Ok(Answer::Done),
@@ -295,12 +300,18 @@ const TURNED_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
 
 /// What the server's words come to. The first word is the error's code.
 pub fn server_error(text: String) -> Error {
+    let kind = kind_of(&text);
+    kind(text)
+}
+
+/// What the server's words come to, to be shown in other words.
+pub fn kind_of(text: &str) -> fn(String) -> Error {
     match text.split(' ').next().unwrap_or_default() {
-        "NOAUTH" | "WRONGPASS" | "NOPERM" => Kind::Auth(text.into()).into(),
+        "NOAUTH" | "WRONGPASS" | "NOPERM" => |text| Kind::Auth(text.into()).into(),
         "ERR" if text.starts_with(TURNED_AWAY[0]) => {
-            Kind::Connect { peer: "the server".into(), reason: text.into() }.into()
+            |text| Kind::Connect { peer: "the server".into(), reason: text.into() }.into()
         }
-        _ => Kind::Server(text.into()).into(),
+        _ => |text| Kind::Server(text.into()).into(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use redis::{ProtocolVersion, RedisConnectionInfo};
 
-use super::command::server_error;
+use super::command::kind_of;
 use super::decode::{Reply, Tree};
 use super::encode::words as append;
 use crate::error::{Error, Kind, Result};
@@ -63,12 +63,15 @@ impl Handshake {
         &self.bytes
     }
 
-    /// The server's words without what is secret in them: it quotes the arguments of a command that it does not know.
-    pub fn censor(&self, mut text: String) -> String {
-        if let Some(at) = text.find(", with args beginning with") {
-            text.truncate(at);
+    /// The server's words without what is secret in them: it quotes the arguments of a command that it does not know. A very
+    /// short password is part of ordinary words, where hiding it would only give it away.
+    pub fn censor(&self, text: &str) -> String {
+        const SHORTEST: usize = 4;
+        let text = text.split(", with args beginning with").next().unwrap_or_default();
+        if self.password.len() < SHORTEST {
+            return text.to_owned();
         }
-        if self.password.is_empty() { text } else { text.replace(&self.password, "***") }
+        text.replace(&self.password, "***")
     }
 
     /// What each reply answers, in order.
@@ -80,24 +83,23 @@ impl Handshake {
 impl Step {
     pub fn check(self, reply: Reply, handshake: &Handshake) -> Result<()> {
         let text = match (reply, self) {
-            (Reply::Error(text) | Reply::Tree(Tree::Error(text)), _) => handshake.censor(text),
+            (Reply::Error(text) | Reply::Tree(Tree::Error(text)), _) => text,
             (Reply::Tree(Tree::List(_)), Step::Hello) => return Ok(()),
             (Reply::Tree(Tree::Leaf), Step::Auth | Step::Other) => return Ok(()),
             _ => return Err(Error::protocol("an answer of another type than the handshake has")),
         };
-        Err(self.refused(text))
+        Err(self.refused(&text, handshake.censor(&text)))
     }
 
-    fn refused(self, text: String) -> Error {
-        let code = text.split(' ').next().unwrap_or_default().to_owned();
-        let error = server_error(text);
+    /// What the server's words come to, and how they are shown.
+    fn refused(self, words: &str, shown: String) -> Error {
+        let code = words.split(' ').next().unwrap_or_default();
+        let error = kind_of(words)(shown);
         let Kind::Server(text) = error.kind else { return error };
         match self {
             // The server is there but busy with something else than this client's credentials.
-            _ if ["LOADING", "MASTERDOWN", "BUSY", "DENIED"].contains(&code.as_str()) => {
-                Kind::Server(text)
-            }
-            Step::Hello if code == "NOPROTO" || text.contains("unknown command") => {
+            _ if ["LOADING", "MASTERDOWN", "BUSY", "DENIED"].contains(&code) => Kind::Server(text),
+            Step::Hello if code == "NOPROTO" || words.contains("unknown command") => {
                 Kind::Unsupported(format!("the server does not speak RESP3: {text}").into())
             }
             Step::Hello | Step::Auth => Kind::Auth(text),

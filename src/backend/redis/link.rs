@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::command::{Outcome, Replies, server_error};
+use super::command::{Outcome, Replies, kind_of, server_error};
 use super::decode::{Decoder, Inbox, Reply, Want};
 use super::encode::command;
 use super::handshake::Handshake;
@@ -76,7 +76,8 @@ impl Link {
         };
         let mut sent = 0;
         if let Err(broken) = self.send(deadline, &mut sent) {
-            let last_words = self.last_words().map(|text| server_error(handshake.censor(text)));
+            let last_words = self.last_words();
+            let last_words = last_words.map(|text| kind_of(&text)(handshake.censor(&text)));
             return Err(last_words.unwrap_or_else(|| failed(broken, &self.peer)));
         }
         for step in handshake.steps() {
@@ -218,7 +219,8 @@ impl Link {
         if let Broken::Closed | Broken::Io(_) = broken
             && let Some(text) = self.last_words()
         {
-            return self.failed(server_error(text), sent, false);
+            // That is an answer: what it answers was not carried out.
+            return self.failed(server_error(text), false, false);
         }
         self.broke(broken, "sending the request", sent)
     }

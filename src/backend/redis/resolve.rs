@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use once_cell::race::OnceBox;
 
@@ -13,10 +14,13 @@ use crate::deadline::Deadline;
 use crate::fork::PerProcess;
 use crate::threads;
 
-/// Resolvers that hang (a dead name server) hold up at most so many threads.
-const MOST_THREADS: usize = 4;
+/// Resolvers that hang (a dead name server) hold up at most so many threads. A name is asked for only once at a time.
+const MOST_THREADS: usize = 8;
 
 static RESOLVER: OnceBox<PerProcess<Resolver>> = OnceBox::new();
+
+/// Shared by all who asked the same.
+type Found = Arc<io::Result<Vec<SocketAddr>>>;
 
 #[derive(Default)]
 struct Resolver(Mutex<Work>);
@@ -28,11 +32,10 @@ struct Work {
 }
 
 struct Question {
-    host: String,
-    port: u16,
-    answer: SyncSender<io::Result<Vec<SocketAddr>>>,
-    /// Its end: nobody waits for the answer any more.
-    asked_until: Deadline,
+    name: (String, u16),
+    is_asked: bool,
+    /// Whoever waits, and until when.
+    askers: Vec<(SyncSender<Found>, Instant)>,
 }
 
 impl Resolver {
@@ -40,16 +43,16 @@ impl Resolver {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(
-        &'static self,
-        host: &str,
-        port: u16,
-        deadline: &Deadline,
-    ) -> io::Result<Receiver<io::Result<Vec<SocketAddr>>>> {
-        let (answer, asked) = sync_channel(1);
-        let question = Question { host: host.into(), port, answer, asked_until: *deadline };
+    fn ask(&'static self, host: &str, port: u16, until: Instant) -> io::Result<Receiver<Found>> {
+        let (asker, found) = sync_channel(1);
         let mut work = self.work();
-        work.questions.push_back(question);
+        let is_it = |question: &&mut Question| question.name.0 == host && question.name.1 == port;
+        if let Some(question) = work.questions.iter_mut().find(is_it) {
+            question.askers.push((asker, until));
+            return Ok(found);
+        }
+        let name = (host.to_owned(), port);
+        work.questions.push_back(Question { name, is_asked: false, askers: vec![(asker, until)] });
         if work.threads < MOST_THREADS {
             work.threads += 1;
             drop(work);
@@ -63,23 +66,43 @@ impl Resolver {
                 }
             }
         }
-        Ok(asked)
+        Ok(found)
     }
 
     /// A resolver thread's life: it ends when there is nothing to ask.
     fn answer_all(&self) {
-        loop {
-            let mut work = self.work();
-            let Some(question) = work.questions.pop_front() else {
-                work.threads -= 1;
-                return;
-            };
-            drop(work);
-            if !question.asked_until.has_passed() {
-                let found = (question.host.as_str(), question.port).to_socket_addrs();
-                let _ = question.answer.send(found.map(Iterator::collect));
+        while let Some(name) = self.next() {
+            let found = (name.0.as_str(), name.1).to_socket_addrs();
+            let found = Arc::new(found.map(Iterator::collect));
+            for (asker, _) in self.take(&name) {
+                let _ = asker.send(Arc::clone(&found));
             }
         }
+    }
+
+    /// The next question to ask, of those that somebody still waits for.
+    fn next(&self) -> Option<(String, u16)> {
+        let now = Instant::now();
+        let mut work = self.work();
+        work.questions.retain(|question| {
+            question.is_asked || question.askers.iter().any(|(_, until)| *until > now)
+        });
+        match work.questions.iter_mut().find(|question| !question.is_asked) {
+            Some(question) => {
+                question.is_asked = true;
+                Some(question.name.clone())
+            }
+            None => {
+                work.threads -= 1;
+                None
+            }
+        }
+    }
+
+    fn take(&self, name: &(String, u16)) -> Vec<(SyncSender<Found>, Instant)> {
+        let mut work = self.work();
+        let at = work.questions.iter().position(|question| question.name == *name);
+        at.and_then(|at| work.questions.remove(at)).map_or(Vec::new(), |question| question.askers)
     }
 }
 
@@ -91,16 +114,17 @@ pub fn resolve(host: &str, port: u16, deadline: &Deadline) -> io::Result<Vec<Soc
     let resolver = RESOLVER
         .get_or_init(|| Box::new(PerProcess::new(Resolver::default())))
         .get_or_make(|_| Resolver::default());
-    let asked = resolver.ask(host, port, deadline)?;
-    match asked.recv_timeout(deadline.remaining()) {
-        Ok(found) => found,
-        Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
-        Err(RecvTimeoutError::Disconnected) if deadline.has_passed() => {
-            Err(io::ErrorKind::TimedOut.into())
-        }
-        Err(RecvTimeoutError::Disconnected) => {
+    let asked = resolver.ask(host, port, deadline.instant())?;
+    match asked.recv_timeout(deadline.remaining()).as_deref() {
+        Ok(Ok(found)) => Ok(found.clone()),
+        Ok(Err(error)) => Err(match error.raw_os_error() {
+            Some(errno) => io::Error::from_raw_os_error(errno),
+            None => io::Error::new(error.kind(), error.to_string()),
+        }),
+        Err(RecvTimeoutError::Disconnected) if !deadline.has_passed() => {
             Err(io::Error::new(io::ErrorKind::OutOfMemory, "a thread to resolve names"))
         }
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 

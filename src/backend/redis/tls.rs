@@ -123,6 +123,9 @@ fn broken(error: &rustls::Error, accepted: bool) -> Broken {
                 "the server's certificate is an authority's (CA), or self-signed, and not trusted"
                     .to_owned()
             }
+            CertificateError::Other(other) => {
+                format!("the server's certificate is refused: {}", other.0)
+            }
             other => format!("the server's certificate is refused: {other}"),
         },
         rustls::Error::InvalidMessage(_) => {

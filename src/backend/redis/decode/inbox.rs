@@ -1,0 +1,366 @@
+//! What has arrived: lines, lengths and bodies, found where they lie.
+
+use super::{Reply, Scan, Simple, Tree, Want};
+use crate::error::{Error, Result};
+use crate::op::MAX_BULK;
+use crate::value::{HEADER, Span, Value, Values};
+
+/// The longest line (status, error text, number) that is waited for.
+pub const LONGEST_LINE: usize = 64 << 10;
+/// Aggregates within aggregates; no answer to a command of ours goes deeper than two.
+pub const DEEPEST: usize = 8;
+/// A value from this size on is read straight into its own buffer.
+pub const LARGE: usize = 16 << 10;
+/// What one read asks for at the least.
+const READ_SIZE: usize = 16 << 10;
+/// A receive buffer above this is given back after the call.
+const KEEP: usize = 1 << 20;
+
+/// What has arrived and is not decoded yet. The first [`HEADER`] bytes stay free, so that any value can be framed where it
+/// lies.
+pub struct Inbox {
+    pub(super) bytes: Vec<u8>,
+    pub(super) start: usize,
+}
+
+/// The first line of a frame. Lengths are checked; a text is a range of the inbox.
+pub enum Head {
+    Simple(usize, usize),
+    Error(usize, usize),
+    Int(i64),
+    Bulk(usize),
+    BulkError(usize),
+    Nil,
+    Aggregate(usize),
+    /// So many elements: keys and values.
+    Map(usize),
+    /// Something out of band that precedes a reply: so many elements are skipped.
+    Aside(usize),
+    /// A double, a big number, a boolean: no command of ours is answered with one.
+    OtherLine,
+}
+
+impl Inbox {
+    pub fn new() -> Self {
+        Self { bytes: vec![0; HEADER], start: HEADER }
+    }
+
+    /// Whether everything that arrived has been decoded.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
+    /// How much has arrived and is not decoded yet.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Gives memory back that one call has needed and the next may not.
+    pub fn tidy(&mut self) {
+        if self.is_empty() && self.bytes.capacity() > KEEP {
+            *self = Self::new();
+        }
+    }
+
+    /// Where to put what arrives next: a buffer with spare capacity.
+    pub fn room(&mut self, wanted: usize) -> Result<&mut Vec<u8>> {
+        if self.is_empty() {
+            self.bytes.truncate(HEADER);
+            self.start = HEADER;
+        }
+        let wanted = wanted.max(READ_SIZE);
+        if self.bytes.capacity() - self.bytes.len() < wanted {
+            if self.start > HEADER {
+                self.bytes.drain(HEADER..self.start);
+                self.start = HEADER;
+            }
+            self.bytes.try_reserve(wanted).map_err(no_memory)?;
+        }
+        Ok(&mut self.bytes)
+    }
+
+    /// The head of the frame at `at`, counted from the undecoded start, and where its body begins.
+    pub(super) fn head(&self, at: usize) -> Result<Option<(Head, usize)>> {
+        if let Some((len, body)) = self.short_bulk(at) {
+            return Ok(Some((Head::Bulk(len), body)));
+        }
+        let bytes = &self.bytes[self.start + at..];
+        let Some(&kind) = bytes.first() else { return Ok(None) };
+        if !b"+-:$*_%~>|(,#=!".contains(&kind) {
+            return Err(Error::protocol(format!("a reply starts with byte {kind:#04x}")));
+        }
+        let Some(end) = line_end(bytes) else {
+            if bytes.len() >= LONGEST_LINE {
+                return Err(Error::protocol("a line without an end"));
+            }
+            return Ok(None);
+        };
+        if end < 2 || bytes[end - 1] != b'\r' {
+            return Err(Error::protocol("a line that does not end in CRLF"));
+        }
+        let line = &bytes[1..end - 1];
+        let text = (self.start + at + 1, self.start + at + end - 1);
+        let head = match kind {
+            b'+' => Head::Simple(text.0, text.1),
+            b'-' => Head::Error(text.0, text.1),
+            b':' => Head::Int(number(line)?),
+            b'_' if line.is_empty() => Head::Nil,
+            b'$' | b'*' if line == b"-1" => Head::Nil,
+            b'$' | b'=' => Head::Bulk(length(line, MAX_BULK)?),
+            b'!' => Head::BulkError(length(line, LONGEST_LINE)?),
+            b'*' | b'~' => Head::Aggregate(length(line, usize::MAX)?),
+            b'%' => Head::Map(length(line, usize::MAX / 2)? * 2),
+            b'>' => Head::Aside(length(line, usize::MAX)?),
+            b'|' => Head::Aside(length(line, usize::MAX / 2)? * 2),
+            _ => Head::OtherLine,
+        };
+        Ok(Some((head, at + end + 1)))
+    }
+
+    /// The head of a bulk string below a megabyte, if that is what is at `at`: the common case, in one pass.
+    #[inline]
+    fn short_bulk(&self, at: usize) -> Option<(usize, usize)> {
+        let [b'$', line @ ..] = self.bytes.get(self.start + at..)? else { return None };
+        let mut len = 0;
+        for (count, &byte) in line.iter().enumerate().take(7) {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                let ends = count > 0 && byte == b'\r' && line.get(count + 1) == Some(&b'\n');
+                return ends.then_some((len, at + count + 3));
+            }
+            len = len * 10 + usize::from(digit);
+        }
+        None
+    }
+
+    /// The reply, if it is one of the two most common, and all there: a small value, or OK.
+    #[inline]
+    pub(super) fn common(&mut self, want: Want) -> Result<Option<Reply>> {
+        match want {
+            Want::Plain if self.bytes[self.start..].starts_with(b"+OK\r\n") => {
+                self.start += 5;
+                Ok(Some(Reply::Simple(Simple::Ok)))
+            }
+            Want::Value => match self.short_bulk(0) {
+                Some((len, body)) if len < LARGE && self.has_body(body, len)? => {
+                    Ok(Some(Reply::Value(self.small(body, len))))
+                }
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes a small value whose body is at `at` and all there.
+    pub(super) fn small(&mut self, at: usize, len: usize) -> Value {
+        let data = self.start + at;
+        self.start = data + len + 2;
+        Value::copy_framed(&mut self.bytes[data - HEADER..=data + len])
+    }
+
+    pub(super) fn text(&self, from: usize, to: usize) -> String {
+        match &self.bytes[from..to] {
+            [] => "an error without a text".to_owned(),
+            text => String::from_utf8_lossy(text).into_owned(),
+        }
+    }
+
+    /// Whether the bulk body at `at` is all there, CRLF included.
+    pub(super) fn has_body(&self, at: usize, len: usize) -> Result<bool> {
+        let body = &self.bytes[self.start + at..];
+        if body.len() < len + 2 {
+            return Ok(false);
+        }
+        if &body[len..len + 2] != b"\r\n" {
+            return Err(Error::protocol("a bulk string that does not end in CRLF"));
+        }
+        Ok(true)
+    }
+
+    pub(super) fn missing(&self, needed: usize) -> usize {
+        (self.start + needed).saturating_sub(self.bytes.len())
+    }
+}
+
+/// Where the first line ends. All lines but error texts are short; in a long one `contains`, a fast search, goes first, so
+/// that a line which arrives byte by byte is not walked through again and again.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    let (near, far) = bytes[..bytes.len().min(LONGEST_LINE)].split_at(bytes.len().min(32));
+    near.iter().position(|&byte| byte == b'\n').or_else(|| {
+        let at = far.contains(&b'\n').then(|| far.iter().position(|&byte| byte == b'\n'));
+        Some(near.len() + at??)
+    })
+}
+
+pub fn no_memory(_: std::collections::TryReserveError) -> Error {
+    Error::no_memory("memory for the reply")
+}
+
+fn number(line: &[u8]) -> Result<i64> {
+    std::str::from_utf8(line)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| Error::protocol("a number that is none"))
+}
+
+fn length(line: &[u8], most: usize) -> Result<usize> {
+    let mut total: usize = 0;
+    if line.is_empty() || line.len() > 19 {
+        return Err(Error::protocol("a length that is none"));
+    }
+    for &byte in line {
+        if !byte.is_ascii_digit() {
+            return Err(Error::protocol("a length that is none"));
+        }
+        total = total * 10 + usize::from(byte - b'0');
+    }
+    if total > most {
+        return Err(Error::protocol(format!("a length of {total}")));
+    }
+    Ok(total)
+}
+
+impl Inbox {
+    /// Takes what has arrived of a large value into a buffer of the value's own size.
+    pub(super) fn begin_large(&mut self, body: usize, len: usize) -> Result<Vec<u8>> {
+        let size = HEADER + len + 2;
+        let mut buffer = Vec::new();
+        buffer.try_reserve_exact(size).map_err(no_memory)?;
+        buffer.extend_from_slice(&[0; HEADER]);
+        let arrived = &self.bytes[self.start + body..];
+        let taken = arrived.len().min(len + 2);
+        buffer.extend_from_slice(&arrived[..taken]);
+        self.start += body + taken;
+        Ok(buffer)
+    }
+
+    pub(super) fn large(&mut self, buffer: &mut Vec<u8>, len: usize) -> Result<Option<Value>> {
+        let size = HEADER + len + 2;
+        if buffer.len() < size {
+            return Ok(None);
+        }
+        // The buffer may have been a little larger than asked for, and what follows the value read into it.
+        self.bytes.extend_from_slice(&buffer[size..]);
+        if buffer[size - 2..size] != *b"\r\n" {
+            return Err(Error::protocol("a bulk string that does not end in CRLF"));
+        }
+        buffer.truncate(size - 1);
+        buffer[size - 2] = 0;
+        Ok(Some(Value::Buffer(std::mem::take(buffer))))
+    }
+
+    /// Goes on with a batch at `at`; whether it is whole.
+    pub(super) fn batch(
+        &mut self,
+        at: &mut usize,
+        spans: &mut Vec<Span>,
+        needed: &mut usize,
+        count: usize,
+    ) -> Result<bool> {
+        while spans.len() < count + Values::RESERVED_SPANS {
+            if let Some((len, body)) = self.short_bulk(*at)
+                && self.has_body(body, len)?
+            {
+                let end = self.start + body + len;
+                self.bytes[end] = 0;
+                spans.push(Span { at: body, len });
+                *at = body + len + 2;
+                continue;
+            }
+            match self.head(*at)? {
+                None => {
+                    *needed = 0;
+                    return Ok(false);
+                }
+                Some((Head::Nil, next)) => {
+                    spans.push(Span::MISS);
+                    *at = next;
+                }
+                Some((Head::Bulk(len), body)) => {
+                    if !self.has_body(body, len)? {
+                        *needed = body + len + 2;
+                        return Ok(false);
+                    }
+                    let end = self.start + body + len;
+                    self.bytes[end] = 0;
+                    spans.push(Span { at: body, len });
+                    *at = body + len + 2;
+                }
+                Some((Head::Aside(elements), body)) => {
+                    // An attribute of the next answer: rare and small, so it is begun anew when more of it arrives.
+                    let Some(end) = Scan::new(body, elements, true).advance(self)? else {
+                        *needed = 0;
+                        return Ok(false);
+                    };
+                    *at = end;
+                }
+                Some(_) => return Err(Error::protocol("an answer in a batch that is no value")),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands a whole batch of `end` bytes over: a large one with the buffer itself, a small one as an exact copy.
+    pub(super) fn give_batch(&mut self, end: usize, mut spans: Vec<Span>) -> Result<Values> {
+        let frame = self.start..self.start + end;
+        self.start = frame.end;
+        if self.is_empty() && end >= self.bytes.capacity() / 2 {
+            for span in &mut spans {
+                if span.at != Span::MISS.at {
+                    span.at += frame.start;
+                }
+            }
+            let arena = std::mem::replace(self, Inbox::new()).bytes;
+            return Ok(Values::Arena { spans, arena });
+        }
+        let mut arena = Vec::new();
+        arena.try_reserve_exact(end).map_err(no_memory)?;
+        arena.extend_from_slice(&self.bytes[frame]);
+        Ok(Values::Arena { spans, arena })
+    }
+
+    /// The tree at `at`, which [`Scan`] has found to be whole.
+    pub(super) fn tree(&self, at: &mut usize, depth: usize) -> Result<Tree> {
+        let Some((head, body)) = self.head(*at)? else {
+            return Err(Error::protocol("a reply that ends too early"));
+        };
+        *at = body;
+        Ok(match head {
+            Head::Simple(..) | Head::OtherLine => Tree::Leaf,
+            Head::Nil => Tree::Nil,
+            Head::Int(number) => Tree::Int(number),
+            Head::Error(from, to) => Tree::Error(self.text(from, to)),
+            Head::Bulk(len) | Head::BulkError(len) => {
+                let from = self.start + body;
+                *at = body + len + 2;
+                match head {
+                    Head::BulkError(_) => Tree::Error(self.text(from, from + len)),
+                    _ => {
+                        let mut bytes = Vec::new();
+                        bytes.try_reserve_exact(len).map_err(no_memory)?;
+                        bytes.extend_from_slice(&self.bytes[from..from + len]);
+                        Tree::Bulk(bytes)
+                    }
+                }
+            }
+            Head::Aggregate(count) | Head::Map(count) if depth < DEEPEST => {
+                // The count is the server's word, so room is made as the elements turn up.
+                let mut list = Vec::new();
+                for _ in 0..count {
+                    list.try_reserve(1).map_err(no_memory)?;
+                    list.push(self.tree(at, depth + 1)?);
+                }
+                Tree::List(list)
+            }
+            Head::Aside(count) if depth < DEEPEST => {
+                for _ in 0..count {
+                    self.tree(at, depth + 1)?;
+                }
+                self.tree(at, depth)?
+            }
+            Head::Aggregate(_) | Head::Map(_) | Head::Aside(_) => {
+                return Err(Error::protocol("a reply nested too deep"));
+            }
+        })
+    }
+}

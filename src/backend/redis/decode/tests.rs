@@ -1,0 +1,180 @@
+//! Every type of reply, whole, in pieces, cut and broken.
+
+use super::inbox::{DEEPEST, LONGEST_LINE};
+use super::*;
+
+/// Decodes `bytes` in pieces of `step`; the reply, and whether all was used.
+fn decode(want: Want, bytes: &[u8], step: usize) -> Result<Option<(Reply, bool)>> {
+    let mut inbox = Inbox::new();
+    let mut decoder = Decoder::new(want);
+    let mut pieces = bytes.chunks(step);
+    loop {
+        if let Some(reply) = decoder.advance(&mut inbox)? {
+            return Ok(Some((reply, inbox.is_empty() && pieces.next().is_none())));
+        }
+        let Some(piece) = pieces.next() else { return Ok(None) };
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let room = decoder.room(&mut inbox)?;
+            let fits = rest.len().min(room.capacity() - room.len());
+            room.extend_from_slice(&rest[..fits]);
+            rest = &rest[fits..];
+            if !rest.is_empty() && decoder.advance(&mut inbox)?.is_some() {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+fn whole(want: Want, bytes: &[u8]) -> Reply {
+    let mut last = None;
+    for step in [1, 2, 3, 7, bytes.len().max(1)] {
+        if bytes.len() / step > 100_000 {
+            continue;
+        }
+        let (reply, all) = decode(want, bytes, step).unwrap().expect("a whole reply");
+        assert!(all, "all of the reply is used");
+        last = Some(reply);
+    }
+    last.unwrap()
+}
+
+fn value(bytes: &[u8]) -> Vec<u8> {
+    match whole(Want::Value, bytes) {
+        Reply::Value(value) => value.data().to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn plain_replies() {
+    assert!(matches!(whole(Want::Plain, b"+OK\r\n"), Reply::Simple(Simple::Ok)));
+    assert!(matches!(whole(Want::Plain, b"+QUEUED\r\n"), Reply::Simple(Simple::Queued)));
+    assert!(matches!(whole(Want::Plain, b":-12\r\n"), Reply::Int(-12)));
+    for nil in [&b"$-1\r\n"[..], b"*-1\r\n", b"_\r\n"] {
+        assert!(matches!(whole(Want::Plain, nil), Reply::Nil));
+        assert!(matches!(whole(Want::Value, nil), Reply::Nil));
+    }
+    for error in [&b"-ERR no\r\n"[..], b"!6\r\nERR no\r\n"] {
+        assert!(matches!(whole(Want::Batch(3), error), Reply::Error(text) if text == "ERR no"));
+    }
+}
+
+#[test]
+fn values_of_every_size() {
+    for len in [0, 1, 100, LARGE - 1, LARGE, LARGE + 1, 1_000_000] {
+        let data: Vec<u8> = (0..len).map(|i| i as u8).collect();
+        let mut bytes = format!("${len}\r\n").into_bytes();
+        bytes.extend_from_slice(&data);
+        bytes.extend_from_slice(b"\r\n");
+        assert_eq!(value(&bytes), data);
+    }
+    assert_eq!(value(b"=7\r\ntxt:abc\r\n"), b"txt:abc");
+}
+
+#[test]
+fn what_is_out_of_band_is_skipped() {
+    let bytes = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n|1\r\n+ttl\r\n:1\r\n$1\r\nv\r\n";
+    assert_eq!(value(bytes), b"v");
+    let nested = b">2\r\n|1\r\n+a\r\n+b\r\n+invalidate\r\n+k\r\n$1\r\nv\r\n";
+    assert_eq!(value(nested), b"v");
+    let within = b"*2\r\n|1\r\n+ttl\r\n:1\r\n$1\r\na\r\n$1\r\nb\r\n";
+    let Reply::Batch(values) = whole(Want::Batch(2), within) else { panic!() };
+    assert_eq!((values.get(0), values.get(1)), (Some(&b"a"[..]), Some(&b"b"[..])));
+    let Reply::Tree(tree) = whole(Want::Tree, within) else { panic!() };
+    let bulk = |byte| Tree::Bulk(vec![byte]);
+    assert_eq!(tree, Tree::List(vec![bulk(b'a'), bulk(b'b')]));
+}
+
+#[test]
+fn what_is_skipped_is_not_kept() {
+    let mut inbox = Inbox::new();
+    let mut decoder = Decoder::new(Want::Value);
+    let mut piece = b">1000000\r\n".to_vec();
+    for _ in 0..1000 {
+        decoder.room(&mut inbox).unwrap().extend_from_slice(&piece);
+        assert!(decoder.advance(&mut inbox).unwrap().is_none());
+        assert!(inbox.bytes.capacity() < 1 << 20);
+        piece = [b"$10000\r\n", &[b'x'; 10000][..], b"\r\n"].concat();
+    }
+}
+
+#[test]
+fn batches() {
+    let bytes = b"*4\r\n$3\r\nabc\r\n$-1\r\n$0\r\n\r\n_\r\n";
+    let Reply::Batch(values) = whole(Want::Batch(4), bytes) else { panic!() };
+    let got: Vec<_> = (0..4).map(|i| values.get(i)).collect();
+    assert_eq!(got, [Some(&b"abc"[..]), None, Some(b""), None]);
+    let Reply::Batch(values) = whole(Want::Batch(0), b"*0\r\n") else { panic!() };
+    assert!(values.is_empty());
+    let mut large = b"*1000\r\n".to_vec();
+    for i in 0..1000 {
+        large.extend_from_slice(format!("$100\r\n{i:0100}\r\n").as_bytes());
+    }
+    let Reply::Batch(values) = whole(Want::Batch(1000), &large) else { panic!() };
+    assert!((0..1000).all(|i| values.get(i) == Some(format!("{i:0100}").as_bytes())));
+}
+
+#[test]
+fn a_batch_after_other_bytes_keeps_them() {
+    let mut inbox = Inbox::new();
+    inbox.bytes.extend_from_slice(b"*1\r\n$1\r\na\r\n:7\r\n");
+    let batch = Decoder::new(Want::Batch(1)).advance(&mut inbox).unwrap();
+    assert!(matches!(batch, Some(Reply::Batch(values)) if values.get(0) == Some(b"a")));
+    let next = Decoder::new(Want::Plain).advance(&mut inbox).unwrap();
+    assert!(matches!(next, Some(Reply::Int(7))) && inbox.is_empty());
+}
+
+#[test]
+fn trees() {
+    let bytes = b"*2\r\n$2\r\n17\r\n*2\r\n$1\r\na\r\n-ERR x\r\n";
+    let Reply::Tree(tree) = whole(Want::Tree, bytes) else { panic!() };
+    let keys = Tree::List(vec![Tree::Bulk(b"a".to_vec()), Tree::Error("ERR x".into())]);
+    assert_eq!(tree, Tree::List(vec![Tree::Bulk(b"17".to_vec()), keys]));
+    let hello = b"%2\r\n+server\r\n+redis\r\n+modules\r\n*0\r\n";
+    assert!(matches!(whole(Want::Tree, hello), Reply::Tree(Tree::List(l)) if l.len() == 4));
+}
+
+#[test]
+fn garbage_is_an_error_and_never_waited_for() {
+    let endless = [b'+'; LONGEST_LINE + 1];
+    let deep = b"*1\r\n".repeat(DEEPEST + 2);
+    let cases: [(Want, &[u8]); 16] = [
+        (Want::Value, b"HTTP/1.1 400 Bad Request\r\n"),
+        (Want::Value, b"\x15\x03\x01"),
+        (Want::Value, b"$999999999999\r\n"),
+        (Want::Value, b"$99999999999999999999999\r\n"),
+        (Want::Value, b"$-2\r\n"),
+        (Want::Value, b"$\r\n"),
+        (Want::Value, b"$1x\r\n"),
+        (Want::Value, b"$3\nabc\n"),
+        (Want::Value, b"$3\r\nabcXY"),
+        (Want::Value, b":1\r\n"),
+        (Want::Plain, b"$1\r\na\r\n"),
+        (Want::Plain, b":1a\r\n"),
+        (Want::Batch(2), b"*2147483647\r\n"),
+        (Want::Batch(1), b"*1\r\n:1\r\n"),
+        (Want::Plain, &endless),
+        (Want::Tree, &deep),
+    ];
+    for (want, bytes) in cases {
+        let name = String::from_utf8_lossy(&bytes[..bytes.len().min(30)]);
+        for step in [1, bytes.len()] {
+            assert!(decode(want, bytes, step).is_err(), "{name:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_cut_is_waited_for() {
+    for (want, bytes) in [
+        (Want::Value, &b"$3\r\nab"[..]),
+        (Want::Value, b"$100000\r\nab"),
+        (Want::Batch(2), b"*2\r\n$1\r\na\r\n$"),
+        (Want::Tree, b"*2147483647\r\n:1\r\n"),
+        (Want::Plain, b"+O"),
+        (Want::Plain, b"-ERR\r"),
+    ] {
+        assert!(decode(want, bytes, 1).unwrap().is_none());
+    }
+}
