@@ -4,6 +4,7 @@
     counts.py all DRIVER...            everybody's, as lines for the results
 
 The instructions of a call are the difference between a run of many calls and one of few, so that start and end do not count.
+Of several runs the least is taken: a reply that is late, on a busy machine, costs a few instructions more.
 """
 
 import os
@@ -14,6 +15,8 @@ import tempfile
 
 BENCH = "build/bench"
 TOLERANCE = 0.03
+# A spin for the reply takes as many instructions as the reply takes time.
+OURS = "cachetory?spin_us=0"
 
 # (name, cell, few calls, many calls)
 WORKLOADS = [
@@ -38,15 +41,19 @@ def run(driver, cell, calls, *prefix, **environment):
     return float(done.stdout)
 
 
-def instructions(driver, cell, calls):
+def instructions(driver, cell, calls, runs):
+    return min(one_run(driver, cell, calls) for _ in range(runs))
+
+
+def one_run(driver, cell, calls):
     with tempfile.NamedTemporaryFile() as out:
         run(driver, cell, calls, "valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out.name}")
         return int(re.search(rb"^(?:summary|totals): (\d+)", out.read(), re.M).group(1))
 
 
-def count(driver, workload):
+def count(driver, workload, runs=3):
     _, cell, few, many = workload
-    slope = (instructions(driver, cell, many) - instructions(driver, cell, few)) / (many - few)
+    slope = (instructions(driver, cell, many, runs) - instructions(driver, cell, few, runs)) / (many - few)
     return slope, run(driver, cell, many, LD_PRELOAD=f"{BENCH}/allocations.so")
 
 
@@ -60,6 +67,10 @@ def read(path):
     return rows
 
 
+def grew(most, slope, allocations):
+    return slope > most[0] * (1 + TOLERANCE) or allocations > most[1] * (1 + TOLERANCE) + 0.005
+
+
 def check(path, write):
     limits = {} if write else read(path)
     lines, grown = [], 0
@@ -67,11 +78,13 @@ def check(path, write):
         name = workload[0]
         if name not in CHECKED:
             continue
-        slope, allocations = count("cachetory?spin_us=0", workload)
+        slope, allocations = count(OURS, workload, 5 if write else 2)
+        if not write and grew(limits[name], slope, allocations):
+            slope, allocations = count(OURS, workload, 5)
         lines.append(f"{name:<24}{slope:>12.0f}{allocations:>8.2f}\n")
         if not write:
             most = limits[name]
-            bad = slope > most[0] * (1 + TOLERANCE) or allocations > most[1] * (1 + TOLERANCE) + 0.005
+            bad = grew(most, slope, allocations)
             grown += bad
             print(
                 f"{'GREW: ' if bad else ''}{name}: {slope:.0f} instructions ({most[0]:.0f} on record), "
@@ -92,6 +105,8 @@ def check(path, write):
 def count_all(drivers):
     for driver in drivers:
         for workload in WORKLOADS:
+            if workload[1].startswith("memory") and not driver.startswith("cachetory"):
+                continue
             try:
                 slope, allocations = count(driver, workload)
             except (RuntimeError, subprocess.TimeoutExpired) as why:

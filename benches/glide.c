@@ -87,24 +87,25 @@ static size_t varint(uint8_t *out, unsigned value)
     return len;
 }
 
+static size_t text_field(uint8_t *out, unsigned number, const char *text)
+{
+    size_t len = varint(out, number << 3 | 2);
+    len += varint(out + len, (unsigned)strlen(text));
+    memcpy(out + len, text, strlen(text));
+    return len + strlen(text);
+}
+
 /* A protobuf ConnectionRequest with one address in its field 1: host (1), port (2), or the path of a socket (3). */
 static size_t connection_request(uint8_t *out, const struct target *target)
 {
-    const char *host = "127.0.0.1";
     uint8_t address[256];
-    size_t len = 0;
-    address[len++] = 1 << 3 | 2;
-    len += varint(address + len, (unsigned)strlen(host));
-    memcpy(address + len, host, strlen(host));
-    len += strlen(host);
+    size_t len;
     if (target->transport == BENCH_TCP) {
+        len = text_field(address, 1, "127.0.0.1");
         address[len++] = 2 << 3 | 0;
         len += varint(address + len, (unsigned)target->port);
     } else {
-        address[len++] = 3 << 3 | 2;
-        len += varint(address + len, (unsigned)strlen(target->unix_path));
-        memcpy(address + len, target->unix_path, strlen(target->unix_path));
-        len += strlen(target->unix_path);
+        len = text_field(address, 3, target->unix_path);
     }
     size_t head = 0;
     out[head++] = 1 << 3 | 2;

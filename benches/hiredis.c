@@ -17,6 +17,13 @@ struct arguments {
     size_t *lengths;
 };
 
+/* With TLS it is a driver of its own, so that the plain one does not load OpenSSL. */
+#ifdef BENCH_WITH_TLS
+static const bool only_secure = true;
+#else
+static const bool only_secure = false;
+#endif
+
 static bool secure(redisContext *context, const struct target *target)
 {
 #ifdef BENCH_WITH_TLS
@@ -35,9 +42,9 @@ static bool secure(redisContext *context, const struct target *target)
 static void *open_client(const struct target *target, const char **why)
 {
     redisContext *context = NULL;
-    if (target->transport == BENCH_UNIX)
+    if (target->transport == BENCH_UNIX && !only_secure)
         context = redisConnectUnix(target->unix_path);
-    else if (target->transport == BENCH_TCP || target->transport == BENCH_TLS)
+    else if (target->transport == (only_secure ? BENCH_TLS : BENCH_TCP))
         context = redisConnect("127.0.0.1", target->port);
     *why = context == NULL || !context->err ? "not with this transport" : "cannot connect";
     if (context == NULL || context->err || (target->transport == BENCH_TLS && !secure(context, target))) {
