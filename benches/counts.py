@@ -20,10 +20,10 @@ OURS = "cachetory?spin_us=0"
 
 # (name, cell, few calls, many calls)
 WORKLOADS = [
-    ("GET 100 B", "unix get 100 1 1 free", 100, 600),
-    ("GET miss", "unix miss 100 1 1 free", 100, 600),
-    ("SET 100 B", "unix set 100 1 1 free", 100, 600),
-    ("SET 100 B with a ttl", "unix ttl 100 1 1 free", 100, 600),
+    ("GET 100 B", "unix get 100 1 1 free", 100, 2100),
+    ("GET miss", "unix miss 100 1 1 free", 100, 2100),
+    ("SET 100 B", "unix set 100 1 1 free", 100, 2100),
+    ("SET 100 B with a ttl", "unix ttl 100 1 1 free", 100, 2100),
     ("MGET 100 x 100 B", "unix mget 100 100 1 free", 20, 120),
     ("MSET 100 x 100 B", "unix mset 100 100 1 free", 20, 120),
     ("64 GETs in flight", "unix pipeline 100 64 1 free", 20, 120),
