@@ -3,6 +3,7 @@
 #   make             the shared and the static library, into build/lib
 #   make run         the quickstart, on memory:// and on a Redis that is started for it
 #   make test        everything that must hold before a change is accepted
+#   make bench       this library beside others, and docs/benchmark.md anew; FULL=1 for all of it
 #   make install     PREFIX=/usr/local, LIBDIR, INCLUDEDIR, DESTDIR
 #   make uninstall   the same variables
 #   make header      include/cachetory.h anew, from the source
@@ -32,8 +33,11 @@ run:
 test:
 	@scripts/test
 
+bench:
+	@FULL='$(FULL)' scripts/bench
+
 clean:
 	cargo clean
 	rm -rf build
 
-.PHONY: all install uninstall header run test clean
+.PHONY: all install uninstall header run test bench clean

@@ -1,0 +1,138 @@
+/* This library. One handle for all threads. */
+#include "driver.h"
+
+#include <cachetory.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct batch {
+    cachetory_bytes_t *keys;
+    cachetory_item_t *items;
+};
+
+static long failed(const cachetory_error_t *error)
+{
+    fprintf(stderr, "cachetory: %s: %s\n", cachetory_status_name(error->status), error->message);
+    return BENCH_FAILED;
+}
+
+static void *open_client(const struct target *target, const char **why)
+{
+    static char text[sizeof((cachetory_error_t *)0)->message];
+    char url[1024];
+    const char *options = target->options;
+    switch (target->transport) {
+    case BENCH_UNIX:
+        snprintf(url, sizeof url, "unix://%s?%s", target->unix_path, options);
+        break;
+    case BENCH_TCP:
+        snprintf(url, sizeof url, "redis://127.0.0.1:%d?%s", target->port, options);
+        break;
+    case BENCH_TLS:
+        snprintf(url, sizeof url, "rediss://localhost:%d?ssl_ca_certs=%s&%s", target->port, target->ca_file, options);
+        break;
+    case BENCH_MEMORY:
+        snprintf(url, sizeof url, "memory://?%s", options);
+        break;
+    }
+    cachetory_t *cache = calloc(1, sizeof *cache);
+    cachetory_error_t error;
+    if (cache == NULL || cachetory_open_url(url, cache, &error) < 0) {
+        snprintf(text, sizeof text, "%s", cache == NULL ? "no memory" : error.message);
+        *why = text;
+        free(cache);
+        return NULL;
+    }
+    return cache;
+}
+
+static void close_client(void *client)
+{
+    cachetory_close(*(cachetory_t *)client);
+    free(client);
+}
+
+static void *prepare(const struct job *job, enum operation operation)
+{
+    (void)operation;
+    struct batch *batch = malloc(sizeof *batch);
+    batch->keys = malloc(job->count * sizeof *batch->keys);
+    batch->items = malloc(job->count * sizeof *batch->items);
+    for (size_t i = 0; i < job->count; i++) {
+        batch->keys[i] = (cachetory_bytes_t){job->keys[i].data, job->keys[i].len};
+        batch->items[i].key = batch->keys[i];
+        batch->items[i].value = (cachetory_bytes_t){job->values[i].data, job->values[i].len};
+    }
+    return batch;
+}
+
+static void discard(void *prepared)
+{
+    struct batch *batch = prepared;
+    free(batch->keys);
+    free(batch->items);
+    free(batch);
+}
+
+static long get(void *client, const struct job *job, void *prepared)
+{
+    (void)prepared;
+    cachetory_value_t value;
+    cachetory_error_t error;
+    cachetory_status_t status =
+        cachetory_get(*(cachetory_t *)client, job->keys[0].data, job->keys[0].len, &value, &error);
+    if (status == CACHETORY_NOT_FOUND)
+        return BENCH_MISS;
+    if (status < 0)
+        return failed(&error);
+    long received = (long)value.len;
+    cachetory_value_free(&value);
+    return received;
+}
+
+static long set(void *client, const struct job *job, void *prepared)
+{
+    (void)prepared;
+    cachetory_error_t error;
+    int64_t ttl = job->ttl_ms > 0 ? job->ttl_ms : CACHETORY_NO_EXPIRY;
+    if (cachetory_set(*(cachetory_t *)client, job->keys[0].data, job->keys[0].len, job->values[0].data,
+                      job->values[0].len, ttl, 0, &error) < 0)
+        return failed(&error);
+    return 0;
+}
+
+static long mget(void *client, const struct job *job, void *prepared)
+{
+    const struct batch *batch = prepared;
+    cachetory_values_t values;
+    cachetory_error_t error;
+    if (cachetory_mget(*(cachetory_t *)client, batch->keys, job->count, &values, &error) < 0)
+        return failed(&error);
+    long received = 0;
+    for (size_t i = 0; i < values.len; i++)
+        received += (long)values.items[i].len;
+    cachetory_values_free(&values);
+    return received;
+}
+
+static long mset(void *client, const struct job *job, void *prepared)
+{
+    const struct batch *batch = prepared;
+    cachetory_error_t error;
+    if (cachetory_mset(*(cachetory_t *)client, batch->items, job->count, CACHETORY_NO_EXPIRY, 0, &error) < 0)
+        return failed(&error);
+    return 0;
+}
+
+const struct driver bench_driver = {
+    .version = "this library",
+    .shared = true,
+    .open = open_client,
+    .close = close_client,
+    .prepare = prepare,
+    .discard = discard,
+    .get = get,
+    .set = set,
+    .mget = mget,
+    .mset = mset,
+};

@@ -1,0 +1,122 @@
+"""Instructions and allocations per call, counted by callgrind and by a preloaded library.
+
+    counts.py check FILE [--write]     this library's, against those in FILE
+    counts.py all DRIVER...            everybody's, as lines for the results
+
+The instructions of a call are the difference between a run of many calls and one of few, so that start and end do not count.
+Of several runs the least is taken: a reply that is late, on a busy machine, costs a few instructions more.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+BENCH = "build/bench"
+TOLERANCE = 0.03
+# A spin for the reply takes as many instructions as the reply takes time.
+OURS = "cachetory?spin_us=0"
+
+# (name, cell, few calls, many calls)
+WORKLOADS = [
+    ("GET 100 B", "unix get 100 1 1 free", 100, 2100),
+    ("GET miss", "unix miss 100 1 1 free", 100, 2100),
+    ("SET 100 B", "unix set 100 1 1 free", 100, 2100),
+    ("SET 100 B with a ttl", "unix ttl 100 1 1 free", 100, 2100),
+    ("MGET 100 x 100 B", "unix mget 100 100 1 free", 20, 120),
+    ("MSET 100 x 100 B", "unix mset 100 100 1 free", 20, 120),
+    ("64 GETs in flight", "unix pipeline 100 64 1 free", 20, 120),
+    ("memory:// GET 100 B", "memory get 100 1 1 free", 100, 2100),
+    ("memory:// SET 100 B", "memory set 100 1 1 free", 100, 2100),
+]
+CHECKED = ["GET 100 B", "SET 100 B", "MGET 100 x 100 B", "MSET 100 x 100 B", "memory:// GET 100 B"]
+
+
+def run(driver, cell, calls, *prefix, **environment):
+    command = [*prefix, f"{BENCH}/harness", "count", str(calls), driver, cell]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{driver} failed")
+    return float(done.stdout)
+
+
+def instructions(driver, cell, calls, runs):
+    return min(one_run(driver, cell, calls) for _ in range(runs))
+
+
+def one_run(driver, cell, calls):
+    with tempfile.NamedTemporaryFile() as out:
+        run(driver, cell, calls, "valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out.name}")
+        return int(re.search(rb"^(?:summary|totals): (\d+)", out.read(), re.M).group(1))
+
+
+def count(driver, workload, runs=3):
+    _, cell, few, many = workload
+    slope = (instructions(driver, cell, many, runs) - instructions(driver, cell, few, runs)) / (many - few)
+    return slope, run(driver, cell, many, LD_PRELOAD=f"{BENCH}/allocations.so")
+
+
+def read(path):
+    rows = {}
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.strip() and not line.startswith("#"):
+                name, most_instructions, most_allocations = re.split(r"\s{2,}", line.strip())
+                rows[name] = float(most_instructions), float(most_allocations)
+    return rows
+
+
+def grew(most, slope, allocations):
+    return slope > most[0] * (1 + TOLERANCE) or allocations > most[1] * (1 + TOLERANCE) + 0.005
+
+
+def check(path, write):
+    limits = {} if write else read(path)
+    lines, grown = [], 0
+    for workload in WORKLOADS:
+        name = workload[0]
+        if name not in CHECKED:
+            continue
+        slope, allocations = count(OURS, workload, 5 if write else 2)
+        if not write and grew(limits[name], slope, allocations):
+            slope, allocations = count(OURS, workload, 5)
+        lines.append(f"{name:<24}{slope:>12.0f}{allocations:>8.2f}\n")
+        if not write:
+            most = limits[name]
+            bad = grew(most, slope, allocations)
+            grown += bad
+            print(
+                f"{'GREW: ' if bad else ''}{name}: {slope:.0f} instructions ({most[0]:.0f} on record), "
+                f"{allocations:.2f} allocations ({most[1]:.2f})",
+                flush=True,
+            )
+    if write:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(
+                "# User-space instructions and allocations of one call through C, over a Unix socket or in memory. A check fails\n"
+                "# where one grows by more than 3 %. Where that is meant: scripts/check-counts LIBRARY --write.\n"
+                "#\n# call                  instructions  allocations\n"
+            )
+            file.writelines(lines)
+    return 1 if grown else 0
+
+
+def count_all(drivers):
+    for driver in drivers:
+        for workload in WORKLOADS:
+            if workload[1].startswith("memory") and not driver.startswith("cachetory"):
+                continue
+            try:
+                slope, allocations = count(driver, workload)
+            except (RuntimeError, subprocess.TimeoutExpired) as why:
+                print(f"counts.py: {driver}: {workload[0]}: {why}", file=sys.stderr)
+                continue
+            print(f"count\t{driver}\t{workload[0]}\t{slope:.0f}\t{allocations:.2f}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "check":
+        sys.exit(check(sys.argv[2], "--write" in sys.argv))
+    sys.exit(count_all(sys.argv[2:]))
