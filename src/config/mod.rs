@@ -72,9 +72,9 @@ pub struct TlsOptions {
 }
 
 impl Config {
-    /// Few links carry many callers. Sixteen are enough to keep the cores of a server busy, and few enough for a
-    /// thousand processes to share one.
-    pub const DEFAULT_MAX_CONNECTIONS: usize = 16;
+    /// A link serves one caller at a time and is made when one more is needed: as many as threads are likely to call at
+    /// once, and few enough for a hundred processes to share a server (its `maxclients` is 10000).
+    pub const DEFAULT_MAX_CONNECTIONS: usize = 64;
     pub const DEFAULT_MAX_PENDING: usize = 65536;
     /// About what a sleep and a wake-up cost on a virtual machine.
     pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);

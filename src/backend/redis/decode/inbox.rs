@@ -43,7 +43,9 @@ pub enum Head {
 
 impl Inbox {
     pub fn new() -> Self {
-        Self { bytes: vec![0; HEADER], start: HEADER }
+        let mut bytes = Vec::with_capacity(HEADER + READ_SIZE);
+        bytes.resize(HEADER, 0);
+        Self { bytes, start: HEADER }
     }
 
     /// Whether everything that arrived has been decoded.
