@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 const KEEP: usize = 1 << 20;
 /// What may arrive while a request is still being sent. More than the replies to the largest sensible transaction.
 const MOST_UNREAD: usize = 16 << 20;
+
 pub struct Link {
     stream: Stream,
     outbox: Vec<u8>,
