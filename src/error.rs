@@ -126,6 +126,30 @@ impl Error {
         self
     }
 
+    /// The same failure once more, for another call that it concerns.
+    pub fn again(&self) -> Self {
+        let kind = match &self.kind {
+            Kind::InvalidArgument(text) => Kind::InvalidArgument(text.clone()),
+            Kind::InvalidUrl(text) => Kind::InvalidUrl(text.clone()),
+            Kind::Closed => Kind::Closed,
+            Kind::Connect { peer, reason } => {
+                Kind::Connect { peer: peer.clone(), reason: reason.clone() }
+            }
+            Kind::Tls { peer, reason } => Kind::Tls { peer: peer.clone(), reason: reason.clone() },
+            Kind::Auth(text) => Kind::Auth(text.clone()),
+            Kind::Timeout(doing) => Kind::Timeout(doing),
+            Kind::Io { doing, source } => Kind::Io { doing, source: again(source) },
+            Kind::Protocol(text) => Kind::Protocol(text.clone()),
+            Kind::Server(text) => Kind::Server(text.clone()),
+            Kind::Unsupported(text) => Kind::Unsupported(text.clone()),
+            Kind::Cancelled => Kind::Cancelled,
+            Kind::Internal(text) => Kind::Internal(text.clone()),
+            Kind::Busy => Kind::Busy,
+            Kind::NoMemory(text) => Kind::NoMemory(text.clone()),
+        };
+        Self { kind, maybe_applied: self.maybe_applied }
+    }
+
     /// The status that the C caller sees.
     pub fn status(&self) -> i32 {
         match self.kind {
@@ -161,6 +185,14 @@ impl Error {
             }
             _ => false,
         }
+    }
+}
+
+/// The same error once more.
+pub fn again(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 

@@ -4,7 +4,7 @@
 use super::Redis;
 use super::command::Single;
 use super::decode::{Reply, Tree, Want};
-use super::encode::{argument, command, reserve};
+use super::encode::{Outbox, argument, command, reserve};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::op::Answer;
@@ -24,7 +24,8 @@ impl Redis {
         let pattern = pattern(&self.prefix);
         let mut cursor = b"0".to_vec();
         loop {
-            let scan = |out: &mut Vec<u8>| {
+            let scan = |out: &mut Outbox<'_, '_>| {
+                let out = &mut *out.bytes;
                 reserve(out, 6, cursor.len() + pattern.len())?;
                 command(out, b"SCAN", 5);
                 for word in [&cursor[..], b"MATCH", &pattern, b"COUNT", PAGE] {
@@ -37,7 +38,8 @@ impl Redis {
             let (next, mut keys) = page(reply)?;
             keys.retain(|key| key.starts_with(&self.prefix));
             if !keys.is_empty() {
-                let unlink = |out: &mut Vec<u8>| {
+                let unlink = |out: &mut Outbox<'_, '_>| {
+                    let out = &mut *out.bytes;
                     reserve(out, keys.len() + 1, keys.iter().map(Vec::len).sum())?;
                     command(out, b"UNLINK", keys.len());
                     for key in &keys {

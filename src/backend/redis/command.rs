@@ -1,22 +1,25 @@
 //! An operation as Redis commands, and their replies as its answer.
 
 use super::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
-use super::encode::{argument, command, integer, prefixed, reserve};
+use super::encode::{LOOSE, Outbox, argument, command, integer, prefixed, reserve};
+use super::links::SHARED;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Items, Keys, Op, Ttl};
 
 /// Appends the commands of `op`, to be sent in one go. `Op::Clear` is FLUSHDB: see `clear.rs` for a clear within a prefix.
-pub fn encode(op: &Op<'_>, prefix: &[u8], out: &mut Vec<u8>) -> Result<()> {
+pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
+    let out = &mut *outbox.bytes;
     match *op {
         Op::Ping => command(out, b"PING", 0),
         Op::Get { key } => one(out, b"*2\r\n$3\r\nGET\r\n", prefix, key)?,
         Op::MGet { keys } => many(out, b"MGET", prefix, keys)?,
         Op::Set { key, value, ttl_ms, if_not_exists } => {
-            reserve(out, 7, prefix.len() + key.len() + value.len())?;
-            set(out, prefix, key, value, ttl_ms, if_not_exists);
+            let copied = outbox.copied(value);
+            reserve(outbox.bytes, 7, prefix.len() + key.len() + copied)?;
+            set(outbox, prefix, key, value, ttl_ms, if_not_exists)?;
         }
-        Op::MSet { items, ttl_ms: None } => mset(out, prefix, items)?,
-        Op::MSet { items, ttl_ms } => transaction(out, prefix, items, ttl_ms)?,
+        Op::MSet { items, ttl_ms: None } => mset(outbox, prefix, items)?,
+        Op::MSet { items, ttl_ms } => transaction(outbox, prefix, items, ttl_ms)?,
         Op::ExpireIn { key, ttl_ms: None } | Op::ExpireAt { key, unix_ms: None } => {
             one(out, b"*2\r\n$7\r\nPERSIST\r\n", prefix, key)?;
             one(out, b"*2\r\n$6\r\nEXISTS\r\n", prefix, key)?;
@@ -58,47 +61,99 @@ fn many(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], keys: &dyn Keys) -> Resul
     Ok(())
 }
 
-fn set(out: &mut Vec<u8>, prefix: &[u8], key: &[u8], value: &[u8], ttl: Ttl, nx: bool) {
-    out.extend_from_slice(match (ttl, nx) {
+fn set<'a>(
+    outbox: &mut Outbox<'_, 'a>,
+    prefix: &[u8],
+    key: &[u8],
+    value: &'a [u8],
+    ttl: Ttl,
+    nx: bool,
+) -> Result<()> {
+    outbox.bytes.extend_from_slice(match (ttl, nx) {
         (None, false) => b"*3\r\n$3\r\nSET\r\n",
         (None, true) => b"*4\r\n$3\r\nSET\r\n",
         (Some(_), false) => b"*5\r\n$3\r\nSET\r\n",
         (Some(_), true) => b"*6\r\n$3\r\nSET\r\n",
     });
-    prefixed(out, prefix, key);
-    argument(out, value);
+    prefixed(outbox.bytes, prefix, key);
+    outbox.value(value)?;
     if let Some(ttl) = ttl {
-        out.extend_from_slice(b"$2\r\nPX\r\n");
-        integer(out, ttl);
+        outbox.bytes.extend_from_slice(b"$2\r\nPX\r\n");
+        integer(outbox.bytes, ttl);
     }
     if nx {
-        out.extend_from_slice(b"$2\r\nNX\r\n");
+        outbox.bytes.extend_from_slice(b"$2\r\nNX\r\n");
     }
+    Ok(())
 }
 
-fn mset(out: &mut Vec<u8>, prefix: &[u8], items: &dyn Items) -> Result<()> {
+/// Makes room for what of a batch is copied.
+fn reserve_items(
+    outbox: &mut Outbox<'_, '_>,
+    prefix: &[u8],
+    items: &dyn Items,
+    arguments: usize,
+) -> Result<()> {
+    let mut copied = items.total_len();
+    if items.longest_value() >= LOOSE {
+        copied -= (0..items.count())
+            .map(|i| items.value(i).len() - outbox.copied(items.value(i)))
+            .sum::<usize>();
+    }
+    let prefixes = items.count().saturating_mul(prefix.len());
+    reserve(outbox.bytes, arguments, copied.saturating_add(prefixes))
+}
+
+fn mset<'a>(outbox: &mut Outbox<'_, 'a>, prefix: &[u8], items: &'a dyn Items) -> Result<()> {
     let count = items.count();
-    let prefixes = count.saturating_mul(prefix.len());
-    reserve(out, 1 + 2 * count, items.total_len().saturating_add(prefixes))?;
-    command(out, b"MSET", 2 * count);
+    reserve_items(outbox, prefix, items, 1 + 2 * count)?;
+    command(outbox.bytes, b"MSET", 2 * count);
     for i in 0..count {
-        prefixed(out, prefix, items.key(i));
-        argument(out, items.value(i));
+        prefixed(outbox.bytes, prefix, items.key(i));
+        outbox.value(items.value(i))?;
     }
     Ok(())
 }
 
 /// MSET takes no ttl, so the SETs go between MULTI and EXEC, which nothing can come between on one link.
-fn transaction(out: &mut Vec<u8>, prefix: &[u8], items: &dyn Items, ttl: Ttl) -> Result<()> {
+fn transaction<'a>(
+    outbox: &mut Outbox<'_, 'a>,
+    prefix: &[u8],
+    items: &'a dyn Items,
+    ttl: Ttl,
+) -> Result<()> {
     let count = items.count();
-    let prefixes = count.saturating_mul(prefix.len());
-    reserve(out, 2 + count.saturating_mul(7), items.total_len().saturating_add(prefixes))?;
-    command(out, b"MULTI", 0);
+    reserve_items(outbox, prefix, items, 2 + count.saturating_mul(7))?;
+    command(outbox.bytes, b"MULTI", 0);
     for i in 0..count {
-        set(out, prefix, items.key(i), items.value(i), ttl, false);
+        set(outbox, prefix, items.key(i), items.value(i), ttl, false)?;
     }
-    command(out, b"EXEC", 0);
+    command(outbox.bytes, b"EXEC", 0);
     Ok(())
+}
+
+/// Most keys of a call that shares a link with others.
+const MOST_KEYS: usize = 128;
+
+/// Whether a call may share a link with others': its request is short, its replies are likely to be, and whatever they are,
+/// the link serves the next call as well as ever.
+pub fn is_small(op: &Op<'_>, prefix: &[u8]) -> bool {
+    let fits = |bytes: usize| bytes <= SHARED;
+    match op {
+        Op::Get { key } | Op::Delete { key } => fits(prefix.len() + key.len()),
+        Op::ExpireIn { key, .. } | Op::ExpireAt { key, .. } => fits(prefix.len() + key.len()),
+        Op::Set { key, value, .. } => fits(prefix.len() + key.len() + value.len()),
+        Op::MGet { keys } | Op::MDelete { keys } => {
+            let count = keys.count();
+            count <= MOST_KEYS && fits(count * prefix.len() + keys.total_len())
+        }
+        Op::MSet { items, ttl_ms: None } => {
+            let count = items.count();
+            count <= MOST_KEYS && fits(count * prefix.len() + items.total_len())
+        }
+        Op::Ping => true,
+        Op::MSet { .. } | Op::Clear => false,
+    }
 }
 
 /// What a request came to, once all its replies are in.
@@ -122,6 +177,22 @@ pub trait Replies {
     /// Whether the request is one command, so that an error that answers it says that nothing was carried out.
     fn is_single(&self) -> bool {
         true
+    }
+}
+
+/// Takes the reply to `op`, if it is the usual one, is all there, and nothing else is to be seen to.
+#[inline]
+pub fn quick(op: &Op<'_>, inbox: &mut Inbox) -> Option<Answer> {
+    match op {
+        Op::Get { .. } => match inbox.common(Want::Value) {
+            Ok(Some(Reply::Value(value))) => Some(Answer::Value(value)),
+            _ => None,
+        },
+        Op::Set { .. } | Op::MSet { ttl_ms: None, .. } => match inbox.common(Want::Plain) {
+            Ok(Some(Reply::Simple(Simple::Ok))) => Some(Answer::Done),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -171,7 +242,7 @@ enum Shape {
     Count,
     /// PERSIST and EXISTS; the answer to the first.
     Persist(Option<Result<bool>>),
-    Transaction(Transaction),
+    Transaction(Box<Transaction>),
 }
 
 #[derive(Default)]
@@ -194,7 +265,7 @@ impl Pending {
             Op::MSet { ttl_ms: None, .. } => (Shape::Set(false), Want::Plain),
             Op::MSet { items, .. } => {
                 let transaction = Transaction { left: items.count(), ..Transaction::default() };
-                (Shape::Transaction(transaction), Want::Plain)
+                (Shape::Transaction(Box::new(transaction)), Want::Plain)
             }
             Op::ExpireIn { ttl_ms: None, .. } | Op::ExpireAt { unix_ms: None, .. } => {
                 (Shape::Persist(None), Want::Plain)

@@ -2,6 +2,44 @@
 
 use crate::error::{Error, Result};
 
+/// A request on its way out: what is copied, and large values that are sent from where the caller keeps them.
+pub struct Outbox<'o, 'a> {
+    pub bytes: &'o mut Vec<u8>,
+    /// `None`: everything is copied.
+    pub loose: Option<&'o mut Vec<Loose<'a>>>,
+}
+
+/// Bytes of the caller's that belong before the byte `at` of what was copied.
+pub struct Loose<'a> {
+    pub at: usize,
+    pub bytes: &'a [u8],
+}
+
+/// A value from this size on is not copied: below, a copy costs less than a piece more to send.
+pub const LOOSE: usize = 16 << 10;
+
+impl<'a> Outbox<'_, 'a> {
+    /// How much of a value is copied.
+    pub fn copied(&self, value: &[u8]) -> usize {
+        if self.loose.is_some() && value.len() >= LOOSE { 0 } else { value.len() }
+    }
+
+    /// Appends an argument that may be large.
+    #[inline]
+    pub fn value(&mut self, value: &'a [u8]) -> Result<()> {
+        match &mut self.loose {
+            Some(loose) if value.len() >= LOOSE => {
+                length(self.bytes, b'$', value.len() as u64);
+                loose.try_reserve(1).map_err(|_| Error::no_memory("memory for the request"))?;
+                loose.push(Loose { at: self.bytes.len(), bytes: value });
+                self.bytes.extend_from_slice(b"\r\n");
+            }
+            _ => argument(self.bytes, value),
+        }
+        Ok(())
+    }
+}
+
 /// The most bytes that framing adds to one argument: `$`, twenty digits, two CRLF.
 const FRAMING: usize = 25;
 

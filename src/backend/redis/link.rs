@@ -1,10 +1,12 @@
-//! One connection. It serves one caller at a time.
+//! One connection. It carries out one call, or one batch of calls, at a time.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::batch::{Batch, Bells, Entry};
 use super::command::{Outcome, Replies, kind_of, server_error};
 use super::decode::{Decoder, Inbox, Reply, Want};
-use super::encode::command;
+use super::encode::{Loose, Outbox, command};
 use super::handshake::Handshake;
 use super::stream::{Broken, Stream};
 use crate::deadline::Deadline;
@@ -22,6 +24,18 @@ pub struct Link {
     peer: String,
     /// When its last call began.
     last_used: Instant,
+    /// The calls of several threads that one of them carries out, when that is what it is used for.
+    pub batch: Batch,
+    /// What [`super::links::Links`] keeps with it.
+    pub turn: Turn,
+}
+
+/// Where a link stands among the others of its cache.
+#[derive(Default)]
+pub struct Turn {
+    /// The round in which it was taken: see [`super::links`].
+    pub round: u64,
+    pub calls: u32,
 }
 
 /// A call that the link did not carry out.
@@ -43,6 +57,22 @@ pub enum Exchanged<T> {
     Failed(Failure),
 }
 
+/// How a batch left the link.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Driven {
+    /// All is decided, and the link may be used again.
+    Sound,
+    /// All is decided, and the link is of no more use.
+    Broken,
+    /// The driver's deadline has passed, and others still wait.
+    Unfinished,
+}
+
+/// The server says this once and closes the connection.
+fn is_refusal<T>(result: &Result<T>) -> bool {
+    matches!(result, Err(Error { kind: Kind::Connect { .. }, .. }))
+}
+
 impl Link {
     /// Introduces this client to the server. Nothing else is sent before all of it was accepted.
     pub fn new(
@@ -57,6 +87,8 @@ impl Link {
             inbox: Inbox::new(),
             peer,
             last_used: deadline.started(),
+            batch: Batch::default(),
+            turn: Turn::default(),
         };
         if !handshake.is_empty() {
             link.outbox.extend_from_slice(handshake.bytes());
@@ -76,7 +108,7 @@ impl Link {
             }
         };
         let mut sent = 0;
-        if let Err(broken) = self.send(deadline, &mut sent) {
+        if let Err(broken) = self.send(&[], deadline, &mut sent) {
             let last_words = self.last_words();
             let last_words = last_words.map(|text| kind_of(&text)(handshake.censor(&text)));
             return Err(last_words.unwrap_or_else(|| failed(broken, &self.peer)));
@@ -88,7 +120,7 @@ impl Link {
                     break reply;
                 }
                 let room = decoder.room(&mut self.inbox)?;
-                let read = self.stream.read(room, deadline, false);
+                let read = self.stream.read(room, deadline, false, || {});
                 read.map_err(|broken| failed(broken, &self.peer))?;
                 if deadline.has_passed() {
                     return Err(failed(Broken::Timeout, &self.peer));
@@ -118,7 +150,7 @@ impl Link {
     pub fn answers(&mut self, deadline: &Deadline) -> bool {
         self.outbox.clear();
         command(&mut self.outbox, b"PING", 0);
-        if self.send(deadline, &mut 0).is_err() {
+        if self.send(&[], deadline, &mut 0).is_err() {
             return false;
         }
         let mut decoder = Decoder::new(Want::Tree);
@@ -129,80 +161,116 @@ impl Link {
                 Err(_) => return false,
             }
             let Ok(room) = decoder.room(&mut self.inbox) else { return false };
-            if self.stream.read(room, deadline, false).is_err() || deadline.has_passed() {
+            if self.stream.read(room, deadline, false, || {}).is_err() || deadline.has_passed() {
                 return false;
             }
         }
     }
 
-    /// Sends what `encode` writes, and reads what `replies` waits for. `at_once`: nothing has been waited for since the deadline
-    /// was set.
-    pub fn call<R: Replies>(
+    /// Sends what `encode` writes, and reads what `replies` waits for. `quick` takes the reply where it is the usual one and has
+    /// arrived whole. `at_once`: nothing has been waited for since the deadline was set.
+    pub fn call<'a, R: Replies>(
         &mut self,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
-        replies: R,
+        encode: impl FnOnce(&mut Outbox<'_, 'a>) -> Result<()>,
+        quick: impl FnOnce(&mut Inbox) -> Option<R::Output>,
+        replies: impl FnOnce() -> R,
         deadline: &Deadline,
         at_once: bool,
     ) -> Exchanged<R::Output> {
         self.outbox.clear();
-        if let Err(error) = encode(&mut self.outbox) {
+        let mut loose = Vec::new();
+        if let Err(error) = encode(&mut Outbox { bytes: &mut self.outbox, loose: Some(&mut loose) })
+        {
             return Exchanged::Answered { result: Err(error), link_is_sound: true };
         }
         self.last_used = deadline.started();
-        let exchanged = self.exchange(replies, deadline, at_once);
-        // An idle link may stay idle for long.
+        let exchanged = self.exchange(&loose, quick, replies, deadline, at_once);
+        self.tidy();
+        exchanged
+    }
+
+    /// An idle link may stay idle for long.
+    fn tidy(&mut self) {
         if self.outbox.capacity() > KEEP {
             self.outbox = Vec::new();
         }
         self.inbox.tidy();
-        exchanged
     }
 
+    #[inline]
     fn exchange<R: Replies>(
         &mut self,
-        mut replies: R,
+        loose: &[Loose<'_>],
+        quick: impl FnOnce(&mut Inbox) -> Option<R::Output>,
+        replies: impl FnOnce() -> R,
         deadline: &Deadline,
         at_once: bool,
     ) -> Exchanged<R::Output> {
         let mut sent = 0;
         // If nothing has been waited for since the deadline was set, the socket's own patience is the same bound.
-        let mut fresh = match self.send(deadline, &mut sent) {
+        let fresh = match self.send(loose, deadline, &mut sent) {
             Ok(sent_at_once) => at_once && sent_at_once,
-            Err(broken) => return self.not_sent(broken, sent > 0, replies.is_single()),
+            Err(broken) => return self.not_sent(broken, sent > 0, replies().is_single()),
         };
+        if self.inbox.is_empty() {
+            let read = match self.inbox.room(0) {
+                Ok(room) => self.stream.read(room, deadline, fresh, || {}),
+                Err(error) => return self.failed(error, true, false),
+            };
+            if let Err(broken) = read {
+                return self.broke(broken, "waiting for the reply", true);
+            }
+            // What came within the socket's patience came in time.
+            if (fresh || !deadline.has_passed())
+                && let Some(answer) = quick(&mut self.inbox)
+            {
+                let link_is_sound = self.inbox.is_empty();
+                return Exchanged::Answered { result: Ok(answer), link_is_sound };
+            }
+        }
+        self.wait_for(replies(), deadline)
+    }
+
+    fn wait_for<R: Replies>(
+        &mut self,
+        mut replies: R,
+        deadline: &Deadline,
+    ) -> Exchanged<R::Output> {
         loop {
             match replies.advance(&mut self.inbox) {
                 Ok(Some(outcome)) => return self.answered(outcome),
                 Ok(None) => {}
                 Err(error) => return self.failed(error, true, false),
             }
+            if deadline.has_passed() {
+                return self.broke(Broken::Timeout, "reading the reply", true);
+            }
             let room = match replies.room(&mut self.inbox) {
                 Ok(room) => room,
                 Err(error) => return self.failed(error, true, false),
             };
-            if let Err(broken) = self.stream.read(room, deadline, fresh) {
+            if let Err(broken) = self.stream.read(room, deadline, false, || {}) {
                 return self.broke(broken, "waiting for the reply", true);
             }
-            if !fresh && deadline.has_passed() {
-                return self.broke(Broken::Timeout, "reading the reply", true);
-            }
-            fresh = false;
         }
     }
 
     fn answered<T>(&self, outcome: Outcome<T>) -> Exchanged<T> {
         let Outcome { result, link_is_sound } = outcome;
-        // The server says this once and closes the connection.
-        let refused = matches!(&result, Err(Error { kind: Kind::Connect { .. }, .. }));
-        let link_is_sound = link_is_sound && !refused && self.inbox.is_empty();
+        let link_is_sound = link_is_sound && !is_refusal(&result) && self.inbox.is_empty();
         Exchanged::Answered { result, link_is_sound }
     }
 
     /// Sends the outbox; whether it all went without waiting. What arrives meanwhile is taken in, so that a server that
     /// answers before it has read everything is not kept waiting in turn.
-    fn send(&mut self, deadline: &Deadline, sent: &mut usize) -> Result<bool, Broken> {
+    fn send(
+        &mut self,
+        loose: &[Loose<'_>],
+        deadline: &Deadline,
+        sent: &mut usize,
+    ) -> Result<bool, Broken> {
         let mut at_once = true;
-        while !self.stream.write(&self.outbox, sent)? {
+        while !self.stream.write(&self.outbox, loose, sent)? {
             at_once = false;
             let takes_in = self.inbox.len() < MOST_UNREAD;
             self.stream.wait_to_write(takes_in, deadline)?;
@@ -214,6 +282,128 @@ impl Link {
             }
         }
         Ok(at_once)
+    }
+
+    /// Takes a batch over, to be driven next: what is in `outbox` and `batch` is exchanged for what was left of the last one,
+    /// which is nothing but memory.
+    pub fn load(&mut self, outbox: &mut Vec<u8>, entries: &mut VecDeque<Entry>, bells: u8) {
+        self.outbox.clear();
+        std::mem::swap(&mut self.outbox, outbox);
+        std::mem::swap(&mut self.batch.entries, entries);
+        self.batch.bells = bells;
+        self.batch.sent = 0;
+        self.batch.start = 0;
+    }
+
+    /// Adds to a batch that has not been begun.
+    pub fn add(&mut self, outbox: &[u8], entries: &mut VecDeque<Entry>, bells: u8) {
+        self.outbox.extend_from_slice(outbox);
+        self.batch.entries.append(entries);
+        self.batch.bells |= bells;
+    }
+
+    /// Carries the batch out, or goes on with it, until all of it is decided or the driver's own deadline passes. `bells` are
+    /// rung for what was decided before this sleeps; for the rest it is left to the caller.
+    pub fn drive(&mut self, deadline: &Deadline, bells: &Bells) -> Driven {
+        if self.batch.sent == 0 {
+            self.last_used = deadline.started();
+        }
+        match self.carry_out(deadline, bells) {
+            Ok(is_sound) => {
+                self.tidy();
+                if is_sound { Driven::Sound } else { Driven::Broken }
+            }
+            Err(Broken::Timeout) => Driven::Unfinished,
+            Err(broken) => {
+                self.fail(&broken);
+                Driven::Broken
+            }
+        }
+    }
+
+    fn carry_out(&mut self, deadline: &Deadline, bells: &Bells) -> Result<bool, Broken> {
+        let mut sent = self.batch.sent;
+        let result = self.send(&[], deadline, &mut sent);
+        self.batch.sent = sent;
+        result?;
+        loop {
+            if let Some(is_sound) = self.take_replies() {
+                return Ok(is_sound);
+            }
+            if deadline.has_passed() {
+                return Err(Broken::Timeout);
+            }
+            let Some(entry) = self.batch.entries.front_mut() else { return Ok(true) };
+            match entry.pending.room(&mut self.inbox) {
+                Ok(room) => {
+                    let bells = || bells.ring(self.batch.bells);
+                    self.stream.read(room, deadline, false, bells)?;
+                }
+                Err(error) => {
+                    self.batch.fail(false, || error.again());
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Gives out what has arrived; once nothing is left to wait for, whether the link is sound.
+    fn take_replies(&mut self) -> Option<bool> {
+        while let Some(entry) = self.batch.entries.front_mut() {
+            match entry.pending.advance(&mut self.inbox) {
+                Ok(None) => return None,
+                Ok(Some(Outcome { result, link_is_sound })) => {
+                    let refused = is_refusal(&result);
+                    let words =
+                        if refused { result.as_ref().err().map(Error::again) } else { None };
+                    self.batch.decide(Exchanged::Answered { result, link_is_sound: true });
+                    if let Some(words) = words {
+                        // Nothing of what was sent behind it was looked at either.
+                        while !self.batch.entries.is_empty() {
+                            let result = Err(words.again());
+                            self.batch.decide(Exchanged::Answered { result, link_is_sound: true });
+                        }
+                        return Some(false);
+                    }
+                    if !link_is_sound {
+                        let error =
+                            || Error::protocol("an answer to another call was out of order");
+                        self.batch.fail(true, error);
+                        return Some(false);
+                    }
+                }
+                Err(error) => {
+                    let failure = Failure { error: error.again(), sent: true, lost: false };
+                    self.batch.decide(Exchanged::Failed(failure));
+                    self.batch.fail(true, || error.again());
+                    return Some(false);
+                }
+            }
+        }
+        Some(self.inbox.is_empty())
+    }
+
+    /// The connection broke under the batch. What the server has answered before is answered.
+    fn fail(&mut self, broken: &Broken) {
+        while self.take_replies().is_none() {
+            let Some(entry) = self.batch.entries.front_mut() else { break };
+            let Ok(room) = entry.pending.room(&mut self.inbox) else { break };
+            if !matches!(self.stream.receive(room), Ok(Some(_))) {
+                break;
+            }
+        }
+        let doing = if self.batch.sent < self.outbox.len() {
+            "sending the request"
+        } else {
+            "waiting for the reply"
+        };
+        let refused = matches!(broken, Broken::Tls { refused: true, .. });
+        if refused {
+            self.batch.sent = 0;
+        }
+        let peer = &self.peer;
+        let lost = matches!(broken, Broken::Closed | Broken::Io(_));
+        self.batch.fail(lost, || broken.again().into_error(doing, peer));
     }
 
     /// The connection broke while sending. The server may have said why before it closed it.

@@ -1,5 +1,6 @@
 //! Redis and Valkey: one server over TCP, TLS or a Unix socket.
 
+mod batch;
 mod clear;
 mod command;
 mod decode;
@@ -13,14 +14,16 @@ mod spin;
 mod stream;
 mod tls;
 mod trust;
+mod waiter;
 
 use std::time::Duration;
 
 use redis::ConnectionInfo;
 
 use self::command::{Pending, Replies};
+use self::encode::Outbox;
 use self::link::Exchanged;
-use self::links::Links;
+use self::links::{Entered, Links};
 use super::Backend;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -48,24 +51,57 @@ impl Redis {
     fn exchange<R: Replies>(
         &self,
         is_read: bool,
-        encode: impl Fn(&mut Vec<u8>) -> Result<()>,
+        encode: impl Fn(&mut Outbox<'_, '_>) -> Result<()>,
         replies: impl Fn() -> R,
         deadline: &Deadline,
     ) -> Result<R::Output> {
-        let mut second = false;
-        loop {
+        self.insist(is_read, |second| {
             let mut lease = self.links.take(deadline, second)?;
             let at_once = lease.at_once && !second;
-            let failure = match lease.link()?.call(&encode, replies(), deadline, at_once) {
-                Exchanged::Answered { result, link_is_sound } => {
-                    if link_is_sound {
-                        lease.give_back();
-                    }
-                    return result;
+            let exchanged = lease.link()?.call(&encode, |_| None, &replies, deadline, at_once);
+            Ok(lease.end(exchanged))
+        })
+    }
+
+    /// The same for an operation, which may be carried out together with others' if it is small.
+    fn carry_out(&self, op: &Op<'_>, deadline: &Deadline) -> Result<Answer> {
+        let pending = || Pending::new(op);
+        let is_small = command::is_small(op, &self.prefix);
+        self.insist(op.is_read(), |second| {
+            let mut lease = if is_small && !second {
+                let copy = |out: &mut Vec<u8>| {
+                    command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
+                };
+                match self.links.enter(deadline, copy, pending)? {
+                    Entered::Leased(lease) => lease,
+                    Entered::Done(exchanged) => return Ok(exchanged),
                 }
+            } else {
+                self.links.take(deadline, second)?
+            };
+            let at_once = lease.at_once && !second;
+            let exchanged = lease.link()?.call(
+                |out| command::encode(op, &self.prefix, out),
+                |inbox| command::quick(op, inbox),
+                pending,
+                deadline,
+                at_once,
+            );
+            Ok(lease.end(exchanged))
+        })
+    }
+
+    fn insist<T>(
+        &self,
+        is_read: bool,
+        mut attempt: impl FnMut(bool) -> Result<Exchanged<T>>,
+    ) -> Result<T> {
+        let mut second = false;
+        loop {
+            let failure = match attempt(second)? {
+                Exchanged::Answered { result, .. } => return result,
                 Exchanged::Failed(failure) => failure,
             };
-            drop(lease);
             if failure.lost && !second && (is_read || !failure.sent) {
                 second = true;
                 continue;
@@ -89,12 +125,7 @@ impl Backend for Redis {
             Op::MSet { items, .. } if items.count() == 0 => self.not_closed(Answer::Done),
             Op::MDelete { keys } if keys.count() == 0 => self.not_closed(Answer::Deleted(0)),
             Op::Clear if !self.prefix.is_empty() => self.clear_prefix(&deadline),
-            op => self.exchange(
-                op.is_read(),
-                |out| command::encode(op, &self.prefix, out),
-                || Pending::new(op),
-                &deadline,
-            ),
+            op => self.carry_out(op, &deadline),
         }
     }
 

@@ -15,9 +15,20 @@ pub struct Spinner {
     next_pause: u32,
 }
 
+impl Default for Spinner {
+    fn default() -> Self {
+        Self::new(Duration::ZERO)
+    }
+}
+
 impl Spinner {
     pub fn new(limit: Duration) -> Self {
         Self { limit, pause: 0, next_pause: 1 }
+    }
+
+    /// How long it may take from now on.
+    pub fn limit(&mut self, limit: Duration) {
+        self.limit = limit;
     }
 
     /// Whether a spin is too short to matter to a deadline.

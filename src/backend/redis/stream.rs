@@ -3,7 +3,7 @@
 //! Nothing is sent that could raise SIGPIPE. The socket is a blocking one with a receive timeout, so that waiting for a
 //! reply takes one system call; everything else is asked for without waiting and waited for with poll(2).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::net::{
+    RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown,
+};
 
+use super::encode::Loose;
 use super::spin::Spinner;
 use super::tls::TlsSession;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, again};
 
 pub struct Stream {
     socket: Socket,
@@ -62,6 +65,20 @@ impl Broken {
     }
 }
 
+impl Broken {
+    /// The same once more, for another call that it concerns.
+    pub fn again(&self) -> Self {
+        match self {
+            Broken::Timeout => Broken::Timeout,
+            Broken::Closed => Broken::Closed,
+            Broken::Io(error) => Broken::Io(again(error)),
+            Broken::Tls { reason, refused } => {
+                Broken::Tls { reason: reason.clone(), refused: *refused }
+            }
+        }
+    }
+}
+
 impl From<Errno> for Broken {
     fn from(errno: Errno) -> Self {
         Broken::Io(errno.into())
@@ -83,6 +100,12 @@ impl Socket {
     /// Sends what goes without waiting; `WouldBlock` when that is nothing.
     pub fn send(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
         retry(|| send(&*self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT))
+    }
+
+    /// Sends what goes without waiting, from wherever it lies.
+    fn send_parts(&self, parts: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        retry(|| sendmsg(&*self.fd, parts, &mut SendAncillaryBuffer::default(), flags))
     }
 
     /// Appends what is there, up to the buffer's capacity; 0 is the end of the stream.
@@ -165,6 +188,29 @@ pub fn wait(fds: &mut [PollFd<'_>], until: Instant) -> Result<PollFlags, Broken>
     }
 }
 
+/// The most pieces that are sent at once.
+const PIECES: usize = 64;
+
+/// What is next of a request of which `skip` bytes have gone.
+fn pieces<'a>(bytes: &'a [u8], loose: &[Loose<'a>], mut skip: usize) -> Vec<IoSlice<'a>> {
+    let mut pieces = Vec::with_capacity(PIECES.min(2 * loose.len() + 1));
+    let mut at = 0;
+    let mut add = |piece: &'a [u8]| {
+        let passed = skip.min(piece.len());
+        skip -= passed;
+        if passed < piece.len() && pieces.len() < PIECES {
+            pieces.push(IoSlice::new(&piece[passed..]));
+        }
+    };
+    for part in loose {
+        add(&bytes[at..part.at]);
+        add(part.bytes);
+        at = part.at;
+    }
+    add(&bytes[at..]);
+    pieces
+}
+
 fn receive(
     socket: &Socket,
     tls: Option<&mut TlsSession>,
@@ -188,17 +234,25 @@ impl Stream {
         Self { socket, tls, spinner: Spinner::new(spin) }
     }
 
-    /// Sends what goes without waiting of `bytes`, from `sent` on, which is counted up; whether all of it went. Under TLS
-    /// what was taken in counts as sent.
-    pub fn write(&mut self, bytes: &[u8], sent: &mut usize) -> Result<bool, Broken> {
-        while *sent < bytes.len() {
+    /// Sends what goes without waiting of a request, from `sent` on, which is counted up; whether all of it went. Under
+    /// TLS what was taken in counts as sent.
+    pub fn write(
+        &mut self,
+        bytes: &[u8],
+        loose: &[Loose<'_>],
+        sent: &mut usize,
+    ) -> Result<bool, Broken> {
+        let total = bytes.len() + loose.iter().map(|part| part.bytes.len()).sum::<usize>();
+        while *sent < total {
             let step = match &mut self.tls {
-                None => self.socket.send(&bytes[*sent..]),
+                None if loose.is_empty() => self.socket.send(&bytes[*sent..]),
+                None => self.socket.send_parts(&pieces(bytes, loose, *sent)),
                 Some(session) => {
                     if !session.flush(&self.socket)? {
                         return Ok(false);
                     }
-                    session.write(&bytes[*sent..])
+                    let pieces = pieces(bytes, loose, *sent);
+                    session.write(pieces.first().map_or(&[], |piece| &**piece))
                 }
             };
             match step {
@@ -224,12 +278,14 @@ impl Stream {
     }
 
     /// Appends at least one byte, waiting until the deadline. `fresh`: the deadline was set just now, so that the socket's
-    /// own patience is as good a bound and one system call will do.
+    /// own patience is as good a bound and one system call will do. `before_sleep` is called when there is nothing to do
+    /// but sleep.
     pub fn read(
         &mut self,
         buffer: &mut Vec<u8>,
         deadline: &Deadline,
         fresh: bool,
+        before_sleep: impl FnOnce(),
     ) -> Result<(), Broken> {
         let Self { socket, tls, spinner } = self;
         let spun = spinner
@@ -237,6 +293,7 @@ impl Stream {
         if let Some(received) = spun {
             return received.map(drop);
         }
+        before_sleep();
         if fresh && self.tls.is_none() && self.spinner.is_short() {
             match recv(&*self.socket.fd, spare_capacity(buffer), RecvFlags::empty()) {
                 Ok((0, _)) => return Err(Broken::Closed),

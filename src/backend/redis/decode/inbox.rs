@@ -138,7 +138,7 @@ impl Inbox {
 
     /// The reply, if it is one of the two most common, and all there: a small value, or OK.
     #[inline]
-    pub(super) fn common(&mut self, want: Want) -> Result<Option<Reply>> {
+    pub fn common(&mut self, want: Want) -> Result<Option<Reply>> {
         match want {
             Want::Plain if self.bytes[self.start..].starts_with(b"+OK\r\n") => {
                 self.start += 5;
