@@ -95,7 +95,7 @@ fn reserve_items(
     arguments: usize,
 ) -> Result<()> {
     let mut copied = items.total_len();
-    if items.longest_value() >= LOOSE {
+    if outbox.loose.is_some() && copied >= LOOSE && items.longest_value() >= LOOSE {
         copied -= (0..items.count())
             .map(|i| items.value(i).len() - outbox.copied(items.value(i)))
             .sum::<usize>();
