@@ -87,27 +87,38 @@ fn set<'a>(
     Ok(())
 }
 
-/// Makes room for what of a batch is copied.
+/// Makes room for what of a batch is copied; whether that is all of it.
 fn reserve_items(
     outbox: &mut Outbox<'_, '_>,
     prefix: &[u8],
     items: &dyn Items,
     arguments: usize,
-) -> Result<()> {
-    let mut copied = items.total_len();
+) -> Result<bool> {
+    let total = items.total_len();
+    let mut copied = total;
     if outbox.loose.is_some() && copied >= LOOSE && items.longest_value() >= LOOSE {
         copied -= (0..items.count())
             .map(|i| items.value(i).len() - outbox.copied(items.value(i)))
             .sum::<usize>();
     }
     let prefixes = items.count().saturating_mul(prefix.len());
-    reserve(outbox.bytes, arguments, copied.saturating_add(prefixes))
+    reserve(outbox.bytes, arguments, copied.saturating_add(prefixes))?;
+    Ok(copied == total)
 }
 
 fn mset<'a>(outbox: &mut Outbox<'_, 'a>, prefix: &[u8], items: &'a dyn Items) -> Result<()> {
     let count = items.count();
-    reserve_items(outbox, prefix, items, 1 + 2 * count)?;
+    let all_copied = reserve_items(outbox, prefix, items, 1 + 2 * count)?;
     command(outbox.bytes, b"MSET", 2 * count);
+    if all_copied {
+        // The usual case, and the cheaper one.
+        let out = &mut *outbox.bytes;
+        for i in 0..count {
+            prefixed(out, prefix, items.key(i));
+            argument(out, items.value(i));
+        }
+        return Ok(());
+    }
     for i in 0..count {
         prefixed(outbox.bytes, prefix, items.key(i));
         outbox.value(items.value(i))?;
