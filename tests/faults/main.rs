@@ -12,6 +12,7 @@ mod late;
 mod programs;
 mod refusals;
 mod retries;
+mod shared;
 mod stale;
 
 use std::fmt::Debug;

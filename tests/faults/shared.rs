@@ -1,0 +1,223 @@
+//! Calls of several threads that go over one link together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::support::capi::*;
+use super::support::poll;
+use super::support::scripted::{Command, Scripted, bulk, name};
+use super::support::server::Setup;
+use super::{failed, within};
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// The answer to a GET is its key.
+fn echo(command: &Command) -> Vec<u8> {
+    match name(command).as_str() {
+        "GET" => bulk(&command[1]),
+        _ => b"+OK\r\n".to_vec(),
+    }
+}
+
+fn flag() -> (Arc<AtomicBool>, Arc<AtomicBool>) {
+    let flag = Arc::new(AtomicBool::new(false));
+    (Arc::clone(&flag), flag)
+}
+
+#[test]
+fn a_crowd_on_one_link_gets_each_its_own() {
+    let server = Setup::redis().start();
+    for options in ["max_connections=1", "max_connections=1&spin_us=0", "max_connections=2"] {
+        let cache = Cache::must_open(&format!("{}?{options}", server.unix_url()));
+        thread::scope(|scope| {
+            for thread in 0..16 {
+                let cache = &cache;
+                scope.spawn(move || {
+                    for round in 0..200 {
+                        let key = format!("{thread}:{}", round % 7);
+                        let value = format!("{key}={round}");
+                        cache.set(&key, &value).unwrap();
+                        let found = cache.get(&key).unwrap().unwrap();
+                        assert_eq!(found, value.as_bytes());
+                        let batch = cache.mget(&["nothing", &key]).unwrap();
+                        assert_eq!(batch[0], None);
+                        assert_eq!(batch[1].as_deref(), Some(value.as_bytes()));
+                        assert!(cache.delete(&key).is_ok());
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn a_slow_answer_holds_up_nobody_else() {
+    let (release, released) = flag();
+    let server = Scripted::tcp(move |peer| {
+        while let Some(command) = peer.request() {
+            if command[1] == b"slow" {
+                peer.hang_until(|| released.load(Ordering::SeqCst));
+            }
+            if !peer.send(echo(&command)) {
+                return;
+            }
+        }
+    });
+    let cache = Cache::must_open(&server.url("socket_timeout=60"));
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| cache.get("slow"));
+        server.wait_for("GET", 1);
+        let quick: Vec<_> = (0..8)
+            .map(|thread| {
+                let cache = &cache;
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        let key = format!("{thread}:{round}");
+                        assert_eq!(cache.get(&key).unwrap().unwrap(), key.as_bytes());
+                    }
+                })
+            })
+            .collect();
+        within(LONG, || quick.into_iter().for_each(|thread| thread.join().unwrap()));
+        assert!(!slow.is_finished());
+        release.store(true, Ordering::SeqCst);
+        assert_eq!(slow.join().unwrap().unwrap().unwrap(), b"slow");
+    });
+}
+
+/// A server that keeps the first request waiting until `released`, so that the others of a crowd are sent together.
+fn gathering(
+    released: Arc<AtomicBool>,
+    then: impl Fn(&mut super::support::scripted::Peer) + Send + Sync + 'static,
+) -> Scripted {
+    Scripted::tcp(move |peer| {
+        if peer.number > 0 {
+            return peer.serve(echo);
+        }
+        let Some(first) = peer.request() else { return };
+        peer.hang_until(|| released.load(Ordering::SeqCst));
+        peer.send(echo(&first));
+        then(peer);
+    })
+}
+
+#[test]
+fn a_link_that_breaks_under_a_batch_loses_no_read_and_repeats_no_write() {
+    let (release, released) = flag();
+    let server = gathering(released, |peer| {
+        for _ in 0..2 {
+            let Some(command) = peer.request() else { return };
+            peer.send(echo(&command));
+        }
+        peer.reset();
+    });
+    let cache = Cache::must_open(&server.url("socket_timeout=60&max_connections=1"));
+    let begun = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let (cache, begun) = (&cache, &begun);
+        let first = scope.spawn(move || cache.get("first"));
+        server.wait_for("GET", 1);
+        let reads: Vec<_> = (0..6)
+            .map(|number| {
+                scope.spawn(move || {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    cache.get(format!("r{number}"))
+                })
+            })
+            .collect();
+        let writes: Vec<_> = (0..6)
+            .map(|number| {
+                scope.spawn(move || {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    cache.set(format!("w{number}"), "v")
+                })
+            })
+            .collect();
+        poll("all have begun", || (begun.load(Ordering::SeqCst) == 12).then_some(()));
+        release.store(true, Ordering::SeqCst);
+        assert_eq!(first.join().unwrap().unwrap().unwrap(), b"first");
+        for (number, read) in reads.into_iter().enumerate() {
+            let value = read.join().unwrap().unwrap().unwrap();
+            assert_eq!(value, format!("r{number}").as_bytes());
+        }
+        for write in writes {
+            if let Err(failure) = write.join().unwrap() {
+                assert_eq!(failure.status, CACHETORY_ERR_IO, "{failure:?}");
+                assert!(failure.is_maybe_applied(), "{failure:?}");
+            }
+        }
+    });
+    for number in 0..6 {
+        let key = format!("w{number}").into_bytes();
+        let sent = server.requests().iter().filter(|request| request.command[1] == key).count();
+        assert!(sent <= 1, "{sent} writes of w{number}");
+    }
+}
+
+#[test]
+fn who_drives_and_must_leave_takes_nobody_along() {
+    let (release, released) = flag();
+    let (answer, answered) = flag();
+    let server = gathering(released, move |peer| {
+        let mut replies = Vec::new();
+        for _ in 0..2 {
+            let Some(command) = peer.request() else { return };
+            replies.extend(echo(&command));
+        }
+        peer.hang_until(|| answered.load(Ordering::SeqCst));
+        peer.send(replies);
+        peer.serve(echo);
+    });
+    let cache = Cache::must_open(&server.url("socket_timeout=3&max_connections=1&spin_us=0"));
+    thread::scope(|scope| {
+        let cache = &cache;
+        let first = scope.spawn(move || cache.get("first"));
+        server.wait_for("GET", 1);
+        let start = Instant::now();
+        let early = scope.spawn(move || cache.get("early"));
+        // The other's deadline must be some time after this one's.
+        poll("a second and a half", || {
+            (start.elapsed() > Duration::from_millis(1500)).then_some(())
+        });
+        let late = scope.spawn(move || cache.get("late"));
+        poll("a moment more", || (start.elapsed() > Duration::from_millis(1700)).then_some(()));
+        release.store(true, Ordering::SeqCst);
+        assert_eq!(first.join().unwrap().unwrap().unwrap(), b"first");
+        failed(early.join().unwrap(), CACHETORY_ERR_TIMEOUT, RETRYABLE);
+        answer.store(true, Ordering::SeqCst);
+        assert_eq!(late.join().unwrap().unwrap().unwrap(), b"late");
+        // The link has survived, and is in step.
+        assert_eq!(cache.get("next").unwrap().unwrap(), b"next");
+    });
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn closing_ends_the_queue_at_once() {
+    let (release, released) = flag();
+    let server = gathering(released, |peer| peer.swallow());
+    let cache = Cache::must_open(&server.url("socket_timeout=60&max_connections=1"));
+    let begun = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let (cache, begun) = (&cache, &begun);
+        let calls: Vec<_> = (0..8)
+            .map(|number| {
+                scope.spawn(move || {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    cache.get(format!("{number}"))
+                })
+            })
+            .collect();
+        poll("all have begun", || (begun.load(Ordering::SeqCst) == 8).then_some(()));
+        server.wait_for("GET", 1);
+        assert_eq!(cache.close(), CACHETORY_OK);
+        within(LONG, || {
+            for call in calls {
+                failed(call.join().unwrap(), CACHETORY_ERR_CLOSED, 0);
+            }
+        });
+    });
+    release.store(true, Ordering::SeqCst);
+}
