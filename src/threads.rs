@@ -1,8 +1,15 @@
 //! Threads of the library's own: named, and deaf to every signal, which are the host's business.
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
+use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use once_cell::race::OnceBox;
+
+use crate::fork::PerProcess;
 
 /// Starts a thread that all signals are blocked in.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -20,4 +27,93 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
     }
     started.map(drop)
+}
+
+/// A few threads for what blocks, which start when there is something to do and end when there is not. For a `static`: each
+/// process has its own.
+pub struct Workers {
+    name: &'static str,
+    most: usize,
+    work: OnceBox<PerProcess<Mutex<Work>>>,
+}
+
+#[derive(Default)]
+struct Work {
+    tasks: VecDeque<Task>,
+    threads: usize,
+}
+
+type Task = Box<dyn FnOnce() + Send>;
+
+impl Workers {
+    /// No more than `most` threads; what comes beyond that waits.
+    pub const fn new(name: &'static str, most: usize) -> Self {
+        Self { name, most, work: OnceBox::new() }
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work
+            .get_or_init(|| Box::new(PerProcess::new(Mutex::default())))
+            .get_or_make(|_| Mutex::default())
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has one of the threads do it. An error: there is none, and none can be had, and the task is dropped.
+    pub fn run(&'static self, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let mut work = self.work();
+        work.tasks.push_back(Box::new(task));
+        if work.threads == self.most {
+            return Ok(());
+        }
+        work.threads += 1;
+        drop(work);
+        let Err(error) = spawn(self.name, || self.work_off()) else { return Ok(()) };
+        let mut work = self.work();
+        work.threads -= 1;
+        let dropped = if work.threads == 0 { std::mem::take(&mut work.tasks) } else { return Ok(()) };
+        drop(work);
+        drop(dropped);
+        Err(error)
+    }
+
+    fn work_off(&self) {
+        loop {
+            let mut work = self.work();
+            let Some(task) = work.tasks.pop_front() else {
+                work.threads -= 1;
+                return;
+            };
+            drop(work);
+            // A task that panics has dropped what it held, which is then dealt with as any other failure.
+            let _ = panic::catch_unwind(AssertUnwindSafe(task));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_is_done_in_the_end() {
+        static WORKERS: Workers = Workers::new("cachetory-test", 2);
+        let (done, all) = mpsc::channel();
+        for number in 0..50 {
+            let done = done.clone();
+            WORKERS
+                .run(move || {
+                    assert!(number % 10 != 3, "one that panics takes nobody along");
+                    done.send(number).unwrap();
+                })
+                .unwrap();
+        }
+        drop(done);
+        let mut numbers: Vec<_> = all.iter().collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..50).filter(|number| number % 10 != 3).collect::<Vec<_>>());
+        assert!(WORKERS.work().threads <= 2);
+    }
 }

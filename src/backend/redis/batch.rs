@@ -1,30 +1,88 @@
-//! Calls of several threads that one of them carries out over one link: the requests lie one behind the other in the link's
-//! outbox, the replies come in the same order.
+//! Calls that are carried out together over one link: the requests lie one behind the other in the link's outbox, the replies
+//! come in the same order.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::command::Pending;
 use super::link::{Exchanged, Failure};
 use super::waiter::{Bell, Waiter};
-use crate::error::Error;
+use crate::completion::{Carried, Delivery};
+use crate::error::{Error, Result};
 use crate::op::Answer;
 
 /// One call in a batch.
 pub struct Entry {
-    pub owner: Arc<Waiter>,
-    /// Its owner sleeps on a bell of its own.
-    pub is_first: bool,
+    pub owner: Owner,
     pub pending: Pending,
     /// The length of its request.
     pub len: usize,
+    /// A link has broken under it before.
+    pub second: bool,
+}
+
+/// Who wants the answer.
+pub enum Owner {
+    /// A thread that waits. `is_first`: on a bell of its own, as the first of its batch, who is woken alone to carry it out.
+    Thread { waiter: Arc<Waiter>, is_first: bool },
+    /// An asynchronous call.
+    Call(Carried),
 }
 
 impl Entry {
-    pub fn decide(&self, answer: Exchanged<Answer>) {
-        self.owner.answer(answer);
-        if self.is_first {
-            self.owner.bell.ring();
+    fn decide(self, answer: Exchanged<Answer>, request: &[u8], undecided: &mut Undecided) {
+        match self.owner {
+            Owner::Thread { waiter, is_first } => {
+                waiter.answer(answer);
+                if is_first {
+                    waiter.bell.ring();
+                }
+            }
+            Owner::Call(call) => {
+                let failure = match answer {
+                    Exchanged::Answered { result, .. } => {
+                        return undecided.delivery.push(call, result);
+                    }
+                    Exchanged::Failed(failure) => failure,
+                };
+                let is_read = call.is_read();
+                if !failure.sent {
+                    call.unsent();
+                }
+                if failure.may_be_tried_again(is_read, self.second) && !call.is_decided() {
+                    let pending = self.pending.anew();
+                    let (owner, len) = (Owner::Call(call), self.len);
+                    undecided.again.push(Entry { owner, pending, len, second: true }, request);
+                    return;
+                }
+                undecided.delivery.push(call, Err(failure.into_error(is_read)));
+            }
+        }
+    }
+
+    /// Ends a call of which nothing was sent.
+    pub fn refuse(self, error: Error) {
+        match self.owner {
+            Owner::Thread { waiter, is_first } => {
+                waiter.answer(Exchanged::Failed(Failure { error, sent: false, lost: false }));
+                if is_first {
+                    waiter.bell.ring();
+                }
+            }
+            Owner::Call(call) => {
+                call.decide(Err(error));
+            }
+        }
+    }
+}
+
+impl Owner {
+    /// Whether somebody still wants the answer.
+    fn is_there(&self) -> bool {
+        match self {
+            Owner::Thread { waiter, .. } => !waiter.is_gone(),
+            Owner::Call(call) => !call.is_decided(),
         }
     }
 }
@@ -51,41 +109,137 @@ impl Bells {
     }
 }
 
+/// Requests one behind the other, and whose they are.
+#[derive(Default)]
+pub struct Requests {
+    pub bytes: Vec<u8>,
+    pub entries: VecDeque<Entry>,
+}
+
+impl Requests {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds a call; nothing, if `encode` fails.
+    pub fn add(
+        &mut self,
+        owner: Owner,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        pending: impl FnOnce() -> Pending,
+    ) -> Result<()> {
+        let before = self.bytes.len();
+        if let Err(error) = encode(&mut self.bytes) {
+            self.bytes.truncate(before);
+            return Err(error);
+        }
+        let len = self.bytes.len() - before;
+        self.entries.push_back(Entry { owner, pending: pending(), len, second: false });
+        Ok(())
+    }
+
+    pub fn push(&mut self, entry: Entry, request: &[u8]) {
+        self.bytes.extend_from_slice(request);
+        self.entries.push_back(entry);
+    }
+
+    /// Whether anybody waits for an answer.
+    pub fn is_wanted(&self) -> bool {
+        self.entries.iter().any(|entry| entry.owner.is_there())
+    }
+
+    pub fn append(&mut self, other: &mut Requests) {
+        self.bytes.append(&mut other.bytes);
+        self.entries.append(&mut other.entries);
+    }
+
+    /// To be called before they are sent: asynchronous calls that were decided meanwhile are left out, and of the others it is
+    /// known from now on that they may have been sent.
+    pub fn begin_send(&mut self) {
+        let goes = |entry: &Entry| match &entry.owner {
+            Owner::Thread { .. } => true,
+            Owner::Call(call) => call.begin_send(),
+        };
+        if !self.entries.iter().all(goes) {
+            self.retain(goes);
+        }
+    }
+
+    /// Keeps those that `is_kept` says, in one pass.
+    pub fn retain(&mut self, mut is_kept: impl FnMut(&Entry) -> bool) {
+        let (mut from, mut to) = (0, 0);
+        let bytes = &mut self.bytes;
+        self.entries.retain(|entry| {
+            let range: Range<usize> = from..from + entry.len;
+            from = range.end;
+            let kept = is_kept(entry);
+            if kept {
+                if range.start != to {
+                    bytes.copy_within(range, to);
+                }
+                to += entry.len;
+            }
+            kept
+        });
+        self.bytes.truncate(to);
+    }
+}
+
+/// What comes of a batch beside the answers to waiting threads.
+#[derive(Default)]
+pub struct Undecided {
+    /// Answers to asynchronous calls.
+    pub delivery: Delivery,
+    /// Asynchronous calls that go over another link.
+    pub again: Requests,
+}
+
 #[derive(Default)]
 pub struct Batch {
     /// Those that are not decided yet.
     pub entries: VecDeque<Entry>,
     /// Which bells their owners sleep on.
     pub bells: u8,
+    /// How many calls there were.
+    pub calls: usize,
     /// How much of the outbox has been sent.
     pub sent: usize,
     /// Where the first entry's request begins in the outbox.
     pub start: usize,
+    pub undecided: Undecided,
 }
 
 impl Batch {
     /// Decides the first entry.
-    pub fn decide(&mut self, answer: Exchanged<Answer>) {
+    pub fn decide(&mut self, answer: Exchanged<Answer>, outbox: &[u8]) {
         if let Some(entry) = self.entries.pop_front() {
-            self.start += entry.len;
-            entry.decide(answer);
+            let request = self.start..self.start + entry.len;
+            self.start = request.end;
+            entry.decide(answer, outbox.get(request).unwrap_or_default(), &mut self.undecided);
         }
     }
 
     /// Fails all that are left, each with an error of its own. `lost`: another link may do better.
-    pub fn fail(&mut self, lost: bool, error: impl Fn() -> Error) {
+    pub fn fail(&mut self, lost: bool, outbox: &[u8], error: impl Fn() -> Error) {
         while !self.entries.is_empty() {
             let sent = self.sent > self.start;
-            self.decide(Exchanged::Failed(Failure { error: error(), sent, lost }));
+            self.decide(Exchanged::Failed(Failure { error: error(), sent, lost }), outbox);
         }
     }
 
-    /// Somebody who still waits for an answer in it, and whether on a bell of its own.
+    /// A thread that still waits for an answer in it, and whether on a bell of its own.
     pub fn next_to_lead(&self, but: Option<&Arc<Waiter>>) -> Option<(Arc<Waiter>, bool)> {
-        let can = |entry: &&Entry| {
-            but.is_none_or(|but| !Arc::ptr_eq(but, &entry.owner)) && !entry.owner.is_gone()
-        };
-        let waiting = self.entries.iter().find(can)?;
-        Some((Arc::clone(&waiting.owner), waiting.is_first))
+        self.entries.iter().find_map(|entry| match &entry.owner {
+            Owner::Thread { waiter, is_first }
+                if but.is_none_or(|but| !Arc::ptr_eq(but, waiter)) && !waiter.is_gone() =>
+            {
+                Some((Arc::clone(waiter), *is_first))
+            }
+            _ => None,
+        })
+    }
+
+    pub fn has_calls(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.owner, Owner::Call(_)))
     }
 }

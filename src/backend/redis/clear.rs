@@ -5,22 +5,43 @@ use super::Redis;
 use super::command::Single;
 use super::decode::{Reply, Tree, Want};
 use super::encode::{Outbox, argument, command, reserve};
+use crate::completion::Carried;
 use crate::deadline::Deadline;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::op::Answer;
+use crate::threads::Workers;
 
 /// Keys that the server looks at for one answer to SCAN.
 const PAGE: &[u8] = b"1000";
 
+/// Where clears of asynchronous callers are carried out, a few at a time: each is many round trips.
+static CLEARERS: Workers = Workers::new("cachetory-clear", 4);
+
+/// What is about to be sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Scan,
+    Unlink,
+}
+
 impl Redis {
-    /// Each round trip gets the whole of the deadline's span.
-    pub(super) fn clear_prefix(&self, deadline: &Deadline) -> Result<Answer> {
+    /// Each round trip gets the whole of the deadline's span. `before` is asked before each whether to go on.
+    pub(super) fn clear_prefix(
+        &self,
+        deadline: &Deadline,
+        before: &mut dyn FnMut(Stage) -> Result<()>,
+    ) -> Result<Answer> {
         let mut unlinked = false;
-        self.clear_pages(deadline, &mut unlinked)
+        self.clear_pages(deadline, before, &mut unlinked)
             .map_err(|error| if unlinked { error.maybe_applied() } else { error })
     }
 
-    fn clear_pages(&self, deadline: &Deadline, unlinked: &mut bool) -> Result<Answer> {
+    fn clear_pages(
+        &self,
+        deadline: &Deadline,
+        before: &mut dyn FnMut(Stage) -> Result<()>,
+        unlinked: &mut bool,
+    ) -> Result<Answer> {
         let pattern = pattern(&self.prefix);
         let mut cursor = b"0".to_vec();
         loop {
@@ -33,6 +54,7 @@ impl Redis {
                 }
                 Ok(())
             };
+            before(Stage::Scan)?;
             let reply =
                 self.exchange(true, scan, || Single::new(Want::Tree), &deadline.renewed())?;
             let (next, mut keys) = page(reply)?;
@@ -47,6 +69,7 @@ impl Redis {
                     }
                     Ok(())
                 };
+                before(Stage::Unlink)?;
                 self.exchange(false, unlink, || Single::new(Want::Plain), &deadline.renewed())?;
                 *unlinked = true;
             }
@@ -55,6 +78,32 @@ impl Redis {
             }
             cursor = next;
         }
+    }
+
+    /// The same for an asynchronous caller, on a thread that may wait.
+    pub(super) fn submit_clear(&self, call: Carried) -> Result<()> {
+        self.not_closed(())?;
+        self.links.see_to_deadlines(&call)?;
+        let redis = self.clone();
+        let task = move || {
+            let mut before = |stage| {
+                let goes_on = match stage {
+                    Stage::Scan => !call.is_decided(),
+                    Stage::Unlink => call.begin_send(),
+                };
+                if !goes_on {
+                    return Err(Kind::Cancelled.into());
+                }
+                call.renew_deadline(redis.timeout);
+                Ok(())
+            };
+            let deadline = Deadline::after(redis.timeout);
+            let result = redis.clear_prefix(&deadline, &mut before);
+            call.decide(result);
+        };
+        CLEARERS
+            .run(task)
+            .map_err(|error| Error::no_memory(format!("a thread to clear on: {error}")))
     }
 }
 

@@ -258,8 +258,10 @@ enum Shape {
 
 #[derive(Default)]
 struct Transaction {
+    /// Commands between MULTI and EXEC.
+    count: usize,
     queued: usize,
-    /// Commands between MULTI and EXEC that are still to be answered.
+    /// Those that are still to be answered.
     left: usize,
     begun: bool,
     multi_refused: Option<Error>,
@@ -275,7 +277,7 @@ impl Pending {
             Op::Set { if_not_exists, .. } => (Shape::Set(*if_not_exists), Want::Plain),
             Op::MSet { ttl_ms: None, .. } => (Shape::Set(false), Want::Plain),
             Op::MSet { items, .. } => {
-                let transaction = Transaction { left: items.count(), ..Transaction::default() };
+                let transaction = Transaction::new(items.count());
                 (Shape::Transaction(Box::new(transaction)), Want::Plain)
             }
             Op::ExpireIn { ttl_ms: None, .. } | Op::ExpireAt { unix_ms: None, .. } => {
@@ -286,6 +288,31 @@ impl Pending {
             }
             Op::MDelete { .. } => (Shape::Count, Want::Plain),
             Op::Clear => (Shape::Flush, Want::Plain),
+        };
+        Self { shape, decoder: Decoder::new(want) }
+    }
+}
+
+impl Pending {
+    /// As it was before anything arrived.
+    pub fn anew(&self) -> Self {
+        let shape = match &self.shape {
+            Shape::Ping => Shape::Ping,
+            Shape::Get => Shape::Get,
+            Shape::MGet => Shape::MGet,
+            Shape::Set(may_be_there) => Shape::Set(*may_be_there),
+            Shape::Flush => Shape::Flush,
+            Shape::Found => Shape::Found,
+            Shape::Count => Shape::Count,
+            Shape::Persist(_) => Shape::Persist(None),
+            Shape::Transaction(transaction) => {
+                Shape::Transaction(Box::new(Transaction::new(transaction.count)))
+            }
+        };
+        let want = match shape {
+            // The decoder is at one of several replies.
+            Shape::Persist(_) | Shape::Transaction(_) => Want::Plain,
+            _ => self.decoder.want(),
         };
         Self { shape, decoder: Decoder::new(want) }
     }
@@ -407,6 +434,10 @@ pub fn kind_of(text: &str) -> fn(String) -> Error {
 }
 
 impl Transaction {
+    fn new(count: usize) -> Self {
+        Self { count, left: count, ..Self::default() }
+    }
+
     /// Takes the next reply; what the one after it may be, and the outcome when this was the last.
     fn take(&mut self, reply: Reply) -> Result<(Want, Option<Outcome<Answer>>)> {
         if !self.begun {

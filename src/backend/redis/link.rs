@@ -1,9 +1,11 @@
 //! One connection. It carries out one call, or one batch of calls, at a time.
 
-use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::batch::{Batch, Bells, Entry};
+use rustix::event::PollFlags;
+
+use super::batch::{Batch, Bells, Requests, Undecided};
 use super::command::{Outcome, Replies, kind_of, server_error};
 use super::decode::{Decoder, Inbox, Reply, Want};
 use super::encode::{Loose, Outbox, command};
@@ -11,9 +13,12 @@ use super::handshake::Handshake;
 use super::stream::{Broken, Stream};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::op::Answer;
 
 /// A request buffer above this is given back after the call.
 const KEEP: usize = 1 << 20;
+/// What is read of one link before others have their turn.
+const MOST_AT_ONCE: usize = 1 << 20;
 /// What may arrive while a request is still being sent. More than the replies to the largest sensible transaction.
 const MOST_UNREAD: usize = 16 << 20;
 
@@ -47,6 +52,18 @@ pub struct Failure {
     pub lost: bool,
 }
 
+impl Failure {
+    /// Whether the call may go over another link, after the first that broke: what was not sent, and a read.
+    pub fn may_be_tried_again(&self, is_read: bool, second: bool) -> bool {
+        self.lost && !second && (is_read || !self.sent)
+    }
+
+    /// What the caller is told.
+    pub fn into_error(self, is_read: bool) -> Error {
+        if self.sent && !is_read { self.error.maybe_applied() } else { self.error }
+    }
+}
+
 /// How a call left the link.
 pub enum Exchanged<T> {
     /// The server has answered, though perhaps with an error.
@@ -64,8 +81,10 @@ pub enum Driven {
     Sound,
     /// All is decided, and the link is of no more use.
     Broken,
-    /// The driver's deadline has passed, and others still wait.
+    /// The driver's deadline has passed, and others still wait; or, where it does not wait, there is something to wait for.
     Unfinished,
+    /// There is more to do at once, when others have had their turn.
+    More,
 }
 
 /// The server says this once and closes the connection.
@@ -141,6 +160,11 @@ impl Link {
         now.saturating_duration_since(self.last_used)
     }
 
+    /// It has just shown that it is there.
+    pub fn touch(&mut self, now: Instant) {
+        self.last_used = now;
+    }
+
     /// Whether it is still there, as far as this machine knows.
     pub fn is_sound(&mut self) -> bool {
         self.stream.is_sound()
@@ -184,6 +208,7 @@ impl Link {
             return Exchanged::Answered { result: Err(error), link_is_sound: true };
         }
         self.last_used = deadline.started();
+        self.batch.calls = 1;
         let exchanged = self.exchange(&loose, quick, replies, deadline, at_once);
         self.tidy();
         exchanged
@@ -284,22 +309,33 @@ impl Link {
         Ok(at_once)
     }
 
-    /// Takes a batch over, to be driven next: what is in `outbox` and `batch` is exchanged for what was left of the last one,
-    /// which is nothing but memory.
-    pub fn load(&mut self, outbox: &mut Vec<u8>, entries: &mut VecDeque<Entry>, bells: u8) {
+    /// Takes a batch over, to be driven next: `requests` is exchanged for what was left of the last one, which is nothing but
+    /// memory.
+    pub fn load(&mut self, requests: &mut Requests, bells: u8) {
         self.outbox.clear();
-        std::mem::swap(&mut self.outbox, outbox);
-        std::mem::swap(&mut self.batch.entries, entries);
+        std::mem::swap(&mut self.outbox, &mut requests.bytes);
+        std::mem::swap(&mut self.batch.entries, &mut requests.entries);
         self.batch.bells = bells;
+        self.batch.calls = self.batch.entries.len();
         self.batch.sent = 0;
         self.batch.start = 0;
     }
 
     /// Adds to a batch that has not been begun.
-    pub fn add(&mut self, outbox: &[u8], entries: &mut VecDeque<Entry>, bells: u8) {
-        self.outbox.extend_from_slice(outbox);
-        self.batch.entries.append(entries);
+    pub fn add(&mut self, requests: &mut Requests, bells: u8) {
+        self.outbox.extend_from_slice(&requests.bytes);
+        requests.bytes.clear();
+        self.batch.entries.append(&mut requests.entries);
+        self.batch.calls = self.batch.entries.len();
         self.batch.bells |= bells;
+    }
+
+    /// Takes a batch back that has not been begun.
+    pub fn unload(&mut self) -> Requests {
+        Requests {
+            bytes: std::mem::take(&mut self.outbox),
+            entries: std::mem::take(&mut self.batch.entries),
+        }
     }
 
     /// Carries the batch out, or goes on with it, until all of it is decided or the driver's own deadline passes. `bells` are
@@ -308,7 +344,12 @@ impl Link {
         if self.batch.sent == 0 {
             self.last_used = deadline.started();
         }
-        match self.carry_out(deadline, bells) {
+        let result = self.carry_out(deadline, bells);
+        self.driven(result)
+    }
+
+    fn driven(&mut self, result: Result<bool, Broken>) -> Driven {
+        match result {
             Ok(is_sound) => {
                 self.tidy();
                 if is_sound { Driven::Sound } else { Driven::Broken }
@@ -333,18 +374,76 @@ impl Link {
             if deadline.has_passed() {
                 return Err(Broken::Timeout);
             }
-            let Some(entry) = self.batch.entries.front_mut() else { return Ok(true) };
+            let Batch { entries, bells: rung, undecided, .. } = &mut self.batch;
+            let Some(entry) = entries.front_mut() else { return Ok(true) };
             match entry.pending.room(&mut self.inbox) {
                 Ok(room) => {
-                    let bells = || bells.ring(self.batch.bells);
-                    self.stream.read(room, deadline, false, bells)?;
+                    let before_sleep = || {
+                        bells.ring(*rung);
+                        undecided.delivery.deliver();
+                    };
+                    self.stream.read(room, deadline, false, before_sleep)?;
                 }
                 Err(error) => {
-                    self.batch.fail(false, || error.again());
+                    self.batch.fail(false, &self.outbox, || error.again());
                     return Ok(false);
                 }
             }
         }
+    }
+
+    /// Goes on with the batch as far as that goes without waiting. `begun`: when it was begun, where this is the first step.
+    pub fn step(&mut self, begun: Option<Instant>) -> Driven {
+        if let Some(begun) = begun {
+            self.last_used = begun;
+        }
+        let mut left = MOST_AT_ONCE;
+        match self.advance(&mut left) {
+            Err(Broken::Timeout) if left == 0 => Driven::More,
+            result => self.driven(result),
+        }
+    }
+
+    /// `Timeout`: there is something to wait for. `left`: how much more may be read.
+    fn advance(&mut self, left: &mut usize) -> Result<bool, Broken> {
+        let mut sent = self.batch.sent;
+        let written = self.stream.write(&self.outbox, &[], &mut sent);
+        let has_sent = sent > self.batch.sent;
+        self.batch.sent = sent;
+        let is_sending = !written?;
+        if has_sent && !is_sending && self.inbox.is_empty() {
+            // What was sent just now is not answered yet.
+            return Err(Broken::Timeout);
+        }
+        loop {
+            if let Some(is_sound) = self.take_replies() {
+                return Ok(is_sound);
+            }
+            if *left == 0 || (is_sending && self.inbox.len() >= MOST_UNREAD) {
+                return Err(Broken::Timeout);
+            }
+            let Some(entry) = self.batch.entries.front_mut() else { return Ok(true) };
+            let room = match entry.pending.room(&mut self.inbox) {
+                Ok(room) => room,
+                Err(error) => {
+                    self.batch.fail(false, &self.outbox, || error.again());
+                    return Ok(false);
+                }
+            };
+            match self.stream.receive(room)? {
+                Some(count) => *left = left.saturating_sub(count),
+                None => return Err(Broken::Timeout),
+            }
+        }
+    }
+
+    /// Where to wait for more to do, and for what.
+    pub fn waits_for(&mut self) -> (&OwnedFd, PollFlags) {
+        let sends = self.batch.sent < self.outbox.len() || self.stream.has_unsent();
+        let reads = !sends || self.inbox.len() < MOST_UNREAD;
+        let flag = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
+        let events = flag(sends, PollFlags::OUT) | flag(reads, PollFlags::IN);
+        (self.stream.descriptor(), events)
     }
 
     /// Gives out what has arrived; once nothing is left to wait for, whether the link is sound.
@@ -356,31 +455,45 @@ impl Link {
                     let refused = is_refusal(&result);
                     let words =
                         if refused { result.as_ref().err().map(Error::again) } else { None };
-                    self.batch.decide(Exchanged::Answered { result, link_is_sound: true });
+                    self.decide(Exchanged::Answered { result, link_is_sound: true });
                     if let Some(words) = words {
                         // Nothing of what was sent behind it was looked at either.
                         while !self.batch.entries.is_empty() {
                             let result = Err(words.again());
-                            self.batch.decide(Exchanged::Answered { result, link_is_sound: true });
+                            self.decide(Exchanged::Answered { result, link_is_sound: true });
                         }
                         return Some(false);
                     }
                     if !link_is_sound {
                         let error =
                             || Error::protocol("an answer to another call was out of order");
-                        self.batch.fail(true, error);
+                        self.batch.fail(true, &self.outbox, error);
                         return Some(false);
                     }
                 }
                 Err(error) => {
                     let failure = Failure { error: error.again(), sent: true, lost: false };
-                    self.batch.decide(Exchanged::Failed(failure));
-                    self.batch.fail(true, || error.again());
+                    self.decide(Exchanged::Failed(failure));
+                    self.batch.fail(true, &self.outbox, || error.again());
                     return Some(false);
                 }
             }
         }
         Some(self.inbox.is_empty())
+    }
+
+    fn decide(&mut self, answer: Exchanged<Answer>) {
+        self.batch.decide(answer, &self.outbox);
+    }
+
+    /// Fails what is left of the batch.
+    pub fn fail_all(&mut self, lost: bool, error: impl Fn() -> Error) {
+        self.batch.fail(lost, &self.outbox, error);
+    }
+
+    /// What came of the batch for asynchronous calls.
+    pub fn undecided(&mut self) -> Undecided {
+        std::mem::take(&mut self.batch.undecided)
     }
 
     /// The connection broke under the batch. What the server has answered before is answered.
@@ -403,7 +516,7 @@ impl Link {
         }
         let peer = &self.peer;
         let lost = matches!(broken, Broken::Closed | Broken::Io(_));
-        self.batch.fail(lost, || broken.again().into_error(doing, peer));
+        self.batch.fail(lost, &self.outbox, || broken.again().into_error(doing, peer));
     }
 
     /// The connection broke while sending. The server may have said why before it closed it.

@@ -2,217 +2,96 @@
 //!
 //! A call takes an idle link and carries itself out: one write, one read, on the caller's own thread. While as many links
 //! are in use as serve a crowd best ([`Pool::lanes`]), a small call joins the queue instead: its request is appended to the queue's
-//! outbox, and whoever gives a link back hands it, with all that is queued, to the first in the queue, who carries the batch
-//! out while the next one gathers. Nobody drives more than one batch.
+//! requests, and whoever gives a link back hands it, with all that is queued, to the first in the queue, who carries the batch
+//! out while the next one gathers (`crowd.rs`). Nobody drives more than one batch. An asynchronous call always joins the
+//! queue, and where no thread waits, the I/O thread carries the batch out (`submit.rs`, `io.rs`).
 //!
 //! Requests are bound to a link only when it is free to send them, so a slow answer holds up nobody who comes later: who
 //! has waited for [`PATIENCE`] declares the links in use slow, which then count no more, and takes another one, or dials
 //! it, for all that is queued. Large calls have a link to themselves from the start.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use redis::ConnectionInfo;
 
-use super::batch::{Bells, Entry};
-use super::command::Pending;
+use super::batch::Bells;
 use super::dial::Dialer;
 use super::handshake::Handshake;
-use super::link::{Driven, Exchanged, Failure, Link};
+use super::io::Io;
+use super::lease::{ASIDE, Lease};
+use super::link::Link;
+use super::pool::Pool;
 use super::stream::{CutOff, Socket};
-use super::waiter::{Decided, Waiter};
+use crate::completion::Account;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::op::Answer;
 
 /// A link that was used longer ago than this is looked at before it is used again. Shorter than a server takes to go away
 /// and come back. Where a call takes longer than this, or calls are further apart, the look costs next to nothing beside it.
-const UNSEEN: Duration = Duration::from_micros(100);
+pub const UNSEEN: Duration = Duration::from_micros(100);
 /// How long a queued call waits for a link in use before it takes another: several round trips to a server that is near.
-const PATIENCE: Duration = Duration::from_micros(250);
+pub const PATIENCE: Duration = Duration::from_micros(250);
 /// The longest it waits between two looks at whether there is another.
-const LONGEST_PATIENCE: Duration = Duration::from_millis(8);
-/// Round trips that never take less are to a server that is far away: there a link for each caller is best.
-const FAR: Duration = Duration::from_micros(200);
-/// Links in use beyond which callers queue, when they spin for the reply and when they sleep.
-const LANES: usize = 1;
-const LANES_ASLEEP: usize = 2;
+pub const LONGEST_PATIENCE: Duration = Duration::from_millis(8);
 /// A request above this goes over a link of its own.
 pub const SHARED: usize = 16 << 10;
-/// A batch takes so many calls, and so many bytes, before the rest is left to the next.
-const MOST_CALLS: usize = 256;
-const MOST_BYTES: usize = 64 << 10;
-/// One in so many calls over a link is timed, and the shortest of so many times tells how far the server is.
-const TIMED: u32 = 16;
-const TIMES: u32 = 32;
 
 pub struct Links {
+    me: Weak<Links>,
     dialer: Dialer,
     handshake: Handshake,
+    /// The deadline of a call.
+    pub timeout: Duration,
     connect_timeout: Duration,
     health_check: Option<Duration>,
-    spin: Duration,
+    pub spin: Duration,
     pool: Mutex<Pool>,
-    freed: Condvar,
-    bells: Bells,
-}
-
-#[derive(Default)]
-struct Pool {
-    most: usize,
-    spins: bool,
-    /// The one used last at the end: the others may then be left to the server's idle timeout.
-    #[expect(
-        clippy::vec_box,
-        reason = "a link changes hands twice a call: a pointer is moved, not the link"
-    )]
-    idle: Vec<Box<Link>>,
-    /// Links that are there, idle, in use or being dialled.
-    count: usize,
-    /// Those in use that were taken in this round; the others are slow, or serve one large call.
-    in_use: usize,
-    /// Goes up when the links in use are found to be slow.
-    round: u64,
-    /// A queued caller is dialling for all that are queued.
-    is_dialling: bool,
-    queue: Queue,
-    /// Calls that wait for a link of their own, and whether it is their turn.
-    waiting: usize,
-    turn: bool,
-    closed: bool,
-    /// To end the calls that wait on a link when the cache is closed.
-    cut_offs: Vec<CutOff>,
-    /// The shortest round trip of late, and how many were timed.
-    shortest: Duration,
-    timed: u32,
-    is_far: bool,
-}
-
-/// Calls whose requests are written one behind the other, to be sent over the next link that is free.
-#[derive(Default)]
-struct Queue {
-    outbox: Vec<u8>,
-    entries: VecDeque<Entry>,
-    /// The number of the batch that is being gathered.
-    batch: usize,
-}
-
-/// A link in the hands of a call. Unless it is given back it is closed.
-pub struct Lease<'a> {
-    links: &'a Links,
-    link: Option<Box<Link>>,
-    round: u64,
-    /// Nothing has been waited for to get it.
-    pub at_once: bool,
-}
-
-/// The round of a link that counts in none.
-const ASIDE: u64 = u64::MAX;
-
-pub enum Entered<'a> {
-    /// The call has a link to itself.
-    Leased(Lease<'a>),
-    /// It was carried out by another caller, or together with others'.
-    Done(Exchanged<Answer>),
-}
-
-impl Pool {
-    /// How many links may be in use before callers queue.
-    fn lanes(&self) -> usize {
-        match (self.is_far, self.spins) {
-            (true, _) => usize::MAX,
-            (false, true) => LANES,
-            (false, false) => LANES_ASLEEP,
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.count < self.most
-    }
-
-    /// Counts a link out that was taken in that round.
-    fn back_from(&mut self, round: u64) {
-        if round == self.round {
-            self.in_use -= 1;
-        }
-    }
-
-    fn find(&self, owner: &Arc<Waiter>) -> Option<usize> {
-        self.queue.entries.iter().position(|entry| Arc::ptr_eq(&entry.owner, owner))
-    }
-
-    fn time(&mut self, took: Duration) {
-        self.shortest = if self.timed == 0 { took } else { self.shortest.min(took) };
-        self.timed += 1;
-        if self.timed == TIMES {
-            self.timed = 0;
-            self.is_far = self.shortest > FAR;
-        }
-    }
-}
-
-impl Queue {
-    /// Moves what is queued to the link, as far as one batch goes.
-    fn load(&mut self, link: &mut Link) {
-        let bells = 1 << (self.batch % Bells::COUNT);
-        if self.entries.len() <= MOST_CALLS && self.outbox.len() <= MOST_BYTES {
-            link.load(&mut self.outbox, &mut self.entries, bells);
-            // What came back is an empty buffer of the last batch's.
-            self.outbox.clear();
-            self.batch = self.batch.wrapping_add(1);
-            return;
-        }
-        let mut bytes = 0;
-        let fits = |entry: &&Entry| {
-            bytes += entry.len;
-            bytes <= MOST_BYTES
-        };
-        let count = self.entries.iter().take(MOST_CALLS).take_while(fits).count().max(1);
-        let mut entries: VecDeque<Entry> = self.entries.drain(..count).collect();
-        let bytes = entries.iter().map(|entry| entry.len).sum::<usize>();
-        let mut outbox: Vec<u8> = self.outbox.drain(..bytes).collect();
-        link.load(&mut outbox, &mut entries, bells);
-    }
-
-    /// Adds what is queued to the link's batch, which has not been begun.
-    fn add_to(&mut self, link: &mut Link) {
-        if self.entries.len() > MOST_CALLS || self.outbox.len() > MOST_BYTES {
-            return;
-        }
-        link.add(&self.outbox, &mut self.entries, 1 << (self.batch % Bells::COUNT));
-        self.outbox.clear();
-        self.batch = self.batch.wrapping_add(1);
-    }
-
-    /// Takes a call back that was not sent.
-    fn remove(&mut self, index: usize) {
-        let start: usize = self.entries.iter().take(index).map(|entry| entry.len).sum();
-        if let Some(entry) = self.entries.remove(index) {
-            self.outbox.drain(start..start + entry.len);
-        }
-    }
+    pub freed: Condvar,
+    pub bells: Bells,
+    /// Set by the first asynchronous call.
+    pub io: OnceLock<Arc<Io>>,
+    pub account: OnceLock<Arc<Account>>,
+    /// Whether the I/O thread sees to the deadlines of asynchronous calls, and to those that are queued.
+    pub is_timed: AtomicBool,
+    pub is_watched: AtomicBool,
 }
 
 impl Links {
-    pub fn new(config: &Config, info: &ConnectionInfo) -> Self {
+    pub fn new(config: &Config, info: &ConnectionInfo) -> Arc<Self> {
         let pool =
             Pool { most: config.max_connections, spins: !config.spin.is_zero(), ..Pool::default() };
-        Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             dialer: Dialer::new(config, info.addr()),
             handshake: Handshake::new(info.redis_settings(), config.client_name.as_deref()),
+            timeout: config.timeout,
             connect_timeout: config.connect_timeout,
             health_check: config.health_check_interval,
             spin: config.spin,
             pool: Mutex::new(pool),
             freed: Condvar::new(),
             bells: Bells::default(),
-        }
+            io: OnceLock::new(),
+            account: OnceLock::new(),
+            is_timed: AtomicBool::new(false),
+            is_watched: AtomicBool::new(false),
+        })
     }
 
-    fn pool(&self) -> MutexGuard<'_, Pool> {
+    pub fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` only while the last reference is being dropped.
+    pub fn me(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
+    }
+
+    pub fn weak(&self) -> Weak<Self> {
+        self.me.clone()
     }
 
     /// Links are dropped, those in use under their calls. Whoever waits for one is told.
@@ -223,12 +102,12 @@ impl Links {
         pool.count -= idle.len();
         let cut_offs = std::mem::take(&mut pool.cut_offs);
         let queue = std::mem::take(&mut pool.queue);
+        let large = std::mem::take(&mut pool.large);
         drop(pool);
         drop(idle);
         cut_offs.iter().for_each(CutOff::cut);
-        for entry in queue.entries {
-            let error = Kind::Closed.into();
-            entry.decide(Exchanged::Failed(Failure { error, sent: false, lost: false }));
+        for requests in large.into_iter().chain([queue.requests]) {
+            requests.entries.into_iter().for_each(|entry| entry.refuse(Kind::Closed.into()));
         }
         self.bells.ring(u8::MAX);
         self.freed.notify_all();
@@ -256,50 +135,6 @@ impl Links {
         self.pool().closed
     }
 
-    /// A link for a small call, if the call is not carried out together with others.
-    pub fn enter(
-        &self,
-        deadline: &Deadline,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
-        pending: impl FnOnce() -> Pending,
-    ) -> Result<Entered<'_>> {
-        let mut pool = self.pool();
-        if pool.closed {
-            return Err(Kind::Closed.into());
-        }
-        let is_free = pool.in_use < pool.lanes() && pool.queue.entries.is_empty();
-        if is_free && pool.idle.len() > pool.waiting {
-            let lease = self.lease(&mut pool);
-            drop(pool);
-            let lease = match self.vet(lease, deadline, false) {
-                Some(lease) => lease,
-                None => self.take(deadline, true)?,
-            };
-            return Ok(Entered::Leased(lease));
-        }
-        if is_free && pool.idle.is_empty() && pool.has_room() {
-            let lease = self.lease(&mut pool);
-            drop(pool);
-            return Ok(Entered::Leased(self.dialled(lease, deadline)?));
-        }
-        let owner = Waiter::own();
-        let before = pool.queue.outbox.len();
-        if let Err(error) = encode(&mut pool.queue.outbox) {
-            pool.queue.outbox.truncate(before);
-            return Err(error);
-        }
-        let entry = Entry {
-            owner: Arc::clone(&owner),
-            is_first: pool.queue.entries.is_empty(),
-            pending: pending(),
-            len: pool.queue.outbox.len() - before,
-        };
-        let place = Place { owner, is_first: entry.is_first, bell: pool.queue.batch };
-        pool.queue.entries.push_back(entry);
-        drop(pool);
-        self.wait(place, deadline).map(Entered::Done)
-    }
-
     /// A link that is not shared with anybody. `wary`: a link has just been found broken, so the others are looked at
     /// however lately they were used.
     pub fn take(&self, deadline: &Deadline, wary: bool) -> Result<Lease<'_>> {
@@ -315,16 +150,24 @@ impl Links {
     }
 
     /// Takes an idle link, or the right to dial one.
-    fn lease(&self, pool: &mut Pool) -> Lease<'_> {
+    pub fn lease(&self, pool: &mut Pool) -> Lease<'_> {
         pool.in_use += 1;
         let link = pool.idle.pop();
         if link.is_none() {
             pool.count += 1;
         }
-        Lease { links: self, at_once: link.is_some(), link, round: pool.round }
+        Lease::new(self, link, pool.round)
     }
 
-    /// The same, to be counted in no round; waits for it.
+    /// The same, to be counted in no round.
+    pub fn lease_aside(&self, pool: &mut Pool) -> Lease<'_> {
+        let mut lease = self.lease(pool);
+        pool.in_use -= 1;
+        lease.round = ASIDE;
+        lease
+    }
+
+    /// The same; waits for it.
     fn reserve(&self, deadline: &Deadline) -> Result<Lease<'_>> {
         let mut pool = self.pool();
         let mut waited = false;
@@ -337,9 +180,7 @@ impl Links {
                 if pool.closed {
                     return Err(Kind::Closed.into());
                 }
-                let mut lease = self.lease(&mut pool);
-                pool.in_use -= 1;
-                lease.round = ASIDE;
+                let mut lease = self.lease_aside(&mut pool);
                 lease.at_once &= !waited;
                 return Ok(lease);
             }
@@ -359,7 +200,7 @@ impl Links {
     }
 
     /// The link, if it is still there.
-    fn vet<'a>(
+    pub fn vet<'a>(
         &'a self,
         mut lease: Lease<'a>,
         deadline: &Deadline,
@@ -370,20 +211,23 @@ impl Links {
         if idle < UNSEEN && !wary {
             return Some(lease);
         }
-        let asked = self.health_check.is_some_and(|interval| idle > interval);
-        // A question to a link that hangs must leave time for a new one.
-        let half = || deadline.at_most(deadline.remaining() / 2);
-        let is_sound = link.is_sound() && (!asked || link.answers(&half()));
+        let asked = self.must_be_asked(idle);
+        let is_sound = link.is_sound() && (!asked || answers_in_time(link, deadline));
         lease.at_once &= !asked;
         is_sound.then_some(lease)
     }
 
-    fn dialled<'a>(&'a self, mut lease: Lease<'a>, deadline: &Deadline) -> Result<Lease<'a>> {
+    /// Whether a link that was idle for so long is to be asked PING before use.
+    pub fn must_be_asked(&self, idle: Duration) -> bool {
+        self.health_check.is_some_and(|interval| idle > interval)
+    }
+
+    pub fn dialled<'a>(&'a self, mut lease: Lease<'a>, deadline: &Deadline) -> Result<Lease<'a>> {
         lease.link = Some(Box::new(self.dial(deadline)?));
         Ok(lease)
     }
 
-    fn dial(&self, deadline: &Deadline) -> Result<Link> {
+    pub fn dial(&self, deadline: &Deadline) -> Result<Link> {
         let dialling = deadline.at_most(self.connect_timeout);
         let dial = || {
             let stream = self.dialer.dial(&dialling, |socket| self.connected(socket))?;
@@ -404,257 +248,7 @@ impl Links {
     }
 }
 
-/// Where a queued caller waits.
-struct Place {
-    owner: Arc<Waiter>,
-    is_first: bool,
-    /// The bell of the others of its batch.
-    bell: usize,
-}
-
-impl Links {
-    /// Waits until the call is carried out, carrying it out with others' when it is this one's turn.
-    fn wait(&self, place: Place, deadline: &Deadline) -> Result<Exchanged<Answer>> {
-        let owner = &place.owner;
-        let mut patience = PATIENCE;
-        let mut look = deadline.started() + patience;
-        owner.spin(self.spin, deadline);
-        loop {
-            match owner.take() {
-                Some(Decided::Answer(answer)) => {
-                    place.owner.keep();
-                    return Ok(answer);
-                }
-                Some(Decided::Link(link)) => {
-                    let mut lease = self.led(link);
-                    lease.link.as_deref_mut().into_iter().for_each(|link| self.top_up(link));
-                    self.drive(lease, owner, deadline);
-                    continue;
-                }
-                None => {}
-            }
-            let bell = if place.is_first { &owner.bell } else { self.bells.get(place.bell) };
-            bell.sleep(look.min(deadline.instant()), || owner.is_decided());
-            if owner.is_decided() {
-                continue;
-            }
-            let now = Instant::now();
-            if now >= deadline.instant() {
-                if let Some(ended) = self.leave(&place, deadline) {
-                    return ended;
-                }
-            } else if now >= look {
-                self.lose_patience(owner, deadline)?;
-                patience = (patience * 2).min(LONGEST_PATIENCE);
-                look = now + patience;
-            }
-        }
-    }
-
-    fn led(&self, link: Box<Link>) -> Lease<'_> {
-        Lease { links: self, round: link.turn.round, link: Some(link), at_once: false }
-    }
-
-    /// The deadline has passed. `None`: the call was decided at the last moment.
-    fn leave(&self, place: &Place, deadline: &Deadline) -> Option<Result<Exchanged<Answer>>> {
-        let owner = &place.owner;
-        let mut pool = self.pool();
-        if let Some(index) = pool.find(owner) {
-            pool.queue.remove(index);
-            drop(pool);
-            return Some(Err(Kind::Timeout("waiting for a free connection").into()));
-        }
-        drop(pool);
-        match owner.leave() {
-            None => {
-                let error = Kind::Timeout("waiting for the reply").into();
-                Some(Ok(Exchanged::Failed(Failure { error, sent: true, lost: false })))
-            }
-            Some(Decided::Answer(answer)) => Some(Ok(answer)),
-            Some(Decided::Link(link)) => {
-                self.drive(self.led(link), owner, deadline);
-                None
-            }
-        }
-    }
-
-    /// The links in use are slow: finds another for the queue.
-    fn lose_patience(&self, owner: &Arc<Waiter>, deadline: &Deadline) -> Result<()> {
-        let mut pool = self.pool();
-        loop {
-            if pool.closed || pool.find(owner).is_none() {
-                return Ok(());
-            }
-            pool.round += 1;
-            pool.in_use = 0;
-            if pool.idle.len() <= pool.waiting {
-                break;
-            }
-            let lease = self.lease(&mut pool);
-            drop(pool);
-            let sound = self.vet(lease, deadline, false);
-            pool = self.pool();
-            if let Some(lease) = sound {
-                self.serve(pool, lease, owner, deadline);
-                return Ok(());
-            }
-        }
-        if pool.is_dialling || !pool.has_room() || pool.waiting > 0 {
-            return Ok(());
-        }
-        pool.is_dialling = true;
-        let lease = self.lease(&mut pool);
-        drop(pool);
-        let dialled = self.dialled(lease, deadline);
-        let mut pool = self.pool();
-        pool.is_dialling = false;
-        match dialled {
-            Ok(lease) => self.serve(pool, lease, owner, deadline),
-            Err(error) => {
-                // Unless somebody else has taken the call, which is better luck.
-                if let Some(index) = pool.find(owner) {
-                    pool.queue.remove(index);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Carries out what is queued.
-    fn serve(
-        &self,
-        mut pool: MutexGuard<'_, Pool>,
-        mut lease: Lease<'_>,
-        owner: &Arc<Waiter>,
-        deadline: &Deadline,
-    ) {
-        if let Some(link) = lease.link.as_deref_mut() {
-            pool.queue.load(link);
-        }
-        drop(pool);
-        self.drive(lease, owner, deadline);
-    }
-
-    /// Drives the batch of a link, and hands the link on. The driver's own call may be part of it.
-    fn drive(&self, mut lease: Lease<'_>, owner: &Arc<Waiter>, deadline: &Deadline) {
-        let Some(link) = lease.link.as_deref_mut() else { return };
-        let bells = link.batch.bells;
-        match link.drive(deadline, &self.bells) {
-            Driven::Sound => lease.give_back(),
-            Driven::Broken => drop(lease),
-            Driven::Unfinished => lease.hand_over(Some(owner)),
-        }
-        self.bells.ring(bells);
-    }
-
-    /// What was queued since the link was handed over goes with it.
-    fn top_up(&self, link: &mut Link) {
-        let mut pool = self.pool();
-        if !pool.queue.entries.is_empty() && link.batch.sent == 0 {
-            pool.queue.add_to(link);
-        }
-    }
-}
-
-impl Lease<'_> {
-    pub fn link(&mut self) -> Result<&mut Link> {
-        self.link
-            .as_deref_mut()
-            .ok_or_else(|| Kind::Internal("a lease without a link".into()).into())
-    }
-
-    /// Gives the link back, unless the call was its last.
-    #[inline]
-    pub fn end<T>(self, exchanged: Exchanged<T>) -> Exchanged<T> {
-        if let Exchanged::Answered { link_is_sound: true, .. } = exchanged {
-            self.give_back();
-        }
-        exchanged
-    }
-
-    /// The call is done, and the link may serve the next: the first in the queue, with all that is queued, or whoever comes.
-    pub fn give_back(mut self) {
-        let Some(mut link) = self.link.take() else { return };
-        let links = self.links;
-        let round = self.round;
-        // From here on it is counted here.
-        std::mem::forget(self);
-        link.turn.calls = link.turn.calls.wrapping_add(1);
-        let took = link.turn.calls.is_multiple_of(TIMED) && round != ASIDE;
-        let took = took.then(|| link.idle_at(Instant::now()));
-        let mut pool = links.pool();
-        if let Some(took) = took {
-            pool.time(took);
-        }
-        pool.back_from(round);
-        if pool.closed {
-            pool.count -= 1;
-            drop(pool);
-            return;
-        }
-        let is_for_one =
-            pool.waiting > pool.idle.len() && (pool.queue.entries.is_empty() || pool.turn);
-        if is_for_one || pool.queue.entries.is_empty() {
-            pool.turn = false;
-            let anybody = pool.waiting > 0;
-            pool.idle.push(link);
-            drop(pool);
-            if anybody {
-                links.freed.notify_one();
-            }
-            return;
-        }
-        pool.turn = true;
-        pool.queue.load(&mut link);
-        pool.in_use += 1;
-        link.turn.round = pool.round;
-        drop(pool);
-        let lease = Lease { links, round: link.turn.round, link: Some(link), at_once: true };
-        lease.hand_over(None);
-    }
-
-    /// Has the next in the batch go on with it; when nobody waits for it any more, that is the end of the link. `but`: who
-    /// cannot.
-    fn hand_over(mut self, but: Option<&Arc<Waiter>>) {
-        let Some(mut link) = self.link.take() else { return };
-        while let Some((next, bell)) = link.batch.next_to_lead(but) {
-            match next.lead(link) {
-                None => {
-                    match bell {
-                        true => next.bell.ring(),
-                        false => self.links.bells.ring(u8::MAX),
-                    }
-                    std::mem::forget(self);
-                    return;
-                }
-                Some(back) => link = back,
-            }
-        }
-        link.batch.fail(false, || Kind::Timeout("waiting for the reply").into());
-        drop(link);
-        drop(self);
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        // The socket is closed before another may be dialled in its place.
-        if let Some(mut link) = self.link.take() {
-            let bells = link.batch.bells;
-            // Nothing is left in it, unless there was a panic in the middle.
-            link.batch
-                .fail(false, || Kind::Internal("the call of another thread failed".into()).into());
-            drop(link);
-            self.links.bells.ring(bells);
-        }
-        let mut pool = self.links.pool();
-        pool.back_from(self.round);
-        pool.count -= 1;
-        let anybody = pool.waiting > 0;
-        drop(pool);
-        if anybody {
-            self.links.freed.notify_one();
-        }
-    }
+/// A question to a link that hangs must leave time for a new one.
+pub fn answers_in_time(link: &mut Link, deadline: &Deadline) -> bool {
+    link.answers(&deadline.at_most(deadline.remaining() / 2))
 }

@@ -3,19 +3,25 @@
 mod batch;
 mod clear;
 mod command;
+mod crowd;
 mod decode;
 mod dial;
 mod encode;
 mod handshake;
+mod io;
+mod lease;
 mod link;
 mod links;
+mod pool;
 mod resolve;
 mod spin;
 mod stream;
+mod submit;
 mod tls;
 mod trust;
 mod waiter;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::ConnectionInfo;
@@ -23,17 +29,20 @@ use redis::ConnectionInfo;
 use self::command::{Pending, Replies};
 use self::encode::Outbox;
 use self::link::Exchanged;
-use self::links::{Entered, Links};
+use self::crowd::Entered;
+use self::links::Links;
 use super::Backend;
+use crate::completion::Carried;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Op};
 use crate::value::Values;
 
+#[derive(Clone)]
 pub struct Redis {
-    links: Links,
-    prefix: Vec<u8>,
+    links: Arc<Links>,
+    prefix: Arc<[u8]>,
     timeout: Duration,
 }
 
@@ -41,7 +50,7 @@ impl Redis {
     pub fn new(config: &Config, info: &ConnectionInfo) -> Self {
         Self {
             links: Links::new(config, info),
-            prefix: config.prefix.clone(),
+            prefix: config.prefix.as_slice().into(),
             timeout: config.timeout,
         }
     }
@@ -98,19 +107,18 @@ impl Redis {
     ) -> Result<T> {
         let mut second = false;
         loop {
-            let failure = match attempt(second)? {
+            let mut failure = match attempt(second)? {
                 Exchanged::Answered { result, .. } => return result,
                 Exchanged::Failed(failure) => failure,
             };
-            if failure.lost && !second && (is_read || !failure.sent) {
+            if failure.may_be_tried_again(is_read, second) {
                 second = true;
                 continue;
             }
-            let mut error = failure.error;
             if failure.lost && self.links.is_closed() {
-                error = Kind::Closed.into();
+                failure.error = Kind::Closed.into();
             }
-            return Err(if failure.sent && !is_read { error.maybe_applied() } else { error });
+            return Err(failure.into_error(is_read));
         }
     }
 }
@@ -119,14 +127,30 @@ impl Backend for Redis {
     fn call(&self, op: &Op<'_>) -> Result<Answer> {
         let deadline = Deadline::after(self.timeout);
         match op {
-            Op::MGet { keys } if keys.count() == 0 => {
-                self.not_closed(Answer::Values(Values::Each(Vec::new())))
-            }
-            Op::MSet { items, .. } if items.count() == 0 => self.not_closed(Answer::Done),
-            Op::MDelete { keys } if keys.count() == 0 => self.not_closed(Answer::Deleted(0)),
-            Op::Clear if !self.prefix.is_empty() => self.clear_prefix(&deadline),
-            op => self.carry_out(op, &deadline),
+            Op::Clear if !self.prefix.is_empty() => self.clear_prefix(&deadline, &mut |_| Ok(())),
+            op => match nothing_to_do(op) {
+                Some(answer) => self.not_closed(answer),
+                None => self.carry_out(op, &deadline),
+            },
         }
+    }
+
+    fn submit(&self, op: &Op<'_>, call: Carried) -> Result<()> {
+        if let Some(answer) = nothing_to_do(op) {
+            call.decide(Ok(self.not_closed(answer)?));
+            return Ok(());
+        }
+        if let Op::Clear = op
+            && !self.prefix.is_empty()
+        {
+            return self.submit_clear(call);
+        }
+        self.links.submit(
+            call,
+            command::is_small(op, &self.prefix),
+            |out| command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None }),
+            || Pending::new(op),
+        )
     }
 
     fn close(&self) {
@@ -138,9 +162,19 @@ impl Backend for Redis {
     }
 }
 
+/// The answer to an empty batch, which needs no server.
+fn nothing_to_do(op: &Op<'_>) -> Option<Answer> {
+    match op {
+        Op::MGet { keys } if keys.count() == 0 => Some(Answer::Values(Values::Each(Vec::new()))),
+        Op::MSet { items, .. } if items.count() == 0 => Some(Answer::Done),
+        Op::MDelete { keys } if keys.count() == 0 => Some(Answer::Deleted(0)),
+        _ => None,
+    }
+}
+
 impl Redis {
     /// An answer that needs no server.
-    fn not_closed(&self, answer: Answer) -> Result<Answer> {
+    fn not_closed<T>(&self, answer: T) -> Result<T> {
         if self.links.is_closed() { Err(Error::from(Kind::Closed)) } else { Ok(answer) }
     }
 }

@@ -272,6 +272,15 @@ impl Stream {
         }
     }
 
+    /// Whether TLS has taken in something that is still to be sent.
+    pub fn has_unsent(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.has_unsent())
+    }
+
+    pub fn descriptor(&self) -> &OwnedFd {
+        &self.socket.fd
+    }
+
     /// Appends what is there, without waiting; `None`: nothing yet.
     pub fn receive(&mut self, buffer: &mut Vec<u8>) -> Result<Option<usize>, Broken> {
         receive(&self.socket, self.tls.as_deref_mut(), buffer)

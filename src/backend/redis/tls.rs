@@ -43,6 +43,10 @@ impl TlsSession {
         }
     }
 
+    pub fn has_unsent(&self) -> bool {
+        self.connection.wants_write()
+    }
+
     /// Sends what there is to send; whether all of it went.
     pub fn flush(&mut self, socket: &Socket) -> Result<bool, Broken> {
         while self.connection.wants_write() {

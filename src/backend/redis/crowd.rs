@@ -1,0 +1,201 @@
+//! Calls of several threads that one of them carries out for all.
+
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+use super::batch::{Entry, Owner};
+use super::command::Pending;
+use super::link::{Exchanged, Failure, Link};
+use super::links::{LONGEST_PATIENCE, Lease, Links, PATIENCE};
+use super::pool::Pool;
+use super::waiter::{Decided, Waiter};
+use crate::deadline::Deadline;
+use crate::error::{Kind, Result};
+use crate::op::Answer;
+
+pub enum Entered<'a> {
+    /// The call has a link to itself.
+    Leased(Lease<'a>),
+    /// It was carried out by another caller, or together with others'.
+    Done(Exchanged<Answer>),
+}
+
+impl Links {
+    /// A link for a small call, if the call is not carried out together with others.
+    pub fn enter(
+        &self,
+        deadline: &Deadline,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        pending: impl FnOnce() -> Pending,
+    ) -> Result<Entered<'_>> {
+        let mut pool = self.pool();
+        if pool.closed {
+            return Err(Kind::Closed.into());
+        }
+        let is_free = pool.in_use < pool.lanes() && pool.queue.is_empty();
+        if is_free && pool.has_idle() {
+            let lease = self.lease(&mut pool);
+            drop(pool);
+            let lease = match self.vet(lease, deadline, false) {
+                Some(lease) => lease,
+                None => self.take(deadline, true)?,
+            };
+            return Ok(Entered::Leased(lease));
+        }
+        if is_free && pool.idle.is_empty() && pool.has_room() {
+            let lease = self.lease(&mut pool);
+            drop(pool);
+            return Ok(Entered::Leased(self.dialled(lease, deadline)?));
+        }
+        let waiter = Waiter::own();
+        let is_first = pool.queue.is_empty();
+        let place = Place { owner: Arc::clone(&waiter), is_first, bell: pool.queue.batch };
+        pool.queue.requests.add(Owner::Thread { waiter, is_first }, encode, pending)?;
+        drop(pool);
+        self.wait(place, deadline).map(Entered::Done)
+    }
+}
+
+/// Where a queued caller waits.
+struct Place {
+    owner: Arc<Waiter>,
+    is_first: bool,
+    /// The bell of the others of its batch.
+    bell: usize,
+}
+
+impl Links {
+    /// Waits until the call is carried out, carrying it out with others' when it is this one's turn.
+    fn wait(&self, place: Place, deadline: &Deadline) -> Result<Exchanged<Answer>> {
+        let owner = &place.owner;
+        let mut patience = PATIENCE;
+        let mut look = deadline.started() + patience;
+        owner.spin(self.spin, deadline);
+        loop {
+            match owner.take() {
+                Some(Decided::Answer(answer)) => {
+                    place.owner.keep();
+                    return Ok(answer);
+                }
+                Some(Decided::Link(link)) => {
+                    let mut lease = Lease::of(self, link);
+                    lease.link.as_deref_mut().into_iter().for_each(|link| self.top_up(link));
+                    self.drive(lease, owner, deadline);
+                    continue;
+                }
+                None => {}
+            }
+            let bell = if place.is_first { &owner.bell } else { self.bells.get(place.bell) };
+            bell.sleep(look.min(deadline.instant()), || owner.is_decided());
+            if owner.is_decided() {
+                continue;
+            }
+            let now = Instant::now();
+            if now >= deadline.instant() {
+                if let Some(ended) = self.leave(&place, deadline) {
+                    return ended;
+                }
+            } else if now >= look {
+                self.lose_patience(owner, deadline)?;
+                patience = (patience * 2).min(LONGEST_PATIENCE);
+                look = now + patience;
+            }
+        }
+    }
+
+    /// The deadline has passed. `None`: the call was decided at the last moment.
+    fn leave(&self, place: &Place, deadline: &Deadline) -> Option<Result<Exchanged<Answer>>> {
+        let owner = &place.owner;
+        let mut pool = self.pool();
+        if let Some(index) = pool.find(owner) {
+            pool.queue.remove(index);
+            drop(pool);
+            return Some(Err(Kind::Timeout("waiting for a free connection").into()));
+        }
+        drop(pool);
+        match owner.leave() {
+            None => {
+                let error = Kind::Timeout("waiting for the reply").into();
+                Some(Ok(Exchanged::Failed(Failure { error, sent: true, lost: false })))
+            }
+            Some(Decided::Answer(answer)) => Some(Ok(answer)),
+            Some(Decided::Link(link)) => {
+                self.drive(Lease::of(self, link), owner, deadline);
+                None
+            }
+        }
+    }
+
+    /// The links in use are slow: finds another for the queue.
+    fn lose_patience(&self, owner: &Arc<Waiter>, deadline: &Deadline) -> Result<()> {
+        let mut pool = self.pool();
+        loop {
+            if pool.closed || pool.find(owner).is_none() {
+                return Ok(());
+            }
+            pool.round += 1;
+            pool.in_use = 0;
+            if !pool.has_idle() {
+                break;
+            }
+            let lease = self.lease(&mut pool);
+            drop(pool);
+            let sound = self.vet(lease, deadline, false);
+            pool = self.pool();
+            if let Some(lease) = sound {
+                self.serve(pool, lease, owner, deadline);
+                return Ok(());
+            }
+        }
+        if pool.dialling > 0 || !pool.has_room() || pool.waiting > 0 {
+            return Ok(());
+        }
+        pool.dialling += 1;
+        let lease = self.lease(&mut pool);
+        drop(pool);
+        let dialled = self.dialled(lease, deadline);
+        let mut pool = self.pool();
+        pool.dialling -= 1;
+        match dialled {
+            Ok(lease) => self.serve(pool, lease, owner, deadline),
+            Err(error) => {
+                // Unless somebody else has taken the call, which is better luck.
+                if let Some(index) = pool.find(owner) {
+                    pool.queue.remove(index);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out what is queued.
+    fn serve(
+        &self,
+        mut pool: MutexGuard<'_, Pool>,
+        mut lease: Lease<'_>,
+        owner: &Arc<Waiter>,
+        deadline: &Deadline,
+    ) {
+        if let Some(link) = lease.link.as_deref_mut() {
+            pool.queue.load(link);
+        }
+        drop(pool);
+        self.drive(lease, owner, deadline);
+    }
+
+    /// Drives the batch of a link, and hands the link on. The driver's own call may be part of it.
+    fn drive(&self, mut lease: Lease<'_>, owner: &Arc<Waiter>, deadline: &Deadline) {
+        let Some(link) = lease.link.as_deref_mut() else { return };
+        let driven = link.drive(deadline, &self.bells);
+        lease.after(driven, Some(owner));
+    }
+
+    /// What was queued since the link was handed over goes with it.
+    pub fn top_up(&self, link: &mut Link) {
+        let mut pool = self.pool();
+        if !pool.queue.is_empty() && link.batch.sent == 0 {
+            pool.queue.add_to(link);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A link in the hands of a call, and to whom it goes afterwards.
+
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+use super::link::{Driven, Exchanged, Link};
+use super::links::Links;
+use super::pool::{MOST_TIMED, Pool, TIMED};
+use super::waiter::Waiter;
+use crate::error::{Kind, Result};
+
+/// A link in the hands of a call. Unless it is given back it is closed.
+pub struct Lease<'a> {
+    links: &'a Links,
+    pub link: Option<Box<Link>>,
+    pub round: u64,
+    /// Nothing has been waited for to get it.
+    pub at_once: bool,
+}
+
+/// The round of a link that counts in none.
+pub const ASIDE: u64 = u64::MAX;
+
+impl<'a> Lease<'a> {
+    /// An idle link, or the right to dial one.
+    pub fn new(links: &'a Links, link: Option<Box<Link>>, round: u64) -> Self {
+        Lease { links, at_once: link.is_some(), link, round }
+    }
+
+    /// A link that was handed over.
+    pub fn of(links: &'a Links, link: Box<Link>) -> Self {
+        Lease { links, round: link.turn.round, link: Some(link), at_once: false }
+    }
+
+    pub fn link(&mut self) -> Result<&mut Link> {
+        self.link
+            .as_deref_mut()
+            .ok_or_else(|| Kind::Internal("a lease without a link".into()).into())
+    }
+
+    /// Gives the link back, unless the call was its last.
+    #[inline]
+    pub fn end<T>(self, exchanged: Exchanged<T>) -> Exchanged<T> {
+        if let Exchanged::Answered { link_is_sound: true, .. } = exchanged {
+            self.give_back();
+        }
+        exchanged
+    }
+
+    /// The call is done, and the link may serve the next: the first in the queue, with all that is queued, or whoever comes.
+    pub fn give_back(mut self) {
+        let Some(mut link) = self.link.take() else { return };
+        let (links, round) = (self.links, self.round);
+        // From here on it is counted here.
+        std::mem::forget(self);
+        link.turn.calls = link.turn.calls.wrapping_add(1);
+        let is_timed = link.turn.calls.is_multiple_of(TIMED) && round != ASIDE;
+        let took = (is_timed && link.batch.calls <= MOST_TIMED).then(|| link.idle_at(Instant::now()));
+        let mut pool = links.pool();
+        if let Some(took) = took {
+            pool.time(took);
+        }
+        pool.back_from(round);
+        links.pass_on(pool, link);
+    }
+
+    /// Has the next in the batch go on with it; where no thread waits in it, the I/O thread, or, `or_io` being false, nobody,
+    /// which is the end of the link. `but`: a thread that cannot.
+    pub fn hand_over(mut self, but: Option<&Arc<Waiter>>, or_io: bool) {
+        let Some(mut link) = self.link.take() else { return };
+        let links = self.links;
+        while let Some((next, bell)) = link.batch.next_to_lead(but) {
+            match next.lead(link) {
+                None => {
+                    match bell {
+                        true => next.bell.ring(),
+                        false => links.bells.ring(u8::MAX),
+                    }
+                    std::mem::forget(self);
+                    return;
+                }
+                Some(back) => link = back,
+            }
+        }
+        if or_io && link.batch.has_calls() {
+            // What cannot be handed over comes back as a lease that ends.
+            std::mem::forget(self);
+            return links.to_io(link);
+        }
+        link.fail_all(false, || Kind::Timeout("waiting for the reply").into());
+        drop(link);
+        drop(self);
+    }
+
+    /// Deals with what has come of a batch. `but`: the thread that drove it.
+    pub fn after(mut self, driven: Driven, but: Option<&Arc<Waiter>>) {
+        let links = self.links;
+        let Some(link) = self.link.as_deref_mut() else { return };
+        let bells = link.batch.bells;
+        let undecided = link.undecided();
+        match driven {
+            Driven::Sound => self.give_back(),
+            Driven::Broken => drop(self),
+            Driven::Unfinished | Driven::More => self.hand_over(but, true),
+        }
+        links.bells.ring(bells);
+        drop(undecided.delivery);
+        if !undecided.again.is_empty() {
+            links.queue_again(undecided.again);
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        // The socket is closed before another may be dialled in its place.
+        if let Some(mut link) = self.link.take() {
+            let bells = link.batch.bells;
+            // Nothing is left in it, unless there was a panic in the middle.
+            link.fail_all(false, || Kind::Internal("the call of another thread failed".into()).into());
+            drop(link);
+            self.links.bells.ring(bells);
+        }
+        let mut pool = self.links.pool();
+        pool.back_from(self.round);
+        pool.count -= 1;
+        let anybody = pool.waiting > 0;
+        drop(pool);
+        if anybody {
+            self.links.freed.notify_one();
+        }
+    }
+}
+
+impl Links {
+    /// Gives a free link to whoever is next: who waits for a link of its own, or the queue, in turn.
+    pub fn pass_on(&self, mut pool: MutexGuard<'_, Pool>, mut link: Box<Link>) {
+        if pool.closed {
+            pool.count -= 1;
+            drop(pool);
+            return;
+        }
+        let thread_waits = pool.waiting > pool.idle.len();
+        let is_for_one = thread_waits || !pool.large.is_empty();
+        if is_for_one && (pool.queue.is_empty() || pool.turn) {
+            pool.turn = false;
+            pool.turn_of_large = !pool.turn_of_large;
+            if (!thread_waits || pool.turn_of_large) && pool.load_large(&mut link) {
+                link.turn.round = ASIDE;
+                drop(pool);
+                return self.to_io(link);
+            }
+        } else if !pool.queue.is_empty() {
+            pool.turn = true;
+            pool.queue.load(&mut link);
+            if !link.batch.entries.is_empty() {
+                pool.in_use += 1;
+                link.turn.round = pool.round;
+                drop(pool);
+                return Lease::of(self, link).hand_over(None, true);
+            }
+        }
+        let anybody = pool.waiting > 0;
+        pool.idle.push(link);
+        drop(pool);
+        if anybody {
+            self.freed.notify_one();
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What the links of a cache have in common: which are there, which are in use, and the calls that wait for one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batch::{Batch, Bells, Entry, Owner, Requests};
+use super::link::Link;
+use super::links::PATIENCE;
+use super::stream::CutOff;
+use super::waiter::Waiter;
+
+/// Round trips that never take less are to a server that is far away: there a link for each caller is best.
+const FAR: Duration = Duration::from_micros(200);
+/// Links in use beyond which callers queue, when they spin for the reply and when they sleep.
+const LANES: usize = 1;
+const LANES_ASLEEP: usize = 2;
+/// The most links that asynchronous calls take to a server that is far away: they lose less by waiting for each other.
+const LANES_FAR: usize = 8;
+/// A batch takes so many calls, and so many bytes, before the rest is left to the next.
+const MOST_CALLS: usize = 256;
+const MOST_BYTES: usize = 64 << 10;
+/// One in so many calls over a link is timed, and the shortest of so many times tells how far the server is.
+pub const TIMED: u32 = 16;
+const TIMES: u32 = 32;
+/// A batch of more calls is not timed: what it takes is no round trip.
+pub const MOST_TIMED: usize = 8;
+
+#[derive(Default)]
+pub struct Pool {
+    pub most: usize,
+    pub spins: bool,
+    /// The one used last at the end: the others may then be left to the server's idle timeout.
+    #[expect(
+        clippy::vec_box,
+        reason = "a link changes hands twice a call: a pointer is moved, not the link"
+    )]
+    pub idle: Vec<Box<Link>>,
+    /// Links that are there, idle, in use or being dialled.
+    pub count: usize,
+    /// Those in use that were taken in this round; the others are slow, or serve one large call.
+    pub in_use: usize,
+    /// Goes up when the links in use are found to be slow.
+    pub round: u64,
+    /// Links that are being dialled for whoever waits.
+    pub dialling: usize,
+    pub queue: Queue,
+    /// Large asynchronous calls, each of which waits for a link of its own.
+    pub large: VecDeque<Requests>,
+    /// Threads that wait for a link of their own.
+    pub waiting: usize,
+    /// Whether it is the turn of those who wait for a link of their own, and among them of the large asynchronous calls.
+    pub turn: bool,
+    pub turn_of_large: bool,
+    pub closed: bool,
+    /// To end the calls that wait on a link when the cache is closed.
+    pub cut_offs: Vec<CutOff>,
+    /// The shortest round trip of late, and how many were timed.
+    shortest: Duration,
+    timed: u32,
+    is_far: bool,
+}
+
+/// Calls whose requests are written one behind the other, to be sent over the next link that is free.
+#[derive(Default)]
+pub struct Queue {
+    pub requests: Requests,
+    /// The number of the batch that is being gathered.
+    pub batch: usize,
+    /// The bells of callers that were put back.
+    bells: u8,
+    /// At so many calls it is time to look for those that nobody wants any more.
+    crowded: usize,
+}
+
+impl Pool {
+    /// How many links may be in use before callers queue.
+    pub fn lanes(&self) -> usize {
+        match (self.is_far, self.spins) {
+            (true, _) => usize::MAX,
+            (false, true) => LANES,
+            (false, false) => LANES_ASLEEP,
+        }
+    }
+
+    /// The same for asynchronous calls.
+    pub fn lanes_for_calls(&self) -> usize {
+        self.lanes().min(LANES_FAR)
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.count < self.most
+    }
+
+    /// Whether there is an idle link that nobody has been promised.
+    pub fn has_idle(&self) -> bool {
+        self.idle.len() > self.waiting
+    }
+
+    /// Counts a link out that was taken in that round.
+    pub fn back_from(&mut self, round: u64) {
+        if round == self.round {
+            self.in_use -= 1;
+        }
+    }
+
+    /// Where a thread's call is in the queue.
+    pub fn find(&self, owner: &Arc<Waiter>) -> Option<usize> {
+        self.queue.requests.entries.iter().position(|entry| match &entry.owner {
+            Owner::Thread { waiter, .. } => Arc::ptr_eq(waiter, owner),
+            Owner::Call(_) => false,
+        })
+    }
+
+    /// Has the link carry out the first of the large calls; false if there is none.
+    pub fn load_large(&mut self, link: &mut Link) -> bool {
+        while let Some(mut call) = self.large.pop_front() {
+            call.begin_send();
+            if !call.is_empty() {
+                link.load(&mut call, 0);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// How long asynchronous calls that are queued wait for a link in use before they take another.
+    pub fn patience(&self) -> Duration {
+        PATIENCE.max(if self.is_far { 4 * self.shortest } else { Duration::ZERO })
+    }
+
+    pub fn time(&mut self, took: Duration) {
+        self.shortest = if self.timed == 0 { took } else { self.shortest.min(took) };
+        self.timed += 1;
+        if self.timed == TIMES {
+            self.timed = 0;
+            self.is_far = self.shortest > FAR;
+        }
+    }
+}
+
+impl Queue {
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Moves what is queued to the link, as far as one batch goes. That may be nothing.
+    pub fn load(&mut self, link: &mut Link) {
+        let bells = self.bells();
+        let Requests { bytes, entries } = &mut self.requests;
+        if entries.len() <= MOST_CALLS && bytes.len() <= MOST_BYTES {
+            self.requests.begin_send();
+            link.load(&mut self.requests, bells);
+            // What came back is an empty buffer of the last batch's.
+            self.requests.bytes.clear();
+            self.batch = self.batch.wrapping_add(1);
+            return;
+        }
+        let mut length = 0;
+        let fits = |entry: &&Entry| {
+            length += entry.len;
+            length <= MOST_BYTES
+        };
+        let count = entries.iter().take(MOST_CALLS).take_while(fits).count().max(1);
+        let first: VecDeque<Entry> = entries.drain(..count).collect();
+        let length = first.iter().map(|entry| entry.len).sum::<usize>();
+        let mut first = Requests { bytes: bytes.drain(..length).collect(), entries: first };
+        // The rest may sleep on the same.
+        self.bells = bells;
+        first.begin_send();
+        link.load(&mut first, bells);
+    }
+
+    /// Adds what is queued to the link's batch, which has not been begun.
+    pub fn add_to(&mut self, link: &mut Link) {
+        let Requests { bytes, entries } = &self.requests;
+        let calls = entries.len() + link.batch.entries.len();
+        if entries.is_empty() || calls > MOST_CALLS || bytes.len() > MOST_BYTES {
+            return;
+        }
+        self.requests.begin_send();
+        let bells = self.bells();
+        link.add(&mut self.requests, bells);
+        self.batch = self.batch.wrapping_add(1);
+    }
+
+    fn bells(&mut self) -> u8 {
+        std::mem::take(&mut self.bells) | 1 << (self.batch % Bells::COUNT)
+    }
+
+    /// Puts a batch that was not begun before what is queued.
+    pub fn put_back(&mut self, mut batch: Requests, bells: u8) {
+        self.bells |= bells;
+        batch.entries.iter().for_each(|entry| {
+            if let Owner::Call(call) = &entry.owner {
+                call.unsent();
+            }
+        });
+        batch.append(&mut self.requests);
+        self.requests = batch;
+    }
+
+    /// Lets go of asynchronous calls that nobody wants any more. Does nothing most of the time, so that it costs each call
+    /// next to nothing.
+    pub fn drop_the_decided_now_and_then(&mut self) {
+        const FEW: usize = 1024;
+        if self.requests.entries.len() >= self.crowded.max(FEW) {
+            self.forget_the_decided();
+            self.crowded = 2 * self.requests.entries.len();
+        }
+    }
+
+    pub fn forget_the_decided(&mut self) {
+        self.requests.retain(|entry| match &entry.owner {
+            Owner::Thread { .. } => true,
+            Owner::Call(call) => !call.is_decided(),
+        });
+    }
+
+    /// Takes the asynchronous calls out.
+    pub fn take_calls(&mut self) -> Requests {
+        let Requests { bytes, entries } = std::mem::take(&mut self.requests);
+        let mut calls = Requests::default();
+        let mut at = 0;
+        for entry in entries {
+            let request = &bytes[at..at + entry.len];
+            at += entry.len;
+            match entry.owner {
+                Owner::Call(_) => calls.push(entry, request),
+                Owner::Thread { .. } => self.requests.push(entry, request),
+            }
+        }
+        calls
+    }
+
+    /// Takes a call back that was not sent.
+    pub fn remove(&mut self, index: usize) {
+        let entries = &mut self.requests.entries;
+        let start: usize = entries.iter().take(index).map(|entry| entry.len).sum();
+        if let Some(entry) = entries.remove(index) {
+            self.requests.bytes.drain(start..start + entry.len);
+        }
+    }
+
+    /// Whether there are asynchronous calls in it.
+    pub fn has_calls(&self) -> bool {
+        self.requests.entries.iter().any(|entry| matches!(entry.owner, Owner::Call(_)))
+    }
+}

@@ -1,0 +1,314 @@
+//! Asynchronous calls: they join the queue that threads queue in, or, if they are large, wait for a link of their own.
+//!
+//! Nothing here waits for the network. Where an idle link is there it goes to the I/O thread with all that is queued; where
+//! none is, one is dialled on a thread for that, and given to the queue like any other link that becomes free.
+
+use std::mem;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+use super::batch::{Owner, Requests};
+use super::command::Pending;
+use super::io::{Io, Job, Mail};
+use super::lease::{ASIDE, Lease};
+use super::link::Link;
+use super::links::{Links, UNSEEN, answers_in_time};
+use super::pool::Pool;
+use crate::completion::{Carried, Delivery};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::threads::Workers;
+
+/// Where links are dialled for asynchronous calls.
+static DIALLERS: Workers = Workers::new("cachetory-dial", 16);
+/// The most that are dialled at once for one cache.
+const MOST_DIALLED: usize = 4;
+
+impl Links {
+    /// Accepts a call whose request `encode` writes. An error: it is not accepted.
+    pub fn submit(
+        &self,
+        call: Carried,
+        is_small: bool,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        pending: impl FnOnce() -> Pending,
+    ) -> Result<()> {
+        self.see_to_deadlines(&call)?;
+        if is_small {
+            let mut pool = self.open_pool()?;
+            pool.queue.drop_the_decided_now_and_then();
+            pool.queue.requests.add(Owner::Call(call), encode, pending)?;
+            self.recruit(pool);
+        } else {
+            // Encoded without the lock, for it may take its time.
+            let mut large = Requests::default();
+            large.add(Owner::Call(call), encode, pending)?;
+            let mut pool = self.open_pool()?;
+            pool.large.push_back(large);
+            self.recruit(pool);
+        }
+        Ok(())
+    }
+
+    /// Has the I/O thread see to the deadline of a call.
+    pub fn see_to_deadlines(&self, call: &Carried) -> Result<()> {
+        let io = self.io()?;
+        let _ = self.account.get_or_init(|| Arc::clone(call.account()));
+        if !self.is_timed.swap(true, Ordering::SeqCst) {
+            io.post(Mail::Timed(self.weak()));
+        }
+        Ok(())
+    }
+
+    /// Called by the I/O thread: ends the calls whose deadline has passed. When the next one passes, if there is one.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let account = self.account.get()?;
+        let next = account.expire(now);
+        let mut pool = self.pool();
+        pool.large.retain(|large| large.is_wanted());
+        if next.is_none() {
+            pool.queue.forget_the_decided();
+        }
+        drop(pool);
+        next.or_else(|| {
+            self.is_timed.store(false, Ordering::SeqCst);
+            // A call that came in between is seen here, or has the thread told.
+            let next = account.next_deadline()?;
+            (!self.is_timed.swap(true, Ordering::SeqCst)).then_some(next)
+        })
+    }
+
+    fn open_pool(&self) -> Result<MutexGuard<'_, Pool>> {
+        let pool = self.pool();
+        if pool.closed { Err(Kind::Closed.into()) } else { Ok(pool) }
+    }
+
+    /// The I/O thread, which is started if need be.
+    fn io(&self) -> Result<&Arc<Io>> {
+        if let Some(io) = self.io.get() {
+            return Ok(io);
+        }
+        let io = Io::get()?;
+        Ok(self.io.get_or_init(|| io))
+    }
+
+    /// Finds links for asynchronous calls that wait for one.
+    pub fn recruit(&self, mut pool: MutexGuard<'_, Pool>) {
+        while !pool.large.is_empty() && pool.has_idle() {
+            let mut lease = self.lease_aside(&mut pool);
+            let Some(mut link) = lease.link.take() else { break };
+            link.turn.round = ASIDE;
+            mem::forget(lease);
+            if pool.load_large(&mut link) {
+                self.to_io(link);
+            } else {
+                pool.idle.push(link);
+            }
+        }
+        if !pool.queue.is_empty() && pool.in_use < pool.lanes_for_calls() && pool.has_idle() {
+            let mut lease = self.lease(&mut pool);
+            if let Some(mut link) = lease.link.take() {
+                link.turn.round = lease.round;
+                mem::forget(lease);
+                pool.queue.load(&mut link);
+                if link.batch.entries.is_empty() {
+                    let round = link.turn.round;
+                    pool.back_from(round);
+                    pool.idle.push(link);
+                } else {
+                    self.to_io(link);
+                }
+            }
+        }
+        let needs_lane = !pool.queue.is_empty() && pool.in_use < pool.lanes_for_calls();
+        let wanted = (pool.large.len() + usize::from(needs_lane)).min(MOST_DIALLED);
+        let mut dials = 0;
+        while pool.dialling < wanted && pool.has_room() {
+            pool.dialling += 1;
+            pool.count += 1;
+            dials += 1;
+        }
+        let is_left = !pool.queue.is_empty() || !pool.large.is_empty();
+        drop(pool);
+        for _ in 0..dials {
+            self.dial_aside();
+        }
+        if is_left
+            && !self.is_watched.swap(true, Ordering::SeqCst)
+            && let Some(io) = self.io.get()
+        {
+            io.post(Mail::Watched(self.weak()));
+        }
+    }
+
+    /// Dials a link, which is counted already, for whoever is next when it is there.
+    fn dial_aside(&self) {
+        let Some(links) = self.me() else { return };
+        let error = Error::no_memory("a thread to connect on");
+        let mut dial = Dial { links, error: Some(error) };
+        // Where no thread can be had, the task is dropped, and fails.
+        let _ = DIALLERS.run(move || dial.run());
+    }
+
+    /// Has the I/O thread carry out the batch of a link.
+    pub fn to_io(&self, link: Box<Link>) {
+        match (self.io.get(), self.me()) {
+            (Some(io), Some(links)) => io.post(Mail::Job(Job::new(links, link))),
+            _ => drop(Lease::of(self, link)),
+        }
+    }
+
+    /// Asynchronous calls whose link broke go over another.
+    pub fn queue_again(&self, mut again: Requests) {
+        let mut pool = self.pool();
+        if pool.closed {
+            drop(pool);
+            return again.entries.into_iter().for_each(|entry| entry.refuse(Kind::Closed.into()));
+        }
+        pool.queue.requests.append(&mut again);
+        self.recruit(pool);
+    }
+
+    /// Looks at a link before its batch is begun; it comes back if it may be used. Otherwise the batch is back in the queue, or
+    /// the link is being asked whether it is there.
+    pub fn begin(&self, mut link: Box<Link>, now: Instant) -> Option<Box<Link>> {
+        self.top_up(&mut link);
+        let idle = link.idle_at(now);
+        let is_wary = link.batch.entries.iter().any(|entry| entry.second);
+        if idle < UNSEEN && !is_wary {
+            return Some(link);
+        }
+        if !link.is_sound() {
+            self.end_unbegun(link);
+            return None;
+        }
+        if !self.must_be_asked(idle) {
+            return Some(link);
+        }
+        let links = self.me()?;
+        // Dropped in a thread that cannot be had, the batch fails as one that was not begun.
+        let mut held = Held { links, link: Some(link) };
+        let task = move || {
+            let deadline = Deadline::after(held.links.timeout);
+            let Some(mut link) = held.link.take() else { return };
+            let bells = link.batch.bells;
+            let mut batch = link.unload();
+            let answers = answers_in_time(&mut link, &deadline);
+            link.load(&mut batch, bells);
+            if answers {
+                link.touch(Instant::now());
+                held.links.to_io(link);
+            } else {
+                held.link = Some(link);
+            }
+        };
+        let _ = DIALLERS.run(task);
+        None
+    }
+
+    /// Closes a link and puts its batch back, of which nothing was sent.
+    fn end_unbegun(&self, mut link: Box<Link>) {
+        let (bells, round) = (link.batch.bells, link.turn.round);
+        let batch = link.unload();
+        drop(Lease::of(self, link));
+        let mut pool = self.pool();
+        if pool.closed {
+            drop(pool);
+            batch.entries.into_iter().for_each(|entry| entry.refuse(Kind::Closed.into()));
+            return self.bells.ring(bells);
+        }
+        if round == ASIDE {
+            pool.large.push_front(batch);
+        } else {
+            pool.queue.put_back(batch, bells);
+        }
+        self.recruit(pool);
+    }
+
+    /// Fails the asynchronous calls that wait for a link where there is none, and none can be had.
+    fn fail_waiting(&self, error: &Error) {
+        let mut pool = self.pool();
+        if pool.count > pool.dialling {
+            return;
+        }
+        let mut failed = pool.queue.take_calls();
+        for mut large in mem::take(&mut pool.large) {
+            failed.append(&mut large);
+        }
+        drop(pool);
+        let mut delivery = Delivery::default();
+        for entry in failed.entries {
+            if let Owner::Call(call) = entry.owner {
+                delivery.push(call, Err(error.again()));
+            }
+        }
+    }
+
+    /// Called by the I/O thread while asynchronous calls are queued: `batch` was being gathered when it looked last. The
+    /// batch that is being gathered now, as long as it is to look again.
+    pub fn look_after(&self, batch: Option<usize>) -> Option<(usize, std::time::Duration)> {
+        let mut pool = self.pool();
+        let has_calls = |pool: &Pool| pool.queue.has_calls() || !pool.large.is_empty();
+        if !has_calls(&pool) || pool.closed {
+            self.is_watched.store(false, Ordering::SeqCst);
+            return None;
+        }
+        if batch == Some(pool.queue.batch) {
+            // The links in use are slow.
+            pool.round += 1;
+            pool.in_use = 0;
+        }
+        let again = (pool.queue.batch, pool.patience());
+        self.recruit(pool);
+        Some(again)
+    }
+}
+
+/// A link in no thread's hands. Dropped, it is closed, and its batch goes over another.
+struct Held {
+    links: Arc<Links>,
+    link: Option<Box<Link>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.links.end_unbegun(link);
+        }
+    }
+}
+
+/// The dialling of a link. Unless it comes to something, it fails whoever waits for it as it is dropped.
+struct Dial {
+    links: Arc<Links>,
+    /// Taken when it comes to something.
+    error: Option<Error>,
+}
+
+impl Dial {
+    fn run(&mut self) {
+        match self.links.dial(&Deadline::after(self.links.timeout)) {
+            Ok(link) => {
+                self.error = None;
+                let mut pool = self.links.pool();
+                pool.dialling -= 1;
+                self.links.pass_on(pool, Box::new(link));
+            }
+            Err(error) => self.error = Some(error),
+        }
+    }
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        if let Some(error) = self.error.take() {
+            let mut pool = self.links.pool();
+            pool.dialling -= 1;
+            pool.count -= 1;
+            drop(pool);
+            self.links.freed.notify_one();
+            self.links.fail_waiting(&error);
+        }
+    }
+}
