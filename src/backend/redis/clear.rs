@@ -83,7 +83,7 @@ impl Redis {
     /// The same for an asynchronous caller, on a thread that may wait.
     pub(super) fn submit_clear(&self, call: Carried) -> Result<()> {
         self.not_closed(())?;
-        self.links.see_to_deadlines(&call)?;
+        self.links.see_to_deadlines()?;
         let redis = self.clone();
         let task = move || {
             let mut before = |stage| {

@@ -3,10 +3,11 @@
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
-use super::batch::{Entry, Owner};
+use super::batch::Owner;
 use super::command::Pending;
 use super::link::{Exchanged, Failure, Link};
-use super::links::{LONGEST_PATIENCE, Lease, Links, PATIENCE};
+use super::lease::Lease;
+use super::links::{LONGEST_PATIENCE, Links, PATIENCE};
 use super::pool::Pool;
 use super::waiter::{Decided, Waiter};
 use crate::deadline::Deadline;

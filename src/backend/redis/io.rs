@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 use crate::fork::PerProcess;
 use crate::threads;
 
+/// Deadlines of asynchronous calls are looked at no more often than this.
+const COARSE: Duration = Duration::from_millis(1);
+
 /// What the I/O thread is told.
 pub enum Mail {
     /// A batch to carry out.
@@ -285,7 +288,8 @@ impl<'a> Reactor<'a> {
             next_deadline = Some(next_deadline.map_or(next, |earliest| earliest.min(next)));
             true
         });
-        self.next_deadline = next_deadline;
+        // Not for each of many that pass one behind the other.
+        self.next_deadline = next_deadline.map(|next| next.max(now + COARSE));
     }
 
     fn see_to_the_queued(&mut self, now: Instant) {

@@ -41,6 +41,8 @@ pub const SHARED: usize = 16 << 10;
 
 pub struct Links {
     me: Weak<Links>,
+    /// The asynchronous calls of the cache.
+    pub account: Arc<Account>,
     dialer: Dialer,
     handshake: Handshake,
     /// The deadline of a call.
@@ -53,18 +55,17 @@ pub struct Links {
     pub bells: Bells,
     /// Set by the first asynchronous call.
     pub io: OnceLock<Arc<Io>>,
-    pub account: OnceLock<Arc<Account>>,
     /// Whether the I/O thread sees to the deadlines of asynchronous calls, and to those that are queued.
     pub is_timed: AtomicBool,
     pub is_watched: AtomicBool,
 }
 
 impl Links {
-    pub fn new(config: &Config, info: &ConnectionInfo) -> Arc<Self> {
-        let pool =
-            Pool { most: config.max_connections, spins: !config.spin.is_zero(), ..Pool::default() };
+    pub fn new(config: &Config, info: &ConnectionInfo, account: Arc<Account>) -> Arc<Self> {
+        let pool = Pool::new(config.max_connections, !config.spin.is_zero());
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
+            account,
             dialer: Dialer::new(config, info.addr()),
             handshake: Handshake::new(info.redis_settings(), config.client_name.as_deref()),
             timeout: config.timeout,
@@ -75,7 +76,6 @@ impl Links {
             freed: Condvar::new(),
             bells: Bells::default(),
             io: OnceLock::new(),
-            account: OnceLock::new(),
             is_timed: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
         })

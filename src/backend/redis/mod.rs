@@ -32,7 +32,7 @@ use self::link::Exchanged;
 use self::crowd::Entered;
 use self::links::Links;
 use super::Backend;
-use crate::completion::Carried;
+use crate::completion::{Account, Carried};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -47,9 +47,9 @@ pub struct Redis {
 }
 
 impl Redis {
-    pub fn new(config: &Config, info: &ConnectionInfo) -> Self {
+    pub fn new(config: &Config, info: &ConnectionInfo, account: &Arc<Account>) -> Self {
         Self {
-            links: Links::new(config, info),
+            links: Links::new(config, info, Arc::clone(account)),
             prefix: config.prefix.as_slice().into(),
             timeout: config.timeout,
         }

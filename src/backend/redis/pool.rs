@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::{Batch, Bells, Entry, Owner, Requests};
+use super::batch::{Bells, Entry, Owner, Requests};
 use super::link::Link;
 use super::links::PATIENCE;
 use super::stream::CutOff;
@@ -28,8 +28,8 @@ pub const MOST_TIMED: usize = 8;
 
 #[derive(Default)]
 pub struct Pool {
-    pub most: usize,
-    pub spins: bool,
+    most: usize,
+    spins: bool,
     /// The one used last at the end: the others may then be left to the server's idle timeout.
     #[expect(
         clippy::vec_box,
@@ -74,6 +74,11 @@ pub struct Queue {
 }
 
 impl Pool {
+    /// `most`: links there may be. `spins`: callers spin for the reply.
+    pub fn new(most: usize, spins: bool) -> Self {
+        Self { most, spins, ..Self::default() }
+    }
+
     /// How many links may be in use before callers queue.
     pub fn lanes(&self) -> usize {
         match (self.is_far, self.spins) {

@@ -34,7 +34,7 @@ impl Links {
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         pending: impl FnOnce() -> Pending,
     ) -> Result<()> {
-        self.see_to_deadlines(&call)?;
+        self.see_to_deadlines()?;
         if is_small {
             let mut pool = self.open_pool()?;
             pool.queue.drop_the_decided_now_and_then();
@@ -51,10 +51,9 @@ impl Links {
         Ok(())
     }
 
-    /// Has the I/O thread see to the deadline of a call.
-    pub fn see_to_deadlines(&self, call: &Carried) -> Result<()> {
+    /// Has the I/O thread see to the deadlines of asynchronous calls.
+    pub fn see_to_deadlines(&self) -> Result<()> {
         let io = self.io()?;
-        let _ = self.account.get_or_init(|| Arc::clone(call.account()));
         if !self.is_timed.swap(true, Ordering::SeqCst) {
             io.post(Mail::Timed(self.weak()));
         }
@@ -63,8 +62,7 @@ impl Links {
 
     /// Called by the I/O thread: ends the calls whose deadline has passed. When the next one passes, if there is one.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let account = self.account.get()?;
-        let next = account.expire(now);
+        let next = self.account.expire(now);
         let mut pool = self.pool();
         pool.large.retain(|large| large.is_wanted());
         if next.is_none() {
@@ -74,7 +72,7 @@ impl Links {
         next.or_else(|| {
             self.is_timed.store(false, Ordering::SeqCst);
             // A call that came in between is seen here, or has the thread told.
-            let next = account.next_deadline()?;
+            let next = self.account.next_deadline()?;
             (!self.is_timed.swap(true, Ordering::SeqCst)).then_some(next)
         })
     }
