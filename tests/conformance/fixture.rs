@@ -73,9 +73,8 @@ impl Fixture<'_> {
         self.target.server.is_some()
     }
 
-    /// Whether asynchronous calls are there.
-    pub fn has_async(&self) -> bool {
-        !self.has_server()
+    pub fn is_asynchronous(&self) -> bool {
+        self.target.asynchronous
     }
 
     pub fn is_resp3(&self) -> bool {

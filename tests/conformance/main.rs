@@ -170,3 +170,39 @@ fn valkey_with_a_prefix() {
         run(&Target::server(server, &url, 2).prefix("café*".as_bytes()));
     }
 }
+
+// Each call submitted, and waited for on a queue.
+
+#[test]
+fn redis_asynchronously() {
+    let server = server::redis();
+    let url = format!("{}/9", server.tcp_url());
+    run(&Target::server(server, &url, 9).asynchronous());
+}
+
+#[test]
+fn redis_asynchronously_over_one_connection_without_spinning() {
+    let server = server::redis();
+    let url = format!("{}?db=10&max_connections=1&spin_us=0&protocol=3", server.unix_url());
+    run(&Target::server(server, &url, 10).asynchronous().resp3());
+}
+
+#[test]
+fn redis_asynchronously_over_tls() {
+    run(&over_tls(2, "").asynchronous());
+}
+
+#[test]
+fn redis_asynchronously_with_a_prefix() {
+    let server = server::redis();
+    let url = format!("{}/11?prefix=app%3A", server.tcp_url());
+    run(&Target::server(server, &url, 11).prefix(b"app:").asynchronous());
+}
+
+#[test]
+fn valkey_asynchronously() {
+    if let Some(server) = server::valkey() {
+        let url = format!("{}/3", server.tcp_url());
+        run(&Target::server(server, &url, 3).asynchronous());
+    }
+}
