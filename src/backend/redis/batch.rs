@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::command::Pending;
+use super::command::{Expect, Pending};
 use super::link::{Exchanged, Failure};
 use super::waiter::{Bell, Waiter};
 use crate::completion::{Carried, Delivery};
@@ -15,7 +15,7 @@ use crate::op::Answer;
 /// One call in a batch.
 pub struct Entry {
     pub owner: Owner,
-    pub pending: Pending,
+    pub expect: Expect,
     /// The length of its request.
     pub len: usize,
     /// A link has broken under it before.
@@ -51,10 +51,8 @@ impl Entry {
                     call.unsent();
                 }
                 if failure.may_be_tried_again(is_read, self.second) && !call.is_decided() {
-                    let pending = self.pending.anew();
-                    let (owner, len) = (Owner::Call(call), self.len);
-                    undecided.again.push(Entry { owner, pending, len, second: true }, request);
-                    return;
+                    let entry = Entry { owner: Owner::Call(call), second: true, ..self };
+                    return undecided.again.push(entry, request);
                 }
                 undecided.delivery.push(call, Err(failure.into_error(is_read)));
             }
@@ -126,7 +124,7 @@ impl Requests {
         &mut self,
         owner: Owner,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
-        pending: impl FnOnce() -> Pending,
+        expect: Expect,
     ) -> Result<()> {
         let before = self.bytes.len();
         if let Err(error) = encode(&mut self.bytes) {
@@ -134,7 +132,7 @@ impl Requests {
             return Err(error);
         }
         let len = self.bytes.len() - before;
-        self.entries.push_back(Entry { owner, pending: pending(), len, second: false });
+        self.entries.push_back(Entry { owner, expect, len, second: false });
         Ok(())
     }
 
@@ -198,6 +196,8 @@ pub struct Undecided {
 pub struct Batch {
     /// Those that are not decided yet.
     pub entries: VecDeque<Entry>,
+    /// The replies to the first of them, once some of them has arrived and was not the usual.
+    pub current: Option<Pending>,
     /// Which bells their owners sleep on.
     pub bells: u8,
     /// How many calls there were.
@@ -212,11 +212,20 @@ pub struct Batch {
 impl Batch {
     /// Decides the first entry.
     pub fn decide(&mut self, answer: Exchanged<Answer>, outbox: &[u8]) {
+        self.current = None;
         if let Some(entry) = self.entries.pop_front() {
             let request = self.start..self.start + entry.len;
             self.start = request.end;
             entry.decide(answer, outbox.get(request).unwrap_or_default(), &mut self.undecided);
         }
+    }
+
+    /// The replies to the first entry.
+    pub fn pending(&mut self) -> Option<&mut Pending> {
+        if self.current.is_none() {
+            self.current = Some(Pending::new(self.entries.front()?.expect));
+        }
+        self.current.as_mut()
     }
 
     /// Fails all that are left, each with an error of its own. `lost`: another link may do better.

@@ -194,17 +194,7 @@ pub trait Replies {
 /// Takes the reply to `op`, if it is the usual one, is all there, and nothing else is to be seen to.
 #[inline]
 pub fn quick(op: &Op<'_>, inbox: &mut Inbox) -> Option<Answer> {
-    match op {
-        Op::Get { .. } => match inbox.common(Want::Value) {
-            Ok(Some(Reply::Value(value))) => Some(Answer::Value(value)),
-            _ => None,
-        },
-        Op::Set { .. } | Op::MSet { ttl_ms: None, .. } => match inbox.common(Want::Plain) {
-            Ok(Some(Reply::Simple(Simple::Ok))) => Some(Answer::Done),
-            _ => None,
-        },
-        _ => None,
-    }
+    Expect::new(op).quick(inbox)
 }
 
 /// Takes the one reply to a command that is no operation of its own.
@@ -235,6 +225,56 @@ impl Replies for Single {
     }
 }
 
+/// All that must be known of an operation once its request is written: which replies it has.
+#[derive(Clone, Copy)]
+pub enum Expect {
+    Ping,
+    Get,
+    /// So many keys.
+    MGet(usize),
+    /// `true`: it may find the key there.
+    Set(bool),
+    Flush,
+    Found,
+    Count,
+    Persist,
+    /// So many commands between MULTI and EXEC.
+    Transaction(usize),
+}
+
+impl Expect {
+    pub fn new(op: &Op<'_>) -> Self {
+        match op {
+            Op::Ping => Self::Ping,
+            Op::Get { .. } => Self::Get,
+            Op::MGet { keys } => Self::MGet(keys.count()),
+            Op::Set { if_not_exists, .. } => Self::Set(*if_not_exists),
+            Op::MSet { ttl_ms: None, .. } => Self::Set(false),
+            Op::MSet { items, .. } => Self::Transaction(items.count()),
+            Op::ExpireIn { ttl_ms: None, .. } | Op::ExpireAt { unix_ms: None, .. } => Self::Persist,
+            Op::ExpireIn { .. } | Op::ExpireAt { .. } | Op::Delete { .. } => Self::Found,
+            Op::MDelete { .. } => Self::Count,
+            Op::Clear => Self::Flush,
+        }
+    }
+
+    /// Takes the reply, if it is the usual one, is all there, and nothing else is to be seen to.
+    #[inline]
+    pub fn quick(self, inbox: &mut Inbox) -> Option<Answer> {
+        match self {
+            Self::Get => match inbox.common(Want::Value) {
+                Ok(Some(Reply::Value(value))) => Some(Answer::Value(value)),
+                _ => None,
+            },
+            Self::Set(_) => match inbox.common(Want::Plain) {
+                Ok(Some(Reply::Simple(Simple::Ok))) => Some(Answer::Done),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 /// Takes the replies to one operation. It borrows nothing of the caller's.
 pub struct Pending {
     shape: Shape,
@@ -258,10 +298,8 @@ enum Shape {
 
 #[derive(Default)]
 struct Transaction {
-    /// Commands between MULTI and EXEC.
-    count: usize,
     queued: usize,
-    /// Those that are still to be answered.
+    /// Commands between MULTI and EXEC that are still to be answered.
     left: usize,
     begun: bool,
     multi_refused: Option<Error>,
@@ -269,50 +307,20 @@ struct Transaction {
 }
 
 impl Pending {
-    pub fn new(op: &Op<'_>) -> Self {
-        let (shape, want) = match op {
-            Op::Ping => (Shape::Ping, Want::Plain),
-            Op::Get { .. } => (Shape::Get, Want::Value),
-            Op::MGet { keys } => (Shape::MGet, Want::Batch(keys.count())),
-            Op::Set { if_not_exists, .. } => (Shape::Set(*if_not_exists), Want::Plain),
-            Op::MSet { ttl_ms: None, .. } => (Shape::Set(false), Want::Plain),
-            Op::MSet { items, .. } => {
-                let transaction = Transaction::new(items.count());
+    pub fn new(expect: Expect) -> Self {
+        let (shape, want) = match expect {
+            Expect::Ping => (Shape::Ping, Want::Plain),
+            Expect::Get => (Shape::Get, Want::Value),
+            Expect::MGet(count) => (Shape::MGet, Want::Batch(count)),
+            Expect::Set(may_be_there) => (Shape::Set(may_be_there), Want::Plain),
+            Expect::Flush => (Shape::Flush, Want::Plain),
+            Expect::Found => (Shape::Found, Want::Plain),
+            Expect::Count => (Shape::Count, Want::Plain),
+            Expect::Persist => (Shape::Persist(None), Want::Plain),
+            Expect::Transaction(count) => {
+                let transaction = Transaction { left: count, ..Transaction::default() };
                 (Shape::Transaction(Box::new(transaction)), Want::Plain)
             }
-            Op::ExpireIn { ttl_ms: None, .. } | Op::ExpireAt { unix_ms: None, .. } => {
-                (Shape::Persist(None), Want::Plain)
-            }
-            Op::ExpireIn { .. } | Op::ExpireAt { .. } | Op::Delete { .. } => {
-                (Shape::Found, Want::Plain)
-            }
-            Op::MDelete { .. } => (Shape::Count, Want::Plain),
-            Op::Clear => (Shape::Flush, Want::Plain),
-        };
-        Self { shape, decoder: Decoder::new(want) }
-    }
-}
-
-impl Pending {
-    /// As it was before anything arrived.
-    pub fn anew(&self) -> Self {
-        let shape = match &self.shape {
-            Shape::Ping => Shape::Ping,
-            Shape::Get => Shape::Get,
-            Shape::MGet => Shape::MGet,
-            Shape::Set(may_be_there) => Shape::Set(*may_be_there),
-            Shape::Flush => Shape::Flush,
-            Shape::Found => Shape::Found,
-            Shape::Count => Shape::Count,
-            Shape::Persist(_) => Shape::Persist(None),
-            Shape::Transaction(transaction) => {
-                Shape::Transaction(Box::new(Transaction::new(transaction.count)))
-            }
-        };
-        let want = match shape {
-            // The decoder is at one of several replies.
-            Shape::Persist(_) | Shape::Transaction(_) => Want::Plain,
-            _ => self.decoder.want(),
         };
         Self { shape, decoder: Decoder::new(want) }
     }
@@ -434,10 +442,6 @@ pub fn kind_of(text: &str) -> fn(String) -> Error {
 }
 
 impl Transaction {
-    fn new(count: usize) -> Self {
-        Self { count, left: count, ..Self::default() }
-    }
-
     /// Takes the next reply; what the one after it may be, and the outcome when this was the last.
     fn take(&mut self, reply: Reply) -> Result<(Want, Option<Outcome<Answer>>)> {
         if !self.begun {

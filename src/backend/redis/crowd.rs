@@ -4,7 +4,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::batch::Owner;
-use super::command::Pending;
+use super::command::Expect;
 use super::link::{Exchanged, Failure, Link};
 use super::lease::Lease;
 use super::links::{LONGEST_PATIENCE, Links, PATIENCE};
@@ -27,7 +27,7 @@ impl Links {
         &self,
         deadline: &Deadline,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
-        pending: impl FnOnce() -> Pending,
+        expect: Expect,
     ) -> Result<Entered<'_>> {
         let mut pool = self.pool();
         if pool.closed {
@@ -51,7 +51,7 @@ impl Links {
         let waiter = Waiter::own();
         let is_first = pool.queue.is_empty();
         let place = Place { owner: Arc::clone(&waiter), is_first, bell: pool.queue.batch };
-        pool.queue.requests.add(Owner::Thread { waiter, is_first }, encode, pending)?;
+        pool.queue.requests.add(Owner::Thread { waiter, is_first }, encode, expect)?;
         drop(pool);
         self.wait(place, deadline).map(Entered::Done)
     }

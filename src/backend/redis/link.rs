@@ -325,7 +325,14 @@ impl Link {
     pub fn add(&mut self, requests: &mut Requests, bells: u8) {
         self.outbox.extend_from_slice(&requests.bytes);
         requests.bytes.clear();
-        self.batch.entries.append(&mut requests.entries);
+        let entries = &mut self.batch.entries;
+        if entries.len() < requests.entries.len() {
+            // The few are moved.
+            entries.drain(..).rev().for_each(|entry| requests.entries.push_front(entry));
+            std::mem::swap(entries, &mut requests.entries);
+        } else {
+            entries.append(&mut requests.entries);
+        }
         self.batch.calls = self.batch.entries.len();
         self.batch.bells |= bells;
     }
@@ -374,13 +381,14 @@ impl Link {
             if deadline.has_passed() {
                 return Err(Broken::Timeout);
             }
-            let Batch { entries, bells: rung, undecided, .. } = &mut self.batch;
-            let Some(entry) = entries.front_mut() else { return Ok(true) };
-            match entry.pending.room(&mut self.inbox) {
+            let rung = self.batch.bells;
+            let mut delivery = std::mem::take(&mut self.batch.undecided.delivery);
+            let Some(pending) = self.batch.pending() else { return Ok(true) };
+            match pending.room(&mut self.inbox) {
                 Ok(room) => {
                     let before_sleep = || {
-                        bells.ring(*rung);
-                        undecided.delivery.deliver();
+                        bells.ring(rung);
+                        delivery.deliver();
                     };
                     self.stream.read(room, deadline, false, before_sleep)?;
                 }
@@ -422,8 +430,8 @@ impl Link {
             if *left == 0 || (is_sending && self.inbox.len() >= MOST_UNREAD) {
                 return Err(Broken::Timeout);
             }
-            let Some(entry) = self.batch.entries.front_mut() else { return Ok(true) };
-            let room = match entry.pending.room(&mut self.inbox) {
+            let Some(pending) = self.batch.pending() else { return Ok(true) };
+            let room = match pending.room(&mut self.inbox) {
                 Ok(room) => room,
                 Err(error) => {
                     self.batch.fail(false, &self.outbox, || error.again());
@@ -448,8 +456,19 @@ impl Link {
 
     /// Gives out what has arrived; once nothing is left to wait for, whether the link is sound.
     fn take_replies(&mut self) -> Option<bool> {
-        while let Some(entry) = self.batch.entries.front_mut() {
-            match entry.pending.advance(&mut self.inbox) {
+        while let Some(entry) = self.batch.entries.front() {
+            let is_begun = self.batch.current.is_some();
+            if self.inbox.is_empty() && !is_begun {
+                return None;
+            }
+            if !is_begun
+                && let Some(answer) = entry.expect.quick(&mut self.inbox)
+            {
+                self.decide(Exchanged::Answered { result: Ok(answer), link_is_sound: true });
+                continue;
+            }
+            let Some(pending) = self.batch.pending() else { break };
+            match pending.advance(&mut self.inbox) {
                 Ok(None) => return None,
                 Ok(Some(Outcome { result, link_is_sound })) => {
                     let refused = is_refusal(&result);
@@ -499,8 +518,8 @@ impl Link {
     /// The connection broke under the batch. What the server has answered before is answered.
     fn fail(&mut self, broken: &Broken) {
         while self.take_replies().is_none() {
-            let Some(entry) = self.batch.entries.front_mut() else { break };
-            let Ok(room) = entry.pending.room(&mut self.inbox) else { break };
+            let Some(pending) = self.batch.pending() else { break };
+            let Ok(room) = pending.room(&mut self.inbox) else { break };
             if !matches!(self.stream.receive(room), Ok(Some(_))) {
                 break;
             }

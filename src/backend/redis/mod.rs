@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use redis::ConnectionInfo;
 
-use self::command::{Pending, Replies};
+use self::command::{Expect, Pending, Replies};
 use self::encode::Outbox;
 use self::link::Exchanged;
 use self::crowd::Entered;
@@ -74,14 +74,14 @@ impl Redis {
 
     /// The same for an operation, which may be carried out together with others' if it is small.
     fn carry_out(&self, op: &Op<'_>, deadline: &Deadline) -> Result<Answer> {
-        let pending = || Pending::new(op);
+        let pending = || Pending::new(Expect::new(op));
         let is_small = command::is_small(op, &self.prefix);
         self.insist(op.is_read(), |second| {
             let mut lease = if is_small && !second {
                 let copy = |out: &mut Vec<u8>| {
                     command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
                 };
-                match self.links.enter(deadline, copy, pending)? {
+                match self.links.enter(deadline, copy, Expect::new(op))? {
                     Entered::Leased(lease) => lease,
                     Entered::Done(exchanged) => return Ok(exchanged),
                 }
@@ -149,7 +149,7 @@ impl Backend for Redis {
             call,
             command::is_small(op, &self.prefix),
             |out| command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None }),
-            || Pending::new(op),
+            Expect::new(op),
         )
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::batch::{Owner, Requests};
-use super::command::Pending;
+use super::command::Expect;
 use super::io::{Io, Job, Mail};
 use super::lease::{ASIDE, Lease};
 use super::link::Link;
@@ -32,18 +32,18 @@ impl Links {
         call: Carried,
         is_small: bool,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
-        pending: impl FnOnce() -> Pending,
+        expect: Expect,
     ) -> Result<()> {
         self.see_to_deadlines()?;
         if is_small {
             let mut pool = self.open_pool()?;
             pool.queue.drop_the_decided_now_and_then();
-            pool.queue.requests.add(Owner::Call(call), encode, pending)?;
+            pool.queue.requests.add(Owner::Call(call), encode, expect)?;
             self.recruit(pool);
         } else {
             // Encoded without the lock, for it may take its time.
             let mut large = Requests::default();
-            large.add(Owner::Call(call), encode, pending)?;
+            large.add(Owner::Call(call), encode, expect)?;
             let mut pool = self.open_pool()?;
             pool.large.push_back(large);
             self.recruit(pool);

@@ -96,10 +96,6 @@ impl Decoder {
         Self { want, state: State::Head }
     }
 
-    pub fn want(&self) -> Want {
-        self.want
-    }
-
     /// Where to put what arrives next.
     pub fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
         let needed = match &mut self.state {
