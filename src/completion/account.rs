@@ -167,6 +167,16 @@ impl Account {
         self.start + Duration::from_nanos(deadline)
     }
 
+    #[cfg(test)]
+    pub(super) fn listed(&self) -> usize {
+        lock(&self.list).calls.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        lock(&self.list).calls.capacity()
+    }
+
     fn first(&self, list: &mut List) -> Option<(Instant, Arc<Call>)> {
         loop {
             let listed = list.calls.front()?;

@@ -210,6 +210,13 @@ impl Carried {
     }
 }
 
+#[cfg(test)]
+impl Carried {
+    pub(super) fn share(&self) -> Arc<Call> {
+        Arc::clone(&self.0)
+    }
+}
+
 impl Deref for Carried {
     type Target = Call;
 

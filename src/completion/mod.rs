@@ -21,6 +21,8 @@ mod delivery;
 mod index;
 mod queue;
 mod sync;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub use self::account::Account;
 pub use self::call::{Call, Carried, submit};

@@ -246,6 +246,11 @@ impl Queue {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn sleeping(&self) -> usize {
+        lock(&self.state).sleeping
+    }
+
     fn open_state(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.lock()?;
         if state.closed { Err(Kind::Closed.into()) } else { Ok(state) }
