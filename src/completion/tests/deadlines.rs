@@ -1,6 +1,5 @@
 //! Deadlines, and what the account remembers for them.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::*;
@@ -59,33 +58,42 @@ fn the_longest() {
     assert_eq!(bench.account.next_deadline(), Some(call.deadline()));
 }
 
-/// However many have come and gone, an account remembers no more than a few times what is outstanding.
+/// The calls of several caches and queues do not stand in each other's way.
 #[test]
-fn what_is_decided_is_forgotten() {
+fn each_cache_has_its_own() {
     let bench = Bench::new();
-    let oldest = bench.read(0);
-    for tag in 1..20_000 {
-        assert!(bench.read(tag).decide(done()));
-        assert!(bench.account.listed() <= 2 * bench.account.outstanding() + 65);
-    }
-    let mut some = VecDeque::new();
-    for tag in 1..20_000 {
-        some.push_back(bench.read(tag));
-        if some.len() > 100 {
-            drop(some.pop_front());
+    let other = Bench { queue: Arc::clone(&bench.queue), account: Bench::new().account };
+    let elsewhere = Bench { queue: Bench::new().queue, account: Arc::clone(&bench.account) };
+    let long = bench.carried(1, true, 3 * SECOND);
+    let short = other.carried(2, true, SECOND);
+    let between = elsewhere.carried(3, true, 2 * SECOND);
+    assert_eq!(bench.account.next_deadline(), Some(between.deadline()));
+    assert_eq!(other.account.next_deadline(), Some(short.deadline()));
+    assert_eq!(bench.account.expire(between.deadline()), Some(long.deadline()));
+    assert_eq!((bench.taken(), elsewhere.taken().len()), (vec![], 1));
+    other.account.close();
+    assert_eq!(bench.taken(), [(2, CACHETORY_ERR_CANCELLED, false)]);
+    assert_eq!(bench.account.next_deadline(), Some(long.deadline()));
+    bench.queue.close().unwrap();
+    assert_eq!(bench.account.next_deadline(), None);
+}
+
+/// A queue that outlives many caches, and a cache that outlives many queues, keep nothing of them.
+#[test]
+fn many_come_and_go() {
+    let bench = Bench::new();
+    for round in 0..1000 {
+        let passing = Bench { queue: Arc::clone(&bench.queue), account: Bench::new().account };
+        let _call = passing.read(1);
+        if round % 2 == 0 {
+            passing.account.close();
         }
-        assert!(bench.account.listed() <= 2 * bench.account.outstanding() + 65);
+        let passing = Bench { queue: Bench::new().queue, account: Arc::clone(&bench.account) };
+        let _call = passing.read(1);
+        passing.queue.close().unwrap();
     }
-    assert_eq!(bench.account.next_deadline(), Some(oldest.deadline()));
-    drop(some);
-    assert!(bench.account.listed() <= 67);
-    drop(oldest);
-    // Also after many were outstanding at the same time, and cancelled at once.
-    let many: Vec<Carried> = (0..20_000).map(|_| bench.read(1)).collect();
-    bench.queue.cancel(1).unwrap();
-    drop(many);
-    assert!(bench.account.listed() <= 65);
-    assert!(bench.account.room() <= 1024);
+    assert_eq!((bench.queue.lanes(), bench.account.queues()), (1, 1));
+    assert_eq!(bench.taken().len(), 1000);
 }
 
 #[test]

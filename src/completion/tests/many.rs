@@ -1,6 +1,6 @@
 //! Many calls, many threads, and every tag accounted for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -60,20 +60,34 @@ fn the_index_beside_a_map() {
     let mut dice = Dice(RandomState::new().hash_one(0) | 1);
     for tags in [1, 3, 1000] {
         let mut index = Index::new();
+        let caches = [(); 3].map(|()| Arc::new(Account::new(1)));
+        let lanes = caches.each_ref().map(|cache| index.open_lane(cache, || Ok(())).unwrap());
+        assert_eq!(caches.each_ref().map(|cache| index.lane(cache).unwrap()), lanes);
+        let mut ages: [VecDeque<u32>; 3] = Default::default();
         let mut map: HashMap<u64, Vec<u32>> = HashMap::new();
         let mut len = 0;
-        for step in 0..20_000 {
+        for step in 0..6000 {
             let tag = dice.throw(tags) << 7;
             let places = map.entry(tag).or_default();
             // Grows, and shrinks again.
-            if dice.throw(5) < if step < 10_000 { 3 } else { 2 } {
-                places.push(index.insert(tag, call(tag)).unwrap());
+            if dice.throw(5) < if step < 3000 { 3 } else { 2 } {
+                let lane = dice.throw(3) as usize;
+                let place = index.insert(tag, lanes[lane], call(tag)).unwrap();
+                places.push(place);
+                ages[lane].push_back(place);
                 len += 1;
             } else if !places.is_empty() {
                 let place = places.swap_remove(dice.throw(places.len() as u64) as usize);
                 assert_eq!(index.remove(place).unwrap().tag(), tag);
                 assert!(index.remove(place).is_none());
+                ages.iter_mut().for_each(|lane| lane.retain(|&other| other != place));
                 len -= 1;
+            } else if let Some(place) = ages[0].pop_front() {
+                index.make_newest(place);
+                ages[0].push_back(place);
+            }
+            for (lane, ages) in lanes.iter().zip(&ages) {
+                assert_eq!(index.oldest(*lane), ages.front().copied());
             }
             assert_eq!(index.len(), len);
             if step % 16 == 0 {
