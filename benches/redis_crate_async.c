@@ -1,4 +1,4 @@
-/* The redis crate's multiplexed connection on tokio with one worker, through redis-shim. */
+/* The redis crate's multiplexed connection on tokio, through redis-shim. */
 #include "driver.h"
 
 #include <stdio.h>
