@@ -84,11 +84,12 @@ pub unsafe extern "C" fn shim_multiplexed_fly(
 ) {
     let client = unsafe { &*client.cast::<Client>() };
     let flight = Flight { flight, start, end };
-    let all = unsafe { slice::from_raw_parts(keys, count) }.iter().enumerate().map(|(place, key)| {
-        // The keys outlive this call, and this call outlives the tasks.
-        let key: &'static [u8] = unsafe { key.get() };
-        client.runtime.spawn(keep_flying(client.connection.clone(), flight, place, key))
-    });
+    let all =
+        unsafe { slice::from_raw_parts(keys, count) }.iter().enumerate().map(|(place, key)| {
+            // The keys outlive this call, and this call outlives the tasks.
+            let key: &'static [u8] = unsafe { key.get() };
+            client.runtime.spawn(keep_flying(client.connection.clone(), flight, place, key))
+        });
     let all: Vec<_> = all.collect();
     client.runtime.block_on(async {
         for one in all {
