@@ -217,7 +217,7 @@ static void measure_count(long calls, const char *name, const char *text)
         .client = client,
         .work = &work,
         .prepared = it.driver->prepare(&work.job, work.operation),
-        .left = 10 * cell.count,
+        .left = work.operation == BENCH_PIPELINE ? 10 * cell.count : 10,
         .stop = &never,
         .stride = 10,
     };
@@ -262,7 +262,7 @@ int main(int argc, char **argv)
             struct cell cell;
             if (!parse_cell(line, &cell))
                 die("not a cell: %s", line);
-            alarm(30 + (unsigned)(4 * (argc - 4) * (atof(argv[2]) + 1) * atof(argv[3])));
+            alarm(10 + (unsigned)(2 * (argc - 4) * (atof(argv[2]) + 1) * atof(argv[3])));
             measure_rates(contestants, argc - 4, &cell, atoi(argv[2]), atof(argv[3]));
         }
     } else {

@@ -208,7 +208,7 @@ static bool enter(struct entry *entry, const struct cell *cell, const struct wor
 
     atomic_bool never = false;
     struct run run = run_of(entry, 0, cell, work);
-    run.left = cell->count;
+    run.left = work->operation == BENCH_PIPELINE ? cell->count : (uint64_t)run.stride;
     run.stop = &never;
     carry_out(&run);
     if (run.outcome != 0)
