@@ -56,12 +56,12 @@ void measure_memory(const char *name)
     struct work work = make_work(&cell);
     void **clients = calloc(CLIENTS, sizeof *clients);
     memset(clients, 0xff, CLIENTS * sizeof *clients);
+    fill(NULL, NULL, &cell, &work);
     double start = resident();
     struct contestant it = load(name);
     double loaded = resident();
     struct target target = target_of(&cell, it.options);
     clients[0] = open_one(&it, &target);
-    fill(it.driver, clients[0], &cell, &work);
     call_one(&it, clients[0], &work);
     double first = resident();
     for (int i = 1; i < CLIENTS; i++)
