@@ -140,7 +140,7 @@ def line(driver, workload):
         if isinstance(why, subprocess.TimeoutExpired):
             hung.add(driver)
         print(f"NOT MEASURED: {driver}: counts of {workload[0]}: {why}", file=sys.stderr)
-        return f"missing\t{driver}\tcounts of {workload[0]}\n"
+        return f"missing\t{driver}\tcounts of {workload[0]}: {str(why).rsplit(': ', 1)[-1]}\n"
     return f"count\t{driver}\t{workload[0]}\t{slope:.0f}\t{allocations:.2f}\n"
 
 
