@@ -116,13 +116,10 @@ pub unsafe extern "C" fn cachetory_queue_wait(
             let timeout = (timeout_ms != CACHETORY_NO_EXPIRY)
                 .then(|| Duration::from_millis(timeout_ms.unsigned_abs()));
             // They are turned into what the caller sees where they lie, when the queue is no longer locked.
-            const { assert!(size_of::<Completion>() <= size_of::<cachetory_completion_t>()) };
-            const { assert!(align_of::<Completion>() <= align_of::<cachetory_completion_t>()) };
             let put = |index, completion| out.add(index).cast::<Completion>().write(completion);
             let taken = QUEUES.get(queue.id)?.wait(capacity, timeout, put)?;
             for index in 0..taken {
-                let place = out.add(index);
-                place.write(give_completion(place.cast::<Completion>().read()));
+                give_completion(out.add(index));
             }
             *count = taken;
             Ok(CACHETORY_OK)
