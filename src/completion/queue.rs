@@ -142,7 +142,7 @@ impl Queue {
     pub fn cancel(&self, tag: u64) -> Result<bool> {
         let mut state = self.open_state()?;
         let was_empty = state.done.is_empty();
-        let mut next = state.index.first(tag);
+        let mut next = state.index.first(tag)?;
         let any = next.is_some();
         while let Some(place) = next {
             next = state.index.after(place);

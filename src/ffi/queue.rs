@@ -133,7 +133,7 @@ pub unsafe extern "C" fn cachetory_queue_wait(
 /// A write that had been sent completes with CACHETORY_ERROR_MAYBE_APPLIED; one without that flag is never sent. Blocks for
 /// nothing. Any thread.
 ///
-/// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _INTERNAL.
+/// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _NO_MEMORY, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_queue_cancel(
     queue: cachetory_queue_t,
