@@ -15,7 +15,7 @@ pub const HEADER: usize = 8;
 pub enum Value {
     /// One exact allocation; cheap to clone, so a store in memory can hand it out without a copy.
     Shared(Arc<[u8]>),
-    /// The buffer that a large value was read into. May have spare capacity.
+    /// A buffer that it was read into, or copied to from where it was read. May have spare capacity.
     Buffer(Vec<u8>),
     /// A large value that is as cheap to clone as a small one.
     SharedBuffer(Arc<Vec<u8>>),
@@ -48,10 +48,18 @@ impl Value {
     }
 
     /// A copy in one exact allocation of data that has room around it: [`HEADER`] bytes before it and one after, which
-    /// are overwritten.
-    pub fn copy_framed(framed: &mut [u8]) -> Self {
-        frame(framed);
-        Value::Shared(Arc::from(&*framed))
+    /// is overwritten.
+    #[inline]
+    pub fn copy_framed(framed: &mut [u8]) -> Result<Self> {
+        if let Some(end) = framed.last_mut() {
+            *end = 0;
+        }
+        let mut buffer = Vec::new();
+        buffer
+            .try_reserve_exact(framed.len())
+            .map_err(|_| Error::no_memory("memory for a value"))?;
+        buffer.extend_from_slice(framed);
+        Ok(Value::Buffer(buffer))
     }
 
     pub fn data(&self) -> &[u8] {
@@ -88,8 +96,9 @@ impl Span {
 /// The answers to a batch of keys, in their order.
 #[derive(Debug)]
 pub enum Values {
-    /// All in one buffer. The first [`Values::RESERVED_SPANS`] spans are free for the C face, the answers follow.
-    Arena { spans: Vec<Span>, arena: Vec<u8> },
+    /// All in one buffer, their places counted from `start`. The first [`Values::RESERVED_SPANS`] spans are free for the C
+    /// face, the answers follow.
+    Arena { spans: Vec<Span>, arena: Vec<u8>, start: usize },
     /// Each on its own.
     Each(Vec<Option<Value>>),
 }
@@ -112,9 +121,9 @@ impl Values {
     /// The answer at `index`: `None` for a miss.
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         match self {
-            Values::Arena { spans, arena } => {
+            Values::Arena { spans, arena, start } => {
                 let span = spans[Self::RESERVED_SPANS + index];
-                (span.at != Span::MISS.at).then(|| &arena[span.at..span.at + span.len])
+                (span.at != Span::MISS.at).then(|| &arena[start + span.at..][..span.len])
             }
             Values::Each(values) => values[index].as_ref().map(Value::data),
         }

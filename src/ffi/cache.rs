@@ -15,11 +15,13 @@ use crate::op::{Answer, Op, Ttl};
 
 static CACHES: Table<Box<Cache>> = Table::new();
 
+#[inline]
 fn call(cache: cachetory_t, op: &Op<'_>) -> Result<Answer> {
     CACHES.get(cache.id)?.call(op)
 }
 
 /// The status of an answer that carries nothing.
+#[inline]
 fn plain(answer: Answer) -> Result<cachetory_status_t> {
     match answer {
         Answer::Done => Ok(CACHETORY_OK),
@@ -29,6 +31,7 @@ fn plain(answer: Answer) -> Result<cachetory_status_t> {
     }
 }
 
+#[cold]
 fn unexpected(answer: &Answer) -> Error {
     let name = match answer {
         Answer::Done => "Done",

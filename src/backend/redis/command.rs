@@ -4,7 +4,7 @@ use super::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
 use super::encode::{LOOSE, Outbox, argument, command, integer, prefixed, reserve};
 use super::links::SHARED;
 use crate::error::{Error, Kind, Result};
-use crate::op::{Answer, Items, Keys, Op, Ttl};
+use crate::op::{Answer, Items, Keys, Op, Ttl, each_item, each_key};
 
 /// Appends the commands of `op`, to be sent in one go. `Op::Clear` is FLUSHDB: see `clear.rs` for a clear within a prefix.
 pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
@@ -55,9 +55,7 @@ fn many(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], keys: &dyn Keys) -> Resul
     let prefixes = count.saturating_mul(prefix.len());
     reserve(out, 1 + count, keys.total_len().saturating_add(prefixes))?;
     command(out, name, count);
-    for i in 0..count {
-        prefixed(out, prefix, keys.key(i));
-    }
+    each_key(keys, |key| prefixed(out, prefix, key));
     Ok(())
 }
 
@@ -113,10 +111,10 @@ fn mset<'a>(outbox: &mut Outbox<'_, 'a>, prefix: &[u8], items: &'a dyn Items) ->
     if all_copied {
         // The usual case, and the cheaper one.
         let out = &mut *outbox.bytes;
-        for i in 0..count {
-            prefixed(out, prefix, items.key(i));
-            argument(out, items.value(i));
-        }
+        each_item(items, |key, value| {
+            prefixed(out, prefix, key);
+            argument(out, value);
+        });
         return Ok(());
     }
     for i in 0..count {

@@ -44,6 +44,7 @@ impl<'a> Outbox<'_, 'a> {
 const FRAMING: usize = 25;
 
 /// Makes room for a command or a batch of `arguments` arguments of `bytes` bytes in all.
+#[inline]
 pub fn reserve(out: &mut Vec<u8>, arguments: usize, bytes: usize) -> Result<()> {
     let framing = arguments.saturating_add(2).saturating_mul(FRAMING);
     out.try_reserve(bytes.saturating_add(framing))
@@ -75,7 +76,9 @@ pub fn argument(out: &mut Vec<u8>, bytes: &[u8]) {
 #[inline]
 pub fn prefixed(out: &mut Vec<u8>, prefix: &[u8], key: &[u8]) {
     length(out, b'$', (prefix.len() + key.len()) as u64);
-    out.extend_from_slice(prefix);
+    if !prefix.is_empty() {
+        out.extend_from_slice(prefix);
+    }
     out.extend_from_slice(key);
     out.extend_from_slice(b"\r\n");
 }
@@ -90,24 +93,30 @@ pub fn integer(out: &mut Vec<u8>, number: i64) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Lengths are mostly short, and the short ones cost no division.
+/// Lengths are mostly short. The line of such a one is appended as eight bytes, which is one store, and those that are too many
+/// are taken back.
 #[inline]
 fn length(out: &mut Vec<u8>, kind: u8, number: u64) {
-    let digit = |number: u64| b'0' + (number % 10) as u8;
-    match number {
-        0..10 => out.extend_from_slice(&[kind, digit(number), b'\r', b'\n']),
+    let line = |bytes| u64::from_le_bytes(bytes);
+    let (tens, ones) = (number / 10, number % 10);
+    let (line, len) = match number {
+        0..10 => (line([kind, b'0', b'\r', b'\n', 0, 0, 0, 0]) + (ones << 8), 4),
         10..100 => {
-            let line = [kind, digit(number / 10), digit(number), b'\r', b'\n'];
-            out.extend_from_slice(&line);
+            let digits = (tens << 8) + (ones << 16);
+            (line([kind, b'0', b'0', b'\r', b'\n', 0, 0, 0]) + digits, 5)
         }
         100..1000 => {
-            let digits = [digit(number / 100), digit(number / 10), digit(number)];
-            out.extend_from_slice(&[kind, digits[0], digits[1], digits[2], b'\r', b'\n']);
+            let digits = ((tens / 10) << 8) + ((tens % 10) << 16) + (ones << 24);
+            (line([kind, b'0', b'0', b'0', b'\r', b'\n', 0, 0]) + digits, 6)
         }
-        _ => long_length(out, kind, number),
-    }
+        _ => return long_length(out, kind, number),
+    };
+    let end = out.len() + len;
+    out.extend_from_slice(&line.to_le_bytes());
+    out.truncate(end);
 }
 
+#[cold]
 fn long_length(out: &mut Vec<u8>, kind: u8, number: u64) {
     let mut digits = [0; 20];
     let at = write_digits(&mut digits, number);

@@ -84,10 +84,10 @@ impl Inbox {
 
     /// The head of the frame at `at`, counted from the undecoded start, and where its body begins.
     pub(super) fn head(&self, at: usize) -> Result<Option<(Head, usize)>> {
-        if let Some((len, body)) = self.short_bulk(at) {
-            return Ok(Some((Head::Bulk(len), body)));
-        }
         let bytes = &self.bytes[self.start + at..];
+        if let Some((len, body)) = short_bulk(bytes) {
+            return Ok(Some((Head::Bulk(len), at + body)));
+        }
         let Some(&kind) = bytes.first() else { return Ok(None) };
         if !b"+-:$*_%~>|(,#=!".contains(&kind) {
             return Err(Error::protocol(format!("a reply starts with byte {kind:#04x}")));
@@ -120,22 +120,6 @@ impl Inbox {
         Ok(Some((head, at + end + 1)))
     }
 
-    /// The head of a bulk string below a megabyte, if that is what is at `at`: the common case, in one pass.
-    #[inline]
-    fn short_bulk(&self, at: usize) -> Option<(usize, usize)> {
-        let [b'$', line @ ..] = self.bytes.get(self.start + at..)? else { return None };
-        let mut len = 0;
-        for (count, &byte) in line.iter().enumerate().take(7) {
-            let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
-                let ends = count > 0 && byte == b'\r' && line.get(count + 1) == Some(&b'\n');
-                return ends.then_some((len, at + count + 3));
-            }
-            len = len * 10 + usize::from(digit);
-        }
-        None
-    }
-
     /// The reply, if it is one of the two most common, and all there: a small value, or OK.
     #[inline]
     pub fn common(&mut self, want: Want) -> Result<Option<Reply>> {
@@ -144,10 +128,8 @@ impl Inbox {
                 self.start += 5;
                 Ok(Some(Reply::Simple(Simple::Ok)))
             }
-            Want::Value => match self.short_bulk(0) {
-                Some((len, body)) if len < LARGE && self.has_body(body, len)? => {
-                    Ok(Some(Reply::Value(self.small(body, len))))
-                }
+            Want::Value => match whole_bulk(&self.bytes[self.start..]) {
+                Some((len, body)) if len < LARGE => Ok(Some(Reply::Value(self.small(body, len)?))),
                 _ => Ok(None),
             },
             _ => Ok(None),
@@ -155,10 +137,12 @@ impl Inbox {
     }
 
     /// Takes a small value whose body is at `at` and all there.
-    pub(super) fn small(&mut self, at: usize, len: usize) -> Value {
+    #[inline]
+    pub(super) fn small(&mut self, at: usize, len: usize) -> Result<Value> {
         let data = self.start + at;
+        let value = Value::copy_framed(&mut self.bytes[data - HEADER..=data + len])?;
         self.start = data + len + 2;
-        Value::copy_framed(&mut self.bytes[data - HEADER..=data + len])
+        Ok(value)
     }
 
     pub(super) fn text(&self, from: usize, to: usize) -> String {
@@ -183,6 +167,45 @@ impl Inbox {
     pub(super) fn missing(&self, needed: usize) -> usize {
         (self.start + needed).saturating_sub(self.bytes.len())
     }
+}
+
+/// The length of a bulk string below a megabyte, if that is what `bytes` begin with, and where its body begins: the common
+/// case, in one pass.
+#[inline]
+fn short_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
+    let digit = |byte: u8| usize::from(byte.wrapping_sub(b'0'));
+    match *bytes {
+        // So much there is of any whole one.
+        [b'$', a, b'\r', b'\n', _, _, ..] if digit(a) < 10 => Some((digit(a), 4)),
+        [b'$', a, b, b'\r', b'\n', _, ..] if digit(a) < 10 && digit(b) < 10 => {
+            Some((digit(a) * 10 + digit(b), 5))
+        }
+        [b'$', a, b, c, b'\r', b'\n', ..] if digit(a) < 10 && digit(b) < 10 && digit(c) < 10 => {
+            Some((digit(a) * 100 + digit(b) * 10 + digit(c), 6))
+        }
+        [b'$', _, _, _, _, _, ..] => longer_bulk(&bytes[1..]),
+        _ => None,
+    }
+}
+
+fn longer_bulk(line: &[u8]) -> Option<(usize, usize)> {
+    let mut len = 0;
+    for (count, &byte) in line.iter().enumerate().take(7) {
+        if !byte.is_ascii_digit() {
+            let ends = count > 0 && byte == b'\r' && line.get(count + 1) == Some(&b'\n');
+            return ends.then_some((len, count + 3));
+        }
+        len = len * 10 + usize::from(byte - b'0');
+    }
+    None
+}
+
+/// The same, if all of it is there.
+#[inline]
+fn whole_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
+    let (len, body) = short_bulk(bytes)?;
+    let end = body + len;
+    (bytes.get(end..end + 2)? == b"\r\n").then_some((len, body))
 }
 
 /// Where the first line ends. All lines but error texts are short; in a long one `contains`, a fast search, goes first, so
@@ -252,6 +275,23 @@ impl Inbox {
         Ok(Some(Value::Buffer(std::mem::take(buffer))))
     }
 
+    /// Goes on with a batch for as long as its answers are short and all there.
+    #[inline]
+    fn usual_part(&mut self, at: &mut usize, spans: &mut Vec<Span>, count: usize) {
+        let bytes = &mut self.bytes[self.start..];
+        let mut next = *at;
+        while spans.len() < count + Values::RESERVED_SPANS
+            && let Some(rest) = bytes.get(next..)
+            && let Some((len, body)) = whole_bulk(rest)
+        {
+            let end = next + body + len;
+            bytes[end] = 0;
+            spans.push(Span { at: next + body, len });
+            next = end + 2;
+        }
+        *at = next;
+    }
+
     /// Goes on with a batch at `at`; whether it is whole.
     pub(super) fn batch(
         &mut self,
@@ -261,14 +301,9 @@ impl Inbox {
         count: usize,
     ) -> Result<bool> {
         while spans.len() < count + Values::RESERVED_SPANS {
-            if let Some((len, body)) = self.short_bulk(*at)
-                && self.has_body(body, len)?
-            {
-                let end = self.start + body + len;
-                self.bytes[end] = 0;
-                spans.push(Span { at: body, len });
-                *at = body + len + 2;
-                continue;
+            self.usual_part(at, spans, count);
+            if spans.len() == count + Values::RESERVED_SPANS {
+                break;
             }
             match self.head(*at)? {
                 None => {
@@ -307,22 +342,17 @@ impl Inbox {
     }
 
     /// Hands a whole batch of `end` bytes over: a large one with the buffer itself, a small one as an exact copy.
-    pub(super) fn give_batch(&mut self, end: usize, mut spans: Vec<Span>) -> Result<Values> {
+    pub(super) fn give_batch(&mut self, end: usize, spans: Vec<Span>) -> Result<Values> {
         let frame = self.start..self.start + end;
         self.start = frame.end;
         if self.is_empty() && end >= self.bytes.capacity() / 2 {
-            for span in &mut spans {
-                if span.at != Span::MISS.at {
-                    span.at += frame.start;
-                }
-            }
             let arena = std::mem::replace(self, Inbox::new()).bytes;
-            return Ok(Values::Arena { spans, arena });
+            return Ok(Values::Arena { spans, arena, start: frame.start });
         }
         let mut arena = Vec::new();
         arena.try_reserve_exact(end).map_err(no_memory)?;
         arena.extend_from_slice(&self.bytes[frame]);
-        Ok(Values::Arena { spans, arena })
+        Ok(Values::Arena { spans, arena, start: 0 })
     }
 
     /// The tree at `at`, which [`Scan`] has found to be whole.
