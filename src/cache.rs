@@ -23,7 +23,7 @@ impl Cache {
         Ok(Self { config, backend: PerProcess::new(Ok(backend)) })
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn call(&self, op: &Op<'_>) -> Result<Answer> {
         reserve::check()?;
         self.check(op)?;
@@ -49,7 +49,7 @@ impl Cache {
     }
 
     /// The bounds that hold on every backend alike.
-    #[inline]
+    #[inline(always)]
     fn check(&self, op: &Op<'_>) -> Result<()> {
         match *op {
             Op::Ping | Op::Clear => Ok(()),

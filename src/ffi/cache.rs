@@ -15,7 +15,7 @@ use crate::op::{Answer, Op, Ttl};
 
 static CACHES: Table<Box<Cache>> = Table::new();
 
-#[inline]
+#[inline(always)]
 fn call(cache: cachetory_t, op: &Op<'_>) -> Result<Answer> {
     CACHES.get(cache.id)?.call(op)
 }

@@ -29,7 +29,7 @@ impl<'a> Outbox<'_, 'a> {
     pub fn value(&mut self, value: &'a [u8]) -> Result<()> {
         match &mut self.loose {
             Some(loose) if value.len() >= LOOSE => {
-                length(self.bytes, b'$', value.len() as u64);
+                length(self.bytes, value.len());
                 loose.try_reserve(1).map_err(|_| Error::no_memory("memory for the request"))?;
                 loose.push(Loose { at: self.bytes.len(), bytes: value });
                 self.bytes.extend_from_slice(b"\r\n");
@@ -52,7 +52,7 @@ pub fn reserve(out: &mut Vec<u8>, arguments: usize, bytes: usize) -> Result<()> 
 }
 
 pub fn command(out: &mut Vec<u8>, name: &[u8], arguments: usize) {
-    length(out, b'*', arguments as u64 + 1);
+    long_length(out, b'*', arguments as u64 + 1);
     argument(out, name);
 }
 
@@ -66,16 +66,16 @@ pub fn words(out: &mut Vec<u8>, words: &[&[u8]]) {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub fn argument(out: &mut Vec<u8>, bytes: &[u8]) {
-    length(out, b'$', bytes.len() as u64);
+    length(out, bytes.len());
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
 
-#[inline]
+#[inline(always)]
 pub fn prefixed(out: &mut Vec<u8>, prefix: &[u8], key: &[u8]) {
-    length(out, b'$', (prefix.len() + key.len()) as u64);
+    length(out, prefix.len() + key.len());
     if !prefix.is_empty() {
         out.extend_from_slice(prefix);
     }
@@ -87,36 +87,55 @@ pub fn integer(out: &mut Vec<u8>, number: i64) {
     let mut digits = [0; 20];
     let at = write_digits(&mut digits, number.unsigned_abs());
     let sign = usize::from(number < 0);
-    length(out, b'$', (digits.len() - at + sign) as u64);
+    length(out, digits.len() - at + sign);
     out.extend_from_slice(&b"-"[..sign]);
     out.extend_from_slice(&digits[at..]);
     out.extend_from_slice(b"\r\n");
 }
 
+/// The lines of the lengths below a thousand, each followed by zeros and, in the last byte, by how long it is.
+static LINES: [[u8; 8]; 1000] = {
+    let mut lines = [[0; 8]; 1000];
+    let mut number = 0;
+    while number < lines.len() {
+        let mut line = [b'$', 0, 0, 0, 0, 0, 0, 0];
+        let mut at = 1;
+        let mut place = if number < 10 {
+            1
+        } else if number < 100 {
+            10
+        } else {
+            100
+        };
+        while place > 0 {
+            line[at] = b'0' + (number / place % 10) as u8;
+            at += 1;
+            place /= 10;
+        }
+        line[at] = b'\r';
+        line[at + 1] = b'\n';
+        line[7] = at as u8 + 2;
+        lines[number] = line;
+        number += 1;
+    }
+    lines
+};
+
 /// Lengths are mostly short. The line of such a one is appended as eight bytes, which is one store, and those that are too many
 /// are taken back.
-#[inline]
-fn length(out: &mut Vec<u8>, kind: u8, number: u64) {
-    let line = |bytes| u64::from_le_bytes(bytes);
-    let (tens, ones) = (number / 10, number % 10);
-    let (line, len) = match number {
-        0..10 => (line([kind, b'0', b'\r', b'\n', 0, 0, 0, 0]) + (ones << 8), 4),
-        10..100 => {
-            let digits = (tens << 8) + (ones << 16);
-            (line([kind, b'0', b'0', b'\r', b'\n', 0, 0, 0]) + digits, 5)
+#[inline(always)]
+fn length(out: &mut Vec<u8>, number: usize) {
+    match LINES.get(number) {
+        Some(line) => {
+            let end = out.len() + usize::from(line[7]);
+            out.extend_from_slice(line);
+            out.truncate(end);
         }
-        100..1000 => {
-            let digits = ((tens / 10) << 8) + ((tens % 10) << 16) + (ones << 24);
-            (line([kind, b'0', b'0', b'0', b'\r', b'\n', 0, 0]) + digits, 6)
-        }
-        _ => return long_length(out, kind, number),
-    };
-    let end = out.len() + len;
-    out.extend_from_slice(&line.to_le_bytes());
-    out.truncate(end);
+        None => long_length(out, b'$', number as u64),
+    }
 }
 
-#[cold]
+#[inline(never)]
 fn long_length(out: &mut Vec<u8>, kind: u8, number: u64) {
     let mut digits = [0; 20];
     let at = write_digits(&mut digits, number);
