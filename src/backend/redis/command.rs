@@ -190,11 +190,12 @@ pub trait Replies {
 }
 
 /// Takes the reply to `op`, if it is the usual one, is all there, and nothing else is to be seen to.
-#[inline]
+#[inline(always)]
 pub fn quick(op: &Op<'_>, inbox: &mut Inbox) -> Option<Answer> {
     match op {
         Op::Get { .. } => match inbox.common(Want::Value) {
             Ok(Some(Reply::Value(value))) => Some(Answer::Value(value)),
+            Ok(Some(Reply::Nil)) => Some(Answer::NotFound),
             _ => None,
         },
         Op::Set { .. } | Op::MSet { ttl_ms: None, .. } => match inbox.common(Want::Plain) {

@@ -57,6 +57,19 @@ pub enum Exchanged<T> {
     Failed(Failure),
 }
 
+/// Where a call left the usual course.
+enum Missed {
+    /// `sent`: some of the request.
+    Send {
+        broken: Broken,
+        sent: bool,
+    },
+    Room(Error),
+    Read(Broken),
+    /// All is sent, and the reply is to be waited for, or not the usual one.
+    Reply,
+}
+
 /// How a batch left the link.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Driven {
@@ -136,6 +149,12 @@ impl Link {
         }
     }
 
+    /// Whether its last call began within `span` before that time.
+    #[inline]
+    pub fn was_used_within(&self, span: Duration, now: Instant) -> bool {
+        self.last_used + span > now
+    }
+
     /// How long it had not been used at that time.
     pub fn idle_at(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last_used)
@@ -184,9 +203,38 @@ impl Link {
             return Exchanged::Answered { result: Err(error), link_is_sound: true };
         }
         self.last_used = deadline.started();
-        let exchanged = self.exchange(&loose, quick, replies, deadline, at_once);
+        let exchanged = match self.usual(&loose, quick, deadline, at_once) {
+            Ok(answer) => {
+                Exchanged::Answered { result: Ok(answer), link_is_sound: self.inbox.is_empty() }
+            }
+            Err(missed) => self.unusual(missed, replies(), deadline),
+        };
         self.tidy();
         exchanged
+    }
+
+    /// The same for a small request with the usual answer, which leaves the link sound; `Err`: whatever else it came to.
+    #[inline(always)]
+    pub fn call_small<R: Replies>(
+        &mut self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        quick: impl FnOnce(&mut Inbox) -> Option<R::Output>,
+        replies: impl FnOnce() -> R,
+        deadline: &Deadline,
+        at_once: bool,
+    ) -> Result<R::Output, Exchanged<R::Output>> {
+        self.outbox.clear();
+        if let Err(error) = encode(&mut self.outbox) {
+            return Err(Exchanged::Answered { result: Err(error), link_is_sound: true });
+        }
+        self.last_used = deadline.started();
+        let exchanged = match self.usual(&[], quick, deadline, at_once) {
+            Ok(answer) if self.inbox.is_empty() => return Ok(answer),
+            Ok(answer) => Exchanged::Answered { result: Ok(answer), link_is_sound: false },
+            Err(missed) => self.unusual(missed, replies(), deadline),
+        };
+        self.tidy();
+        Err(exchanged)
     }
 
     /// An idle link may stay idle for long.
@@ -197,38 +245,48 @@ impl Link {
         self.inbox.tidy();
     }
 
-    #[inline]
-    fn exchange<R: Replies>(
+    /// Sends the outbox, reads once, and takes the reply if that is all of it and the usual one.
+    #[inline(always)]
+    fn usual<T>(
         &mut self,
         loose: &[Loose<'_>],
-        quick: impl FnOnce(&mut Inbox) -> Option<R::Output>,
-        replies: impl FnOnce() -> R,
+        quick: impl FnOnce(&mut Inbox) -> Option<T>,
         deadline: &Deadline,
         at_once: bool,
-    ) -> Exchanged<R::Output> {
+    ) -> Result<T, Missed> {
         let mut sent = 0;
         // If nothing has been waited for since the deadline was set, the socket's own patience is the same bound.
         let fresh = match self.send(loose, deadline, &mut sent) {
             Ok(sent_at_once) => at_once && sent_at_once,
-            Err(broken) => return self.not_sent(broken, sent > 0, replies().is_single()),
+            Err(broken) => return Err(Missed::Send { broken, sent: sent > 0 }),
         };
-        if self.inbox.is_empty() {
-            let read = match self.inbox.room(0) {
-                Ok(room) => self.stream.read(room, deadline, fresh, || {}),
-                Err(error) => return self.failed(error, true, false),
-            };
-            if let Err(broken) = read {
-                return self.broke(broken, "waiting for the reply", true);
-            }
-            // What came within the socket's patience came in time.
-            if (fresh || !deadline.has_passed())
-                && let Some(answer) = quick(&mut self.inbox)
-            {
-                let link_is_sound = self.inbox.is_empty();
-                return Exchanged::Answered { result: Ok(answer), link_is_sound };
-            }
+        if !self.inbox.is_empty() {
+            return Err(Missed::Reply);
         }
-        self.wait_for(replies(), deadline)
+        let room = self.inbox.room(0).map_err(Missed::Room)?;
+        self.stream.read(room, deadline, fresh, || {}).map_err(Missed::Read)?;
+        // What came within the socket's patience came in time.
+        if fresh || !deadline.has_passed() {
+            quick(&mut self.inbox).ok_or(Missed::Reply)
+        } else {
+            Err(Missed::Reply)
+        }
+    }
+
+    /// Goes on where the usual course was left.
+    #[inline(never)]
+    fn unusual<R: Replies>(
+        &mut self,
+        missed: Missed,
+        replies: R,
+        deadline: &Deadline,
+    ) -> Exchanged<R::Output> {
+        match missed {
+            Missed::Send { broken, sent } => self.not_sent(broken, sent, replies.is_single()),
+            Missed::Room(error) => self.failed(error, true, false),
+            Missed::Read(broken) => self.broke(broken, "waiting for the reply", true),
+            Missed::Reply => self.wait_for(replies, deadline),
+        }
     }
 
     fn wait_for<R: Replies>(
@@ -261,17 +319,29 @@ impl Link {
         Exchanged::Answered { result, link_is_sound }
     }
 
-    /// Sends the outbox; whether it all went without waiting. What arrives meanwhile is taken in, so that a server that
-    /// answers before it has read everything is not kept waiting in turn.
+    /// Sends the outbox; whether it all went without waiting.
+    #[inline(always)]
     fn send(
         &mut self,
         loose: &[Loose<'_>],
         deadline: &Deadline,
         sent: &mut usize,
     ) -> Result<bool, Broken> {
-        let mut at_once = true;
-        while !self.stream.write(&self.outbox, loose, sent)? {
-            at_once = false;
+        if self.stream.write(&self.outbox, loose, sent)? {
+            return Ok(true);
+        }
+        self.send_rest(loose, deadline, sent).map(|()| false)
+    }
+
+    /// Sends what there was no room for. What arrives meanwhile is taken in, so that a server that answers before it has read
+    /// everything is not kept waiting in turn.
+    fn send_rest(
+        &mut self,
+        loose: &[Loose<'_>],
+        deadline: &Deadline,
+        sent: &mut usize,
+    ) -> Result<(), Broken> {
+        loop {
             let takes_in = self.inbox.len() < MOST_UNREAD;
             self.stream.wait_to_write(takes_in, deadline)?;
             if takes_in && let Ok(room) = self.inbox.room(0) {
@@ -280,8 +350,10 @@ impl Link {
             if deadline.has_passed() {
                 return Err(Broken::Timeout);
             }
+            if self.stream.write(&self.outbox, loose, sent)? {
+                return Ok(());
+            }
         }
-        Ok(at_once)
     }
 
     /// Takes a batch over, to be driven next: what is in `outbox` and `batch` is exchanged for what was left of the last one,

@@ -60,7 +60,7 @@ pub struct Links {
 }
 
 #[derive(Default)]
-struct Pool {
+pub struct Pool {
     most: usize,
     spins: bool,
     /// The one used last at the end: the others may then be left to the server's idle timeout.
@@ -120,12 +120,19 @@ pub enum Entered<'a> {
 
 impl Pool {
     /// How many links may be in use before callers queue.
+    #[inline]
     fn lanes(&self) -> usize {
         match (self.is_far, self.spins) {
             (true, _) => usize::MAX,
             (false, true) => LANES,
             (false, false) => LANES_ASLEEP,
         }
+    }
+
+    /// Whether a small call need not queue.
+    #[inline(always)]
+    fn is_free(&self) -> bool {
+        self.in_use < self.lanes() && self.queue.entries.is_empty()
     }
 
     fn has_room(&self) -> bool {
@@ -211,6 +218,7 @@ impl Links {
         }
     }
 
+    #[inline]
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -256,27 +264,40 @@ impl Links {
         self.pool().closed
     }
 
-    /// A link for a small call, if the call is not carried out together with others.
+    /// An idle link for a small call, which is the usual case. Otherwise what [`Links::enter`] wants: the pool, or nothing if a
+    /// link was found broken.
+    #[inline(always)]
+    pub fn at_hand(
+        &self,
+        deadline: &Deadline,
+    ) -> std::result::Result<Lease<'_>, Option<MutexGuard<'_, Pool>>> {
+        let mut pool = self.pool();
+        if !pool.is_free() || pool.idle.len() <= pool.waiting || pool.closed {
+            return Err(Some(pool));
+        }
+        let lease = self.lease(&mut pool);
+        drop(pool);
+        match &lease.link {
+            Some(link) if link.was_used_within(UNSEEN, deadline.started()) => Ok(lease),
+            _ => self.vet(lease, deadline, false).ok_or(None),
+        }
+    }
+
+    /// A link for a small call that has none at hand, if the call is not carried out together with others.
     pub fn enter(
         &self,
+        pool: Option<MutexGuard<'_, Pool>>,
         deadline: &Deadline,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         pending: impl FnOnce() -> Pending,
     ) -> Result<Entered<'_>> {
-        let mut pool = self.pool();
+        let Some(mut pool) = pool else {
+            return self.take(deadline, true).map(Entered::Leased);
+        };
         if pool.closed {
             return Err(Kind::Closed.into());
         }
-        let is_free = pool.in_use < pool.lanes() && pool.queue.entries.is_empty();
-        if is_free && pool.idle.len() > pool.waiting {
-            let lease = self.lease(&mut pool);
-            drop(pool);
-            let lease = match self.vet(lease, deadline, false) {
-                Some(lease) => lease,
-                None => self.take(deadline, true)?,
-            };
-            return Ok(Entered::Leased(lease));
-        }
+        let is_free = pool.is_free();
         if is_free && pool.idle.is_empty() && pool.has_room() {
             let lease = self.lease(&mut pool);
             drop(pool);
@@ -315,6 +336,7 @@ impl Links {
     }
 
     /// Takes an idle link, or the right to dial one.
+    #[inline(always)]
     fn lease(&self, pool: &mut Pool) -> Lease<'_> {
         pool.in_use += 1;
         let link = pool.idle.pop();

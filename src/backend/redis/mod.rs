@@ -21,6 +21,7 @@ use std::time::Duration;
 use redis::ConnectionInfo;
 
 use self::command::{Pending, Replies};
+use self::decode::Inbox;
 use self::encode::Outbox;
 use self::link::Exchanged;
 use self::links::{Entered, Links};
@@ -65,25 +66,51 @@ impl Redis {
 
     /// The same for an operation, which may be carried out together with others' if it is small.
     fn carry_out(&self, op: &Op<'_>, deadline: &Deadline) -> Result<Answer> {
+        if !command::is_small(op, &self.prefix) {
+            return self.carry_out_alone(op, deadline, None);
+        }
+        let copy = |out: &mut Vec<u8>| {
+            command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
+        };
         let pending = || Pending::new(op);
-        let is_small = command::is_small(op, &self.prefix);
-        self.insist(op.is_read(), |second| {
-            let mut lease = if is_small && !second {
-                let copy = |out: &mut Vec<u8>| {
-                    command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
-                };
-                match self.links.enter(deadline, copy, pending)? {
-                    Entered::Leased(lease) => lease,
-                    Entered::Done(exchanged) => return Ok(exchanged),
+        let mut lease = match self.links.at_hand(deadline) {
+            Ok(lease) => lease,
+            Err(pool) => match self.links.enter(pool, deadline, copy, pending)? {
+                Entered::Leased(lease) => lease,
+                Entered::Done(exchanged) => {
+                    return self.carry_out_alone(op, deadline, Some(exchanged));
                 }
-            } else {
-                self.links.take(deadline, second)?
-            };
+            },
+        };
+        let at_once = lease.at_once;
+        let quick = |inbox: &mut Inbox| command::quick(op, inbox);
+        match lease.link()?.call_small(copy, quick, pending, deadline, at_once) {
+            Ok(answer) => {
+                lease.give_back();
+                Ok(answer)
+            }
+            Err(exchanged) => self.carry_out_alone(op, deadline, Some(lease.end(exchanged))),
+        }
+    }
+
+    /// Carries an operation out over a link of its own. `first`: what a first attempt came to.
+    #[inline(never)]
+    fn carry_out_alone(
+        &self,
+        op: &Op<'_>,
+        deadline: &Deadline,
+        mut first: Option<Exchanged<Answer>>,
+    ) -> Result<Answer> {
+        self.insist(op.is_read(), |second| {
+            if let Some(exchanged) = first.take() {
+                return Ok(exchanged);
+            }
+            let mut lease = self.links.take(deadline, second)?;
             let at_once = lease.at_once && !second;
             let exchanged = lease.link()?.call(
                 |out| command::encode(op, &self.prefix, out),
                 |inbox| command::quick(op, inbox),
-                pending,
+                || Pending::new(op),
                 deadline,
                 at_once,
             );

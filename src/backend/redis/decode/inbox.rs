@@ -66,6 +66,7 @@ impl Inbox {
     }
 
     /// Where to put what arrives next: a buffer with spare capacity.
+    #[inline]
     pub fn room(&mut self, wanted: usize) -> Result<&mut Vec<u8>> {
         if self.is_empty() {
             self.bytes.truncate(HEADER);
@@ -73,19 +74,23 @@ impl Inbox {
         }
         let wanted = wanted.max(READ_SIZE);
         if self.bytes.capacity() - self.bytes.len() < wanted {
-            if self.start > HEADER {
-                self.bytes.drain(HEADER..self.start);
-                self.start = HEADER;
-            }
-            self.bytes.try_reserve(wanted).map_err(no_memory)?;
+            self.make_room(wanted)?;
         }
         Ok(&mut self.bytes)
+    }
+
+    fn make_room(&mut self, wanted: usize) -> Result<()> {
+        if self.start > HEADER {
+            self.bytes.drain(HEADER..self.start);
+            self.start = HEADER;
+        }
+        self.bytes.try_reserve(wanted).map_err(no_memory)
     }
 
     /// The head of the frame at `at`, counted from the undecoded start, and where its body begins.
     pub(super) fn head(&self, at: usize) -> Result<Option<(Head, usize)>> {
         let bytes = &self.bytes[self.start + at..];
-        if let Some((len, body)) = short_bulk(bytes) {
+        if let Some((len, body)) = short_bulk(bytes).or_else(|| longer_bulk(bytes)) {
             return Ok(Some((Head::Bulk(len), at + body)));
         }
         let Some(&kind) = bytes.first() else { return Ok(None) };
@@ -120,24 +125,33 @@ impl Inbox {
         Ok(Some((head, at + end + 1)))
     }
 
-    /// The reply, if it is one of the two most common, and all there: a small value, or OK.
-    #[inline]
+    /// The reply, if it is one of the most common, and all there: a small value, none, or OK.
+    #[inline(always)]
     pub fn common(&mut self, want: Want) -> Result<Option<Reply>> {
         match want {
             Want::Plain if self.bytes[self.start..].starts_with(b"+OK\r\n") => {
                 self.start += 5;
                 Ok(Some(Reply::Simple(Simple::Ok)))
             }
-            Want::Value => match whole_bulk(&self.bytes[self.start..]) {
-                Some((len, body)) if len < LARGE => Ok(Some(Reply::Value(self.small(body, len)?))),
-                _ => Ok(None),
-            },
+            Want::Value => {
+                let bytes = &self.bytes[self.start..];
+                match short_bulk(bytes).or_else(|| longer_bulk(bytes)) {
+                    Some((len, body)) if len < LARGE && is_whole(bytes, (len, body)) => {
+                        Ok(Some(Reply::Value(self.small(body, len)?)))
+                    }
+                    None if bytes.starts_with(b"$-1\r\n") => {
+                        self.start += 5;
+                        Ok(Some(Reply::Nil))
+                    }
+                    _ => Ok(None),
+                }
+            }
             _ => Ok(None),
         }
     }
 
     /// Takes a small value whose body is at `at` and all there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn small(&mut self, at: usize, len: usize) -> Result<Value> {
         let data = self.start + at;
         let value = Value::copy_framed(&mut self.bytes[data - HEADER..=data + len])?;
@@ -169,12 +183,11 @@ impl Inbox {
     }
 }
 
-/// The length of a bulk string below a megabyte, if that is what `bytes` begin with, and where its body begins: the common
-/// case. Lengths of one to three digits are taken from one word, without a loop.
+/// The length of a bulk string below a thousand, if that is what `bytes` begin with and there are eight of them, and where its
+/// body begins: the common case, taken from one word without a loop.
 #[inline(always)]
 fn short_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
-    let Some(first) = bytes.first_chunk() else { return longer_bulk(bytes) };
-    let first = u64::from_le_bytes(*first);
+    let first = u64::from_le_bytes(*bytes.first_chunk()?);
     let is_line = |mask, line| first & u64::from_le_bytes(mask) == u64::from_le_bytes(line);
     // What is a digit becomes its value, and anything else is found by a bit that no digit has.
     let digits = (first >> 8) ^ 0x30_3030;
@@ -189,9 +202,10 @@ fn short_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
     if is_line([255, 0, 255, 255, 0, 0, 0, 0], *b"$\0\r\n\0\0\0\0") && not_digits & 0x80 == 0 {
         return Some((digit(0), 4));
     }
-    longer_bulk(bytes)
+    None
 }
 
+/// The same below a megabyte, however much there is.
 #[inline(never)]
 fn longer_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
     let [b'$', line @ ..] = bytes else { return None };
@@ -206,12 +220,11 @@ fn longer_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// The same, if all of it is there.
+/// Whether the body of such a bulk string is all there, and ends as it should.
 #[inline(always)]
-fn whole_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
-    let (len, body) = short_bulk(bytes)?;
+fn is_whole(bytes: &[u8], (len, body): (usize, usize)) -> bool {
     let end = body + len;
-    (bytes.get(end..end + 2)? == b"\r\n").then_some((len, body))
+    bytes.get(end..end + 2).is_some_and(|end| end == b"\r\n")
 }
 
 /// Where the first line ends. All lines but error texts are short; in a long one `contains`, a fast search, goes first, so
@@ -281,28 +294,29 @@ impl Inbox {
         Ok(Some(Value::Buffer(std::mem::take(buffer))))
     }
 
-    /// Goes on with a batch for as long as its answers are short and all there.
-    #[inline]
-    fn usual_part(&mut self, at: &mut usize, spans: &mut Vec<Span>, count: usize) {
+    /// Goes on with a batch for as long as its answers are short and all there. A function of its own, for its loop then has
+    /// the registers to itself.
+    #[inline(never)]
+    fn short_part(&mut self, mut at: usize, spans: &mut Vec<Span>, count: usize) -> usize {
         let bytes = &mut self.bytes[self.start..];
-        let mut next = *at;
         while spans.len() < count + Values::RESERVED_SPANS
-            && let Some(rest) = bytes.get(next..)
+            && let Some(rest) = bytes.get(at..)
         {
-            let Some((len, body)) = whole_bulk(rest) else {
-                if !rest.starts_with(b"$-1\r\n") {
-                    break;
+            match short_bulk(rest) {
+                Some((len, body)) if is_whole(rest, (len, body)) => {
+                    let end = at + body + len;
+                    bytes[end] = 0;
+                    spans.push(Span { at: at + body, len });
+                    at = end + 2;
                 }
-                spans.push(Span::MISS);
-                next += 5;
-                continue;
-            };
-            let end = next + body + len;
-            bytes[end] = 0;
-            spans.push(Span { at: next + body, len });
-            next = end + 2;
+                None if rest.starts_with(b"$-1\r\n") => {
+                    spans.push(Span::MISS);
+                    at += 5;
+                }
+                _ => break,
+            }
         }
-        *at = next;
+        at
     }
 
     /// Goes on with a batch at `at`; whether it is whole.
@@ -314,7 +328,7 @@ impl Inbox {
         count: usize,
     ) -> Result<bool> {
         while spans.len() < count + Values::RESERVED_SPANS {
-            self.usual_part(at, spans, count);
+            *at = self.short_part(*at, spans, count);
             if spans.len() == count + Values::RESERVED_SPANS {
                 break;
             }
