@@ -50,16 +50,11 @@ impl Value {
     /// A copy in one exact allocation of data that has room around it: [`HEADER`] bytes before it and one after, which
     /// is overwritten.
     #[inline]
-    pub fn copy_framed(framed: &mut [u8]) -> Result<Self> {
+    pub fn copy_framed(framed: &mut [u8]) -> Self {
         if let Some(end) = framed.last_mut() {
             *end = 0;
         }
-        let mut buffer = Vec::new();
-        buffer
-            .try_reserve_exact(framed.len())
-            .map_err(|_| Error::no_memory("memory for a value"))?;
-        buffer.extend_from_slice(framed);
-        Ok(Value::Buffer(buffer))
+        Value::Buffer(framed.to_vec())
     }
 
     pub fn data(&self) -> &[u8] {

@@ -134,12 +134,12 @@ pub unsafe extern "C" fn cachetory_get(
         guard(error, || {
             let out = arg::output(out, cachetory_value_t::EMPTY)?;
             let key = arg::key(key, key_len)?;
-            match call(cache, &Op::Get { key })? {
-                Answer::Value(value) => {
+            match call(cache, &Op::Get { key }) {
+                Ok(Answer::Value(value)) => {
                     *out = give_value(value);
                     Ok(CACHETORY_OK)
                 }
-                other => plain(other),
+                other => plain(other?),
             }
         })
     }

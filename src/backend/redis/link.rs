@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Bells, Entry};
-use super::command::{Outcome, Replies, kind_of, server_error};
+use super::command::{Outcome, Pending, Replies, encode, kind_of, quick, server_error};
 use super::decode::{Decoder, Inbox, Reply, Want};
 use super::encode::{Loose, Outbox, command};
 use super::handshake::Handshake;
 use super::stream::{Broken, Stream};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::op::{Answer, Op};
 
 /// A request buffer above this is given back after the call.
 const KEEP: usize = 1 << 20;
@@ -213,28 +214,31 @@ impl Link {
         exchanged
     }
 
-    /// The same for a small request with the usual answer, which leaves the link sound; `Err`: whatever else it came to.
+    /// The same for a small operation with the usual answer, after which the link is sound; `Err`: whatever else it came to.
     #[inline(always)]
-    pub fn call_small<R: Replies>(
+    pub fn call_small(
         &mut self,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
-        quick: impl FnOnce(&mut Inbox) -> Option<R::Output>,
-        replies: impl FnOnce() -> R,
+        op: &Op<'_>,
+        prefix: &[u8],
         deadline: &Deadline,
         at_once: bool,
-    ) -> Result<R::Output, Exchanged<R::Output>> {
+    ) -> Result<Answer, Exchanged<Answer>> {
         self.outbox.clear();
-        if let Err(error) = encode(&mut self.outbox) {
+        if let Err(error) = encode(op, prefix, &mut Outbox { bytes: &mut self.outbox, loose: None })
+        {
             return Err(Exchanged::Answered { result: Err(error), link_is_sound: true });
         }
         self.last_used = deadline.started();
-        let exchanged = match self.usual(&[], quick, deadline, at_once) {
-            Ok(answer) if self.inbox.is_empty() => return Ok(answer),
-            Ok(answer) => Exchanged::Answered { result: Ok(answer), link_is_sound: false },
-            Err(missed) => self.unusual(missed, replies(), deadline),
-        };
-        self.tidy();
-        Err(exchanged)
+        let quick = |inbox: &mut Inbox| quick(op, inbox);
+        match self.usual(&[], quick, deadline, at_once) {
+            Ok(answer) if self.inbox.is_empty() => Ok(answer),
+            Ok(answer) => Err(Exchanged::Answered { result: Ok(answer), link_is_sound: false }),
+            Err(missed) => {
+                let exchanged = self.unusual(missed, Pending::new(op), deadline);
+                self.tidy();
+                Err(exchanged)
+            }
+        }
     }
 
     /// An idle link may stay idle for long.
@@ -266,11 +270,12 @@ impl Link {
         let room = self.inbox.room(0).map_err(Missed::Room)?;
         self.stream.read(room, deadline, fresh, || {}).map_err(Missed::Read)?;
         // What came within the socket's patience came in time.
-        if fresh || !deadline.has_passed() {
-            quick(&mut self.inbox).ok_or(Missed::Reply)
-        } else {
-            Err(Missed::Reply)
+        if (fresh || !deadline.has_passed())
+            && let Some(answer) = quick(&mut self.inbox)
+        {
+            return Ok(answer);
         }
+        Err(Missed::Reply)
     }
 
     /// Goes on where the usual course was left.

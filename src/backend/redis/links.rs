@@ -111,6 +111,14 @@ pub struct Lease<'a> {
 /// The round of a link that counts in none.
 const ASIDE: u64 = u64::MAX;
 
+/// Why no link is at hand.
+pub enum Unusual<'a> {
+    /// None is idle, or others were there first.
+    Crowd(MutexGuard<'a, Pool>),
+    /// It was not used of late, and is to be looked at.
+    Unseen(Lease<'a>),
+}
+
 pub enum Entered<'a> {
     /// The call has a link to itself.
     Leased(Lease<'a>),
@@ -264,35 +272,39 @@ impl Links {
         self.pool().closed
     }
 
-    /// An idle link for a small call, which is the usual case. Otherwise what [`Links::enter`] wants: the pool, or nothing if a
-    /// link was found broken.
+    /// A link for a small call that was used a moment ago and is idle, which is the usual case; otherwise what to
+    /// [`Links::enter`] with.
     #[inline(always)]
-    pub fn at_hand(
-        &self,
-        deadline: &Deadline,
-    ) -> std::result::Result<Lease<'_>, Option<MutexGuard<'_, Pool>>> {
+    pub fn at_hand(&self, deadline: &Deadline) -> std::result::Result<Lease<'_>, Unusual<'_>> {
         let mut pool = self.pool();
         if !pool.is_free() || pool.idle.len() <= pool.waiting || pool.closed {
-            return Err(Some(pool));
+            return Err(Unusual::Crowd(pool));
         }
         let lease = self.lease(&mut pool);
         drop(pool);
         match &lease.link {
             Some(link) if link.was_used_within(UNSEEN, deadline.started()) => Ok(lease),
-            _ => self.vet(lease, deadline, false).ok_or(None),
+            _ => Err(Unusual::Unseen(lease)),
         }
     }
 
-    /// A link for a small call that has none at hand, if the call is not carried out together with others.
-    pub fn enter(
-        &self,
-        pool: Option<MutexGuard<'_, Pool>>,
+    /// A link for a small call, if the call is not carried out together with others.
+    #[inline(never)]
+    pub fn enter<'a>(
+        &'a self,
+        unusual: Unusual<'a>,
         deadline: &Deadline,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         pending: impl FnOnce() -> Pending,
-    ) -> Result<Entered<'_>> {
-        let Some(mut pool) = pool else {
-            return self.take(deadline, true).map(Entered::Leased);
+    ) -> Result<Entered<'a>> {
+        let mut pool = match unusual {
+            Unusual::Crowd(pool) => pool,
+            Unusual::Unseen(lease) => {
+                return Ok(Entered::Leased(match self.vet(lease, deadline, false) {
+                    Some(lease) => lease,
+                    None => self.take(deadline, true)?,
+                }));
+            }
         };
         if pool.closed {
             return Err(Kind::Closed.into());

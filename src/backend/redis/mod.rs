@@ -21,7 +21,6 @@ use std::time::Duration;
 use redis::ConnectionInfo;
 
 use self::command::{Pending, Replies};
-use self::decode::Inbox;
 use self::encode::Outbox;
 use self::link::Exchanged;
 use self::links::{Entered, Links};
@@ -69,22 +68,22 @@ impl Redis {
         if !command::is_small(op, &self.prefix) {
             return self.carry_out_alone(op, deadline, None);
         }
-        let copy = |out: &mut Vec<u8>| {
-            command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
-        };
-        let pending = || Pending::new(op);
         let mut lease = match self.links.at_hand(deadline) {
             Ok(lease) => lease,
-            Err(pool) => match self.links.enter(pool, deadline, copy, pending)? {
-                Entered::Leased(lease) => lease,
-                Entered::Done(exchanged) => {
-                    return self.carry_out_alone(op, deadline, Some(exchanged));
+            Err(unusual) => {
+                let copy = |out: &mut Vec<u8>| {
+                    command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
+                };
+                match self.links.enter(unusual, deadline, copy, || Pending::new(op))? {
+                    Entered::Leased(lease) => lease,
+                    Entered::Done(exchanged) => {
+                        return self.carry_out_alone(op, deadline, Some(exchanged));
+                    }
                 }
-            },
+            }
         };
         let at_once = lease.at_once;
-        let quick = |inbox: &mut Inbox| command::quick(op, inbox);
-        match lease.link()?.call_small(copy, quick, pending, deadline, at_once) {
+        match lease.link()?.call_small(op, &self.prefix, deadline, at_once) {
             Ok(answer) => {
                 lease.give_back();
                 Ok(answer)

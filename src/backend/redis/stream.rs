@@ -310,9 +310,11 @@ impl Stream {
         before_sleep: impl FnOnce(),
     ) -> Result<(), Broken> {
         let Self { socket, tls, spinner } = self;
-        let spun = spinner
-            .spin(deadline.instant(), || receive(socket, tls.as_deref_mut(), buffer).transpose());
-        if let Some(received) = spun {
+        if spinner.is_due()
+            && let Some(received) = spinner.spin_now(deadline.instant(), || {
+                receive(socket, tls.as_deref_mut(), buffer).transpose()
+            })
+        {
             return received.map(drop);
         }
         before_sleep();

@@ -66,7 +66,7 @@ impl Inbox {
     }
 
     /// Where to put what arrives next: a buffer with spare capacity.
-    #[inline]
+    #[inline(always)]
     pub fn room(&mut self, wanted: usize) -> Result<&mut Vec<u8>> {
         if self.is_empty() {
             self.bytes.truncate(HEADER);
@@ -137,7 +137,7 @@ impl Inbox {
                 let bytes = &self.bytes[self.start..];
                 match short_bulk(bytes).or_else(|| longer_bulk(bytes)) {
                     Some((len, body)) if len < LARGE && is_whole(bytes, (len, body)) => {
-                        Ok(Some(Reply::Value(self.small(body, len)?)))
+                        Ok(Some(Reply::Value(self.small(body, len))))
                     }
                     None if bytes.starts_with(b"$-1\r\n") => {
                         self.start += 5;
@@ -152,11 +152,10 @@ impl Inbox {
 
     /// Takes a small value whose body is at `at` and all there.
     #[inline(always)]
-    pub(super) fn small(&mut self, at: usize, len: usize) -> Result<Value> {
+    pub(super) fn small(&mut self, at: usize, len: usize) -> Value {
         let data = self.start + at;
-        let value = Value::copy_framed(&mut self.bytes[data - HEADER..=data + len])?;
         self.start = data + len + 2;
-        Ok(value)
+        Value::copy_framed(&mut self.bytes[data - HEADER..=data + len])
     }
 
     pub(super) fn text(&self, from: usize, to: usize) -> String {

@@ -147,7 +147,7 @@ impl Decoder {
                         return Ok(None);
                     }
                     self.state = State::Done;
-                    return inbox.small(at, len).map(|value| Some(Reply::Value(value)));
+                    return Ok(Some(Reply::Value(inbox.small(at, len))));
                 }
                 State::Large { buffer, len } => {
                     let Some(value) = inbox.large(buffer, *len)? else { return Ok(None) };
