@@ -7,17 +7,27 @@ use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Items, Keys, Op, Ttl, each_item, each_key};
 
 /// Appends the commands of `op`, to be sent in one go. `Op::Clear` is FLUSHDB: see `clear.rs` for a clear within a prefix.
+#[inline(always)]
 pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
-    let out = &mut *outbox.bytes;
     match *op {
-        Op::Ping => command(out, b"PING", 0),
-        Op::Get { key } => one(out, b"*2\r\n$3\r\nGET\r\n", prefix, key)?,
-        Op::MGet { keys } => many(out, b"MGET", prefix, keys)?,
+        Op::Get { key } => one(outbox.bytes, b"*2\r\n$3\r\nGET\r\n", prefix, key),
         Op::Set { key, value, ttl_ms, if_not_exists } => {
             let copied = outbox.copied(value);
             reserve(outbox.bytes, 7, prefix.len() + key.len() + copied)?;
-            set(outbox, prefix, key, value, ttl_ms, if_not_exists)?;
+            set(outbox, prefix, key, value, ttl_ms, if_not_exists)
         }
+        _ => encode_other(op, prefix, outbox),
+    }
+}
+
+/// The same for what is less common, or larger.
+#[inline(never)]
+fn encode_other<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
+    let out = &mut *outbox.bytes;
+    match *op {
+        Op::Get { .. } | Op::Set { .. } => encode(op, prefix, outbox)?,
+        Op::Ping => command(out, b"PING", 0),
+        Op::MGet { keys } => many(out, b"MGET", prefix, keys)?,
         Op::MSet { items, ttl_ms: None } => mset(outbox, prefix, items)?,
         Op::MSet { items, ttl_ms } => transaction(outbox, prefix, items, ttl_ms)?,
         Op::ExpireIn { key, ttl_ms: None } | Op::ExpireAt { key, unix_ms: None } => {
@@ -43,6 +53,7 @@ pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Re
 }
 
 /// A command whose first argument is the key; `head` is all that comes before it. There is room for one number after it.
+#[inline(always)]
 fn one(out: &mut Vec<u8>, head: &[u8], prefix: &[u8], key: &[u8]) -> Result<()> {
     reserve(out, 3, prefix.len() + key.len())?;
     out.extend_from_slice(head);
@@ -59,6 +70,7 @@ fn many(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], keys: &dyn Keys) -> Resul
     Ok(())
 }
 
+#[inline(always)]
 fn set<'a>(
     outbox: &mut Outbox<'_, 'a>,
     prefix: &[u8],

@@ -20,12 +20,13 @@ pub const LOOSE: usize = 16 << 10;
 
 impl<'a> Outbox<'_, 'a> {
     /// How much of a value is copied.
+    #[inline]
     pub fn copied(&self, value: &[u8]) -> usize {
         if self.loose.is_some() && value.len() >= LOOSE { 0 } else { value.len() }
     }
 
     /// Appends an argument that may be large.
-    #[inline]
+    #[inline(always)]
     pub fn value(&mut self, value: &'a [u8]) -> Result<()> {
         match &mut self.loose {
             Some(loose) if value.len() >= LOOSE => {

@@ -204,7 +204,11 @@ impl Link {
             return Exchanged::Answered { result: Err(error), link_is_sound: true };
         }
         self.last_used = deadline.started();
-        let exchanged = match self.usual(&loose, quick, deadline, at_once) {
+        let answer = match self.ask(&loose, deadline, at_once) {
+            Ok(()) => quick(&mut self.inbox).ok_or(Missed::Reply),
+            Err(missed) => Err(missed),
+        };
+        let exchanged = match answer {
             Ok(answer) => {
                 Exchanged::Answered { result: Ok(answer), link_is_sound: self.inbox.is_empty() }
             }
@@ -229,16 +233,19 @@ impl Link {
             return Err(Exchanged::Answered { result: Err(error), link_is_sound: true });
         }
         self.last_used = deadline.started();
-        let quick = |inbox: &mut Inbox| quick(op, inbox);
-        match self.usual(&[], quick, deadline, at_once) {
-            Ok(answer) if self.inbox.is_empty() => Ok(answer),
-            Ok(answer) => Err(Exchanged::Answered { result: Ok(answer), link_is_sound: false }),
-            Err(missed) => {
-                let exchanged = self.unusual(missed, Pending::new(op), deadline);
-                self.tidy();
-                Err(exchanged)
-            }
-        }
+        let missed = match self.ask(&[], deadline, at_once) {
+            Ok(()) => match quick(op, &mut self.inbox) {
+                Some(answer) if self.inbox.is_empty() => return Ok(answer),
+                Some(answer) => {
+                    return Err(Exchanged::Answered { result: Ok(answer), link_is_sound: false });
+                }
+                None => Missed::Reply,
+            },
+            Err(missed) => missed,
+        };
+        let exchanged = self.unusual(missed, Pending::new(op), deadline);
+        self.tidy();
+        Err(exchanged)
     }
 
     /// An idle link may stay idle for long.
@@ -249,15 +256,14 @@ impl Link {
         self.inbox.tidy();
     }
 
-    /// Sends the outbox, reads once, and takes the reply if that is all of it and the usual one.
+    /// Sends the outbox and reads once: the usual course, after which the reply may be all there.
     #[inline(always)]
-    fn usual<T>(
+    fn ask(
         &mut self,
         loose: &[Loose<'_>],
-        quick: impl FnOnce(&mut Inbox) -> Option<T>,
         deadline: &Deadline,
         at_once: bool,
-    ) -> Result<T, Missed> {
+    ) -> Result<(), Missed> {
         let mut sent = 0;
         // If nothing has been waited for since the deadline was set, the socket's own patience is the same bound.
         let fresh = match self.send(loose, deadline, &mut sent) {
@@ -270,12 +276,7 @@ impl Link {
         let room = self.inbox.room(0).map_err(Missed::Room)?;
         self.stream.read(room, deadline, fresh, || {}).map_err(Missed::Read)?;
         // What came within the socket's patience came in time.
-        if (fresh || !deadline.has_passed())
-            && let Some(answer) = quick(&mut self.inbox)
-        {
-            return Ok(answer);
-        }
-        Err(Missed::Reply)
+        if fresh || !deadline.has_passed() { Ok(()) } else { Err(Missed::Reply) }
     }
 
     /// Goes on where the usual course was left.

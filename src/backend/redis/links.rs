@@ -582,6 +582,35 @@ impl Links {
         self.bells.ring(bells);
     }
 
+    /// Passes a link that was given back on to whoever waits.
+    #[inline(never)]
+    fn pass_on(&self, mut pool: MutexGuard<'_, Pool>, mut link: Box<Link>) {
+        if pool.closed {
+            pool.count -= 1;
+            drop(pool);
+            return;
+        }
+        let is_for_one =
+            pool.waiting > pool.idle.len() && (pool.queue.entries.is_empty() || pool.turn);
+        if is_for_one || pool.queue.entries.is_empty() {
+            pool.turn = false;
+            let anybody = pool.waiting > 0;
+            pool.idle.push(link);
+            drop(pool);
+            if anybody {
+                self.freed.notify_one();
+            }
+            return;
+        }
+        pool.turn = true;
+        pool.queue.load(&mut link);
+        pool.in_use += 1;
+        link.turn.round = pool.round;
+        drop(pool);
+        let lease = Lease { links: self, round: link.turn.round, link: Some(link), at_once: true };
+        lease.hand_over(None);
+    }
+
     /// What was queued since the link was handed over goes with it.
     fn top_up(&self, link: &mut Link) {
         let mut pool = self.pool();
@@ -608,6 +637,7 @@ impl Lease<'_> {
     }
 
     /// The call is done, and the link may serve the next: the first in the queue, with all that is queued, or whoever comes.
+    #[inline(always)]
     pub fn give_back(mut self) {
         let Some(mut link) = self.link.take() else { return };
         let links = self.links;
@@ -615,37 +645,19 @@ impl Lease<'_> {
         // From here on it is counted here.
         std::mem::forget(self);
         link.turn.calls = link.turn.calls.wrapping_add(1);
-        let took = link.turn.calls.is_multiple_of(TIMED) && round != ASIDE;
-        let took = took.then(|| link.idle_at(Instant::now()));
+        let is_timed = link.turn.calls.is_multiple_of(TIMED) && round != ASIDE;
+        let took = if is_timed { Some(link.idle_at(Instant::now())) } else { None };
         let mut pool = links.pool();
         if let Some(took) = took {
             pool.time(took);
         }
         pool.back_from(round);
-        if pool.closed {
-            pool.count -= 1;
-            drop(pool);
-            return;
-        }
-        let is_for_one =
-            pool.waiting > pool.idle.len() && (pool.queue.entries.is_empty() || pool.turn);
-        if is_for_one || pool.queue.entries.is_empty() {
+        if pool.waiting == 0 && pool.queue.entries.is_empty() && !pool.closed {
             pool.turn = false;
-            let anybody = pool.waiting > 0;
             pool.idle.push(link);
-            drop(pool);
-            if anybody {
-                links.freed.notify_one();
-            }
             return;
         }
-        pool.turn = true;
-        pool.queue.load(&mut link);
-        pool.in_use += 1;
-        link.turn.round = pool.round;
-        drop(pool);
-        let lease = Lease { links, round: link.turn.round, link: Some(link), at_once: true };
-        lease.hand_over(None);
+        links.pass_on(pool, link);
     }
 
     /// Has the next in the batch go on with it; when nobody waits for it any more, that is the end of the link. `but`: who
