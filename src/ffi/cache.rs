@@ -21,13 +21,14 @@ fn call(cache: cachetory_t, op: &Op<'_>) -> Result<Answer> {
 }
 
 /// The status of an answer that carries nothing.
-#[inline]
-fn plain(answer: Answer) -> Result<cachetory_status_t> {
+#[inline(always)]
+fn plain(answer: Result<Answer>) -> Result<cachetory_status_t> {
     match answer {
-        Answer::Done => Ok(CACHETORY_OK),
-        Answer::NotFound => Ok(CACHETORY_NOT_FOUND),
-        Answer::NotStored => Ok(CACHETORY_NOT_STORED),
-        other => Err(unexpected(&other)),
+        Ok(Answer::Done) => Ok(CACHETORY_OK),
+        Ok(Answer::NotFound) => Ok(CACHETORY_NOT_FOUND),
+        Ok(Answer::NotStored) => Ok(CACHETORY_NOT_STORED),
+        Ok(other) => Err(unexpected(&other)),
+        Err(error) => Err(error),
     }
 }
 
@@ -110,7 +111,7 @@ pub unsafe extern "C" fn cachetory_ping(
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
     // SAFETY: the pointer is the caller's, as the header describes it.
-    unsafe { guard(error, || plain(call(cache, &Op::Ping)?)) }
+    unsafe { guard(error, || plain(call(cache, &Op::Ping))) }
 }
 
 /// Gets the value of a key (GET).
@@ -139,7 +140,7 @@ pub unsafe extern "C" fn cachetory_get(
                     *out = give_value(value);
                     Ok(CACHETORY_OK)
                 }
-                other => plain(other?),
+                other => plain(other),
             }
         })
     }
@@ -210,7 +211,7 @@ pub unsafe extern "C" fn cachetory_set(
                 ttl_ms: ttl(ttl_ms),
                 if_not_exists: flags & CACHETORY_SET_IF_NOT_EXISTS != 0,
             };
-            plain(call(cache, &op)?)
+            plain(call(cache, &op))
         })
     }
 }
@@ -239,7 +240,7 @@ pub unsafe extern "C" fn cachetory_mset(
                 return Err(Error::invalid_argument("flags must be 0"));
             }
             let items = arg::items(items, count)?;
-            plain(call(cache, &Op::MSet { items: &items, ttl_ms: ttl(ttl_ms) })?)
+            plain(call(cache, &Op::MSet { items: &items, ttl_ms: ttl(ttl_ms) }))
         })
     }
 }
@@ -264,7 +265,7 @@ pub unsafe extern "C" fn cachetory_expire_in(
     unsafe {
         guard(error, || {
             let key = arg::key(key, key_len)?;
-            plain(call(cache, &Op::ExpireIn { key, ttl_ms: ttl(ttl_ms) })?)
+            plain(call(cache, &Op::ExpireIn { key, ttl_ms: ttl(ttl_ms) }))
         })
     }
 }
@@ -290,7 +291,7 @@ pub unsafe extern "C" fn cachetory_expire_at(
     unsafe {
         guard(error, || {
             let key = arg::key(key, key_len)?;
-            plain(call(cache, &Op::ExpireAt { key, unix_ms: ttl(unix_ms) })?)
+            plain(call(cache, &Op::ExpireAt { key, unix_ms: ttl(unix_ms) }))
         })
     }
 }
@@ -313,7 +314,7 @@ pub unsafe extern "C" fn cachetory_delete(
     unsafe {
         guard(error, || {
             let key = arg::key(key, key_len)?;
-            plain(call(cache, &Op::Delete { key })?)
+            plain(call(cache, &Op::Delete { key }))
         })
     }
 }
@@ -365,7 +366,7 @@ pub unsafe extern "C" fn cachetory_clear(
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
     // SAFETY: the pointer is the caller's, as the header describes it.
-    unsafe { guard(error, || plain(call(cache, &Op::Clear)?)) }
+    unsafe { guard(error, || plain(call(cache, &Op::Clear))) }
 }
 
 /// Releases a value and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also after

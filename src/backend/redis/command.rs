@@ -10,11 +10,9 @@ use crate::op::{Answer, Items, Keys, Op, Ttl, each_item, each_key};
 #[inline(always)]
 pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
     match *op {
-        Op::Get { key } => one(outbox.bytes, b"*2\r\n$3\r\nGET\r\n", prefix, key),
-        Op::Set { key, value, ttl_ms, if_not_exists } => {
-            let copied = outbox.copied(value);
-            reserve(outbox.bytes, 7, prefix.len() + key.len() + copied)?;
-            set(outbox, prefix, key, value, ttl_ms, if_not_exists)
+        Op::Get { key } => get(outbox.bytes, prefix, key),
+        Op::Set { key, value, ttl_ms, if_not_exists } if outbox.copied(value) == value.len() => {
+            set(outbox.bytes, prefix, key, value, ttl_ms, if_not_exists)
         }
         _ => encode_other(op, prefix, outbox),
     }
@@ -25,7 +23,14 @@ pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Re
 fn encode_other<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
     let out = &mut *outbox.bytes;
     match *op {
-        Op::Get { .. } | Op::Set { .. } => encode(op, prefix, outbox)?,
+        Op::Get { key } => get(out, prefix, key)?,
+        Op::Set { key, value, ttl_ms, if_not_exists } => {
+            let copied = outbox.copied(value);
+            reserve(outbox.bytes, 7, prefix.len() + key.len() + copied)?;
+            set_head(outbox.bytes, prefix, key, ttl_ms, if_not_exists);
+            outbox.value(value)?;
+            set_tail(outbox.bytes, ttl_ms, if_not_exists);
+        }
         Op::Ping => command(out, b"PING", 0),
         Op::MGet { keys } => many(out, b"MGET", prefix, keys)?,
         Op::MSet { items, ttl_ms: None } => mset(outbox, prefix, items)?,
@@ -70,31 +75,50 @@ fn many(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], keys: &dyn Keys) -> Resul
     Ok(())
 }
 
-#[inline(always)]
-fn set<'a>(
-    outbox: &mut Outbox<'_, 'a>,
+#[inline(never)]
+fn get(out: &mut Vec<u8>, prefix: &[u8], key: &[u8]) -> Result<()> {
+    one(out, b"*2\r\n$3\r\nGET\r\n", prefix, key)
+}
+
+/// A SET whose value is copied.
+#[inline(never)]
+fn set(
+    out: &mut Vec<u8>,
     prefix: &[u8],
     key: &[u8],
-    value: &'a [u8],
+    value: &[u8],
     ttl: Ttl,
     nx: bool,
 ) -> Result<()> {
-    outbox.bytes.extend_from_slice(match (ttl, nx) {
+    reserve(out, 7, prefix.len() + key.len() + value.len())?;
+    set_head(out, prefix, key, ttl, nx);
+    argument(out, value);
+    set_tail(out, ttl, nx);
+    Ok(())
+}
+
+/// What comes before the value.
+#[inline(always)]
+fn set_head(out: &mut Vec<u8>, prefix: &[u8], key: &[u8], ttl: Ttl, nx: bool) {
+    out.extend_from_slice(match (ttl, nx) {
         (None, false) => b"*3\r\n$3\r\nSET\r\n",
         (None, true) => b"*4\r\n$3\r\nSET\r\n",
         (Some(_), false) => b"*5\r\n$3\r\nSET\r\n",
         (Some(_), true) => b"*6\r\n$3\r\nSET\r\n",
     });
-    prefixed(outbox.bytes, prefix, key);
-    outbox.value(value)?;
+    prefixed(out, prefix, key);
+}
+
+/// What comes after it.
+#[inline(always)]
+fn set_tail(out: &mut Vec<u8>, ttl: Ttl, nx: bool) {
     if let Some(ttl) = ttl {
-        outbox.bytes.extend_from_slice(b"$2\r\nPX\r\n");
-        integer(outbox.bytes, ttl);
+        out.extend_from_slice(b"$2\r\nPX\r\n");
+        integer(out, ttl);
     }
     if nx {
-        outbox.bytes.extend_from_slice(b"$2\r\nNX\r\n");
+        out.extend_from_slice(b"$2\r\nNX\r\n");
     }
-    Ok(())
 }
 
 /// Makes room for what of a batch is copied; whether that is all of it.
@@ -147,7 +171,9 @@ fn transaction<'a>(
     reserve_items(outbox, prefix, items, 2 + count.saturating_mul(7))?;
     command(outbox.bytes, b"MULTI", 0);
     for i in 0..count {
-        set(outbox, prefix, items.key(i), items.value(i), ttl, false)?;
+        set_head(outbox.bytes, prefix, items.key(i), ttl, false);
+        outbox.value(items.value(i))?;
+        set_tail(outbox.bytes, ttl, false);
     }
     command(outbox.bytes, b"EXEC", 0);
     Ok(())
@@ -166,11 +192,11 @@ pub fn is_small(op: &Op<'_>, prefix: &[u8]) -> bool {
         Op::Set { key, value, .. } => fits(prefix.len() + key.len() + value.len()),
         Op::MGet { keys } | Op::MDelete { keys } => {
             let count = keys.count();
-            count <= MOST_KEYS && fits(count * prefix.len() + keys.total_len())
+            (1..=MOST_KEYS).contains(&count) && fits(count * prefix.len() + keys.total_len())
         }
         Op::MSet { items, ttl_ms: None } => {
             let count = items.count();
-            count <= MOST_KEYS && fits(count * prefix.len() + items.total_len())
+            (1..=MOST_KEYS).contains(&count) && fits(count * prefix.len() + items.total_len())
         }
         Op::Ping => true,
         Op::MSet { .. } | Op::Clear => false,
@@ -205,15 +231,11 @@ pub trait Replies {
 #[inline(always)]
 pub fn quick(op: &Op<'_>, inbox: &mut Inbox) -> Option<Answer> {
     match op {
-        Op::Get { .. } => match inbox.common(Want::Value) {
-            Ok(Some(Reply::Value(value))) => Some(Answer::Value(value)),
-            Ok(Some(Reply::Nil)) => Some(Answer::NotFound),
-            _ => None,
-        },
-        Op::Set { .. } | Op::MSet { ttl_ms: None, .. } => match inbox.common(Want::Plain) {
-            Ok(Some(Reply::Simple(Simple::Ok))) => Some(Answer::Done),
-            _ => None,
-        },
+        Op::Get { .. } => inbox.small_value().map(|value| match value {
+            Some(value) => Answer::Value(value),
+            None => Answer::NotFound,
+        }),
+        Op::Set { .. } | Op::MSet { ttl_ms: None, .. } => inbox.ok().then_some(Answer::Done),
         _ => None,
     }
 }

@@ -23,7 +23,7 @@ use redis::ConnectionInfo;
 use self::command::{Pending, Replies};
 use self::encode::Outbox;
 use self::link::Exchanged;
-use self::links::{Entered, Links};
+use self::links::{Entered, Lease, Links, Unusual};
 use super::Backend;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -63,25 +63,38 @@ impl Redis {
         })
     }
 
-    /// The same for an operation, which may be carried out together with others' if it is small.
-    fn carry_out(&self, op: &Op<'_>, deadline: &Deadline) -> Result<Answer> {
-        if !command::is_small(op, &self.prefix) {
-            return self.carry_out_alone(op, deadline, None);
+    /// The same for a small operation, which may be carried out together with others'.
+    #[inline(always)]
+    fn carry_out_small(&self, op: &Op<'_>, deadline: &Deadline) -> Result<Answer> {
+        match self.links.at_hand(deadline) {
+            Ok(lease) => self.carry_out_over(lease, op, deadline),
+            Err(unusual) => self.carry_out_unusually(unusual, op, deadline),
         }
-        let mut lease = match self.links.at_hand(deadline) {
-            Ok(lease) => lease,
-            Err(unusual) => {
-                let copy = |out: &mut Vec<u8>| {
-                    command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
-                };
-                match self.links.enter(unusual, deadline, copy, || Pending::new(op))? {
-                    Entered::Leased(lease) => lease,
-                    Entered::Done(exchanged) => {
-                        return self.carry_out_alone(op, deadline, Some(exchanged));
-                    }
-                }
-            }
+    }
+
+    #[inline(never)]
+    fn carry_out_unusually(
+        &self,
+        unusual: Unusual<'_>,
+        op: &Op<'_>,
+        deadline: &Deadline,
+    ) -> Result<Answer> {
+        let copy = |out: &mut Vec<u8>| {
+            command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
         };
+        match self.links.enter(unusual, deadline, copy, || Pending::new(op))? {
+            Entered::Leased(lease) => self.carry_out_over(lease, op, deadline),
+            Entered::Done(exchanged) => self.carry_out_alone(op, deadline, Some(exchanged)),
+        }
+    }
+
+    #[inline(always)]
+    fn carry_out_over(
+        &self,
+        mut lease: Lease<'_>,
+        op: &Op<'_>,
+        deadline: &Deadline,
+    ) -> Result<Answer> {
         let at_once = lease.at_once;
         match lease.link()?.call_small(op, &self.prefix, deadline, at_once) {
             Ok(answer) => {
@@ -144,6 +157,9 @@ impl Redis {
 impl Backend for Redis {
     fn call(&self, op: &Op<'_>) -> Result<Answer> {
         let deadline = Deadline::after(self.timeout);
+        if command::is_small(op, &self.prefix) {
+            return self.carry_out_small(op, &deadline);
+        }
         match op {
             Op::MGet { keys } if keys.count() == 0 => {
                 self.not_closed(Answer::Values(Values::Each(Vec::new())))
@@ -151,7 +167,7 @@ impl Backend for Redis {
             Op::MSet { items, .. } if items.count() == 0 => self.not_closed(Answer::Done),
             Op::MDelete { keys } if keys.count() == 0 => self.not_closed(Answer::Deleted(0)),
             Op::Clear if !self.prefix.is_empty() => self.clear_prefix(&deadline),
-            op => self.carry_out(op, &deadline),
+            op => self.carry_out_alone(op, &deadline, None),
         }
     }
 

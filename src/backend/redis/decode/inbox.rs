@@ -126,27 +126,37 @@ impl Inbox {
     }
 
     /// The reply, if it is one of the most common, and all there: a small value, none, or OK.
-    #[inline(always)]
-    pub fn common(&mut self, want: Want) -> Result<Option<Reply>> {
+    pub(super) fn common(&mut self, want: Want) -> Option<Reply> {
         match want {
-            Want::Plain if self.bytes[self.start..].starts_with(b"+OK\r\n") => {
+            Want::Plain => self.ok().then_some(Reply::Simple(Simple::Ok)),
+            Want::Value => self.small_value().map(|value| value.map_or(Reply::Nil, Reply::Value)),
+            _ => None,
+        }
+    }
+
+    /// Takes an OK, if that is the reply and all there.
+    #[inline(always)]
+    pub fn ok(&mut self) -> bool {
+        let is_ok = self.bytes[self.start..].starts_with(b"+OK\r\n");
+        if is_ok {
+            self.start += 5;
+        }
+        is_ok
+    }
+
+    /// Takes a small value or the word that there is none, if that is the reply and all there.
+    #[inline(always)]
+    pub fn small_value(&mut self) -> Option<Option<Value>> {
+        let bytes = &self.bytes[self.start..];
+        match short_bulk(bytes).or_else(|| longer_bulk(bytes)) {
+            Some((len, body)) => {
+                (len < LARGE && is_whole(bytes, (len, body))).then(|| Some(self.small(body, len)))
+            }
+            None if bytes.starts_with(b"$-1\r\n") => {
                 self.start += 5;
-                Ok(Some(Reply::Simple(Simple::Ok)))
+                Some(None)
             }
-            Want::Value => {
-                let bytes = &self.bytes[self.start..];
-                match short_bulk(bytes).or_else(|| longer_bulk(bytes)) {
-                    Some((len, body)) if len < LARGE && is_whole(bytes, (len, body)) => {
-                        Ok(Some(Reply::Value(self.small(body, len))))
-                    }
-                    None if bytes.starts_with(b"$-1\r\n") => {
-                        self.start += 5;
-                        Ok(Some(Reply::Nil))
-                    }
-                    _ => Ok(None),
-                }
-            }
-            _ => Ok(None),
+            None => None,
         }
     }
 
