@@ -91,9 +91,9 @@ impl Span {
 /// The answers to a batch of keys, in their order.
 #[derive(Debug)]
 pub enum Values {
-    /// All in one buffer, their places counted from `start`. The first [`Values::RESERVED_SPANS`] spans are free for the C
-    /// face, the answers follow.
-    Arena { spans: Vec<Span>, arena: Vec<u8>, start: usize },
+    /// All in one buffer. The answers' spans follow [`Values::RESERVED_SPANS`] others. The first of those says from where in
+    /// the buffer the places are counted; for the rest they are free for the C face.
+    Arena { spans: Vec<Span>, arena: Vec<u8> },
     /// Each on its own.
     Each(Vec<Option<Value>>),
 }
@@ -116,7 +116,8 @@ impl Values {
     /// The answer at `index`: `None` for a miss.
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         match self {
-            Values::Arena { spans, arena, start } => {
+            Values::Arena { spans, arena } => {
+                let start = spans[0].at;
                 let span = spans[Self::RESERVED_SPANS + index];
                 (span.at != Span::MISS.at).then(|| &arena[start + span.at..][..span.len])
             }

@@ -174,7 +174,7 @@ pub fn give_values(values: Values) -> Result<cachetory_values_t> {
         return Ok(cachetory_values_t::EMPTY);
     }
     Ok(match values {
-        Values::Arena { spans, arena, start } => give_arena(spans, arena, start, len),
+        Values::Arena { spans, arena } => give_arena(spans, arena, len),
         Values::Each(values) => {
             let show = |value: &Option<Value>| match value {
                 Some(value) => cachetory_bytes_t {
@@ -195,7 +195,7 @@ pub fn give_values(values: Values) -> Result<cachetory_values_t> {
 }
 
 /// Turns the spans into the caller's array where they lie. The two reserved ones keep what releases both allocations.
-fn give_arena(spans: Vec<Span>, arena: Vec<u8>, start: usize, len: usize) -> cachetory_values_t {
+fn give_arena(spans: Vec<Span>, arena: Vec<u8>, len: usize) -> cachetory_values_t {
     const { assert!(size_of::<Span>() == size_of::<cachetory_bytes_t>()) };
     const { assert!(align_of::<Span>() == align_of::<cachetory_bytes_t>()) };
     const { assert!(Values::RESERVED_SPANS >= 2) };
@@ -204,9 +204,9 @@ fn give_arena(spans: Vec<Span>, arena: Vec<u8>, start: usize, len: usize) -> cac
     let base = arena.as_mut_ptr().cast::<c_char>();
     let items = spans.as_mut_ptr().cast::<cachetory_bytes_t>();
     // SAFETY: a span and an item have the same size and alignment, so each is rewritten in its own place; every span that
-    // is not a miss lies within the arena, where they start at `start`.
+    // is not a miss lies within the arena, counted from where the first reserved one says.
     unsafe {
-        let origin = base.add(start);
+        let origin = base.add(spans[0].at);
         for (index, span) in spans.iter().copied().enumerate().skip(Values::RESERVED_SPANS) {
             let item = if span.at == Span::MISS.at {
                 MISS

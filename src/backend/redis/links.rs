@@ -111,14 +111,6 @@ pub struct Lease<'a> {
 /// The round of a link that counts in none.
 const ASIDE: u64 = u64::MAX;
 
-/// Why no link is at hand.
-pub enum Unusual<'a> {
-    /// None is idle, or others were there first.
-    Crowd(MutexGuard<'a, Pool>),
-    /// It was not used of late, and is to be looked at.
-    Unseen(Lease<'a>),
-}
-
 pub enum Entered<'a> {
     /// The call has a link to itself.
     Leased(Lease<'a>),
@@ -135,6 +127,12 @@ impl Pool {
             (false, true) => LANES,
             (false, false) => LANES_ASLEEP,
         }
+    }
+
+    /// Whether there is a link for a small call, which is the usual case.
+    #[inline(always)]
+    pub fn has_one_at_hand(&self) -> bool {
+        self.is_free() && self.idle.len() > self.waiting && !self.closed
     }
 
     /// Whether a small call need not queue.
@@ -226,8 +224,8 @@ impl Links {
         }
     }
 
-    #[inline]
-    fn pool(&self) -> MutexGuard<'_, Pool> {
+    #[inline(always)]
+    pub fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -272,40 +270,20 @@ impl Links {
         self.pool().closed
     }
 
-    /// A link for a small call that was used a moment ago and is idle, which is the usual case; otherwise what to
-    /// [`Links::enter`] with.
+    /// The link that [`Pool::has_one_at_hand`].
     #[inline(always)]
-    pub fn at_hand(&self, deadline: &Deadline) -> std::result::Result<Lease<'_>, Unusual<'_>> {
-        let mut pool = self.pool();
-        if !pool.is_free() || pool.idle.len() <= pool.waiting || pool.closed {
-            return Err(Unusual::Crowd(pool));
-        }
-        let lease = self.lease(&mut pool);
-        drop(pool);
-        match &lease.link {
-            Some(link) if link.was_used_within(UNSEEN, deadline.started()) => Ok(lease),
-            _ => Err(Unusual::Unseen(lease)),
-        }
+    pub fn at_hand<'a>(&'a self, mut pool: MutexGuard<'a, Pool>) -> Lease<'a> {
+        self.lease(&mut pool)
     }
 
-    /// A link for a small call, if the call is not carried out together with others.
-    #[inline(never)]
+    /// A link for a small call that found none at hand, if the call is not carried out together with others.
     pub fn enter<'a>(
         &'a self,
-        unusual: Unusual<'a>,
+        mut pool: MutexGuard<'a, Pool>,
         deadline: &Deadline,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         pending: impl FnOnce() -> Pending,
     ) -> Result<Entered<'a>> {
-        let mut pool = match unusual {
-            Unusual::Crowd(pool) => pool,
-            Unusual::Unseen(lease) => {
-                return Ok(Entered::Leased(match self.vet(lease, deadline, false) {
-                    Some(lease) => lease,
-                    None => self.take(deadline, true)?,
-                }));
-            }
-        };
         if pool.closed {
             return Err(Kind::Closed.into());
         }
@@ -389,6 +367,14 @@ impl Links {
                 pool.waiting += 1;
             }
             pool = self.freed.wait_timeout(pool, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The link that was at hand, or another if it is not there any more.
+    pub fn look_at<'a>(&'a self, lease: Lease<'a>, deadline: &Deadline) -> Result<Lease<'a>> {
+        match self.vet(lease, deadline, false) {
+            Some(lease) => Ok(lease),
+            None => self.take(deadline, true),
         }
     }
 
@@ -582,6 +568,24 @@ impl Links {
         self.bells.ring(bells);
     }
 
+    /// Takes a link back that was taken in that round.
+    #[inline(never)]
+    fn take_back(&self, mut link: Box<Link>, round: u64) {
+        link.turn.calls = link.turn.calls.wrapping_add(1);
+        let is_timed = link.turn.calls.is_multiple_of(TIMED) && round != ASIDE;
+        let took = if is_timed { Some(link.idle_at(Instant::now())) } else { None };
+        let mut pool = self.pool();
+        if let Some(took) = took {
+            pool.time(took);
+        }
+        pool.back_from(round);
+        if pool.waiting > 0 || !pool.queue.entries.is_empty() || pool.closed {
+            return self.pass_on(pool, link);
+        }
+        pool.turn = false;
+        pool.idle.push(link);
+    }
+
     /// Passes a link that was given back on to whoever waits.
     #[inline(never)]
     fn pass_on(&self, mut pool: MutexGuard<'_, Pool>, mut link: Box<Link>) {
@@ -636,28 +640,20 @@ impl Lease<'_> {
         exchanged
     }
 
+    /// Whether the link was used so lately that it need not be looked at.
+    #[inline(always)]
+    pub fn was_seen(&self, deadline: &Deadline) -> bool {
+        self.link.as_ref().is_some_and(|link| link.was_used_within(UNSEEN, deadline.started()))
+    }
+
     /// The call is done, and the link may serve the next: the first in the queue, with all that is queued, or whoever comes.
     #[inline(always)]
     pub fn give_back(mut self) {
-        let Some(mut link) = self.link.take() else { return };
-        let links = self.links;
-        let round = self.round;
-        // From here on it is counted here.
+        let Some(link) = self.link.take() else { return };
+        let (links, round) = (self.links, self.round);
+        // From here on it is counted there.
         std::mem::forget(self);
-        link.turn.calls = link.turn.calls.wrapping_add(1);
-        let is_timed = link.turn.calls.is_multiple_of(TIMED) && round != ASIDE;
-        let took = if is_timed { Some(link.idle_at(Instant::now())) } else { None };
-        let mut pool = links.pool();
-        if let Some(took) = took {
-            pool.time(took);
-        }
-        pool.back_from(round);
-        if pool.waiting == 0 && pool.queue.entries.is_empty() && !pool.closed {
-            pool.turn = false;
-            pool.idle.push(link);
-            return;
-        }
-        links.pass_on(pool, link);
+        links.take_back(link, round);
     }
 
     /// Has the next in the batch go on with it; when nobody waits for it any more, that is the end of the link. `but`: who

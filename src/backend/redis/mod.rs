@@ -16,6 +16,7 @@ mod tls;
 mod trust;
 mod waiter;
 
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use redis::ConnectionInfo;
@@ -23,7 +24,7 @@ use redis::ConnectionInfo;
 use self::command::{Pending, Replies};
 use self::encode::Outbox;
 use self::link::Exchanged;
-use self::links::{Entered, Lease, Links, Unusual};
+use self::links::{Entered, Lease, Links, Pool};
 use super::Backend;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -63,29 +64,46 @@ impl Redis {
         })
     }
 
-    /// The same for a small operation, which may be carried out together with others'.
+    /// The same for a small operation, which may be carried out together with others'. There are functions of their own for what
+    /// is less usual, so that what is usual costs less.
     #[inline(always)]
     fn carry_out_small(&self, op: &Op<'_>, deadline: &Deadline) -> Result<Answer> {
-        match self.links.at_hand(deadline) {
-            Ok(lease) => self.carry_out_over(lease, op, deadline),
-            Err(unusual) => self.carry_out_unusually(unusual, op, deadline),
+        let pool = self.links.pool();
+        if !pool.has_one_at_hand() {
+            return self.carry_out_in_crowd(pool, op, deadline);
         }
+        let lease = self.links.at_hand(pool);
+        if !lease.was_seen(deadline) {
+            return self.carry_out_over_unseen(lease, op, deadline);
+        }
+        self.carry_out_over(lease, op, deadline)
     }
 
     #[inline(never)]
-    fn carry_out_unusually(
+    fn carry_out_in_crowd(
         &self,
-        unusual: Unusual<'_>,
+        pool: MutexGuard<'_, Pool>,
         op: &Op<'_>,
         deadline: &Deadline,
     ) -> Result<Answer> {
         let copy = |out: &mut Vec<u8>| {
             command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
         };
-        match self.links.enter(unusual, deadline, copy, || Pending::new(op))? {
-            Entered::Leased(lease) => self.carry_out_over(lease, op, deadline),
+        match self.links.enter(pool, deadline, copy, || Pending::new(op))? {
+            Entered::Leased(lease) => self.carry_out_over_unseen(lease, op, deadline),
             Entered::Done(exchanged) => self.carry_out_alone(op, deadline, Some(exchanged)),
         }
+    }
+
+    #[inline(never)]
+    fn carry_out_over_unseen(
+        &self,
+        lease: Lease<'_>,
+        op: &Op<'_>,
+        deadline: &Deadline,
+    ) -> Result<Answer> {
+        let lease = self.links.look_at(lease, deadline)?;
+        self.carry_out_over(lease, op, deadline)
     }
 
     #[inline(always)]

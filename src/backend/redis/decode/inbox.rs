@@ -148,16 +148,17 @@ impl Inbox {
     #[inline(always)]
     pub fn small_value(&mut self) -> Option<Option<Value>> {
         let bytes = &self.bytes[self.start..];
-        match short_bulk(bytes).or_else(|| longer_bulk(bytes)) {
-            Some((len, body)) => {
-                (len < LARGE && is_whole(bytes, (len, body))).then(|| Some(self.small(body, len)))
+        let Some((len, body)) = short_bulk(bytes).or_else(|| longer_bulk(bytes)) else {
+            if !bytes.starts_with(b"$-1\r\n") {
+                return None;
             }
-            None if bytes.starts_with(b"$-1\r\n") => {
-                self.start += 5;
-                Some(None)
-            }
-            None => None,
+            self.start += 5;
+            return Some(None);
+        };
+        if len >= LARGE || !is_whole(bytes, (len, body)) {
+            return None;
         }
+        Some(Some(self.small(body, len)))
     }
 
     /// Takes a small value whose body is at `at` and all there.
@@ -378,17 +379,19 @@ impl Inbox {
     }
 
     /// Hands a whole batch of `end` bytes over: a large one with the buffer itself, a small one as an exact copy.
-    pub(super) fn give_batch(&mut self, end: usize, spans: Vec<Span>) -> Result<Values> {
+    pub(super) fn give_batch(&mut self, end: usize, mut spans: Vec<Span>) -> Result<Values> {
         let frame = self.start..self.start + end;
         self.start = frame.end;
         if self.is_empty() && end >= self.bytes.capacity() / 2 {
+            spans[0].at = frame.start;
             let arena = std::mem::replace(self, Inbox::new()).bytes;
-            return Ok(Values::Arena { spans, arena, start: frame.start });
+            return Ok(Values::Arena { spans, arena });
         }
         let mut arena = Vec::new();
         arena.try_reserve_exact(end).map_err(no_memory)?;
         arena.extend_from_slice(&self.bytes[frame]);
-        Ok(Values::Arena { spans, arena, start: 0 })
+        spans[0].at = 0;
+        Ok(Values::Arena { spans, arena })
     }
 
     /// The tree at `at`, which [`Scan`] has found to be whole.
