@@ -49,7 +49,7 @@ impl Value {
 
     /// A copy in one exact allocation of data that has room around it: [`HEADER`] bytes before it and one after, which
     /// is overwritten.
-    #[inline]
+    #[inline(always)]
     pub fn copy_framed(framed: &mut [u8]) -> Self {
         if let Some(end) = framed.last_mut() {
             *end = 0;

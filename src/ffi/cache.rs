@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 
 use super::arg;
-use super::guard::{guard, silence_panics};
+use super::guard::{guard, release, silence_panics};
 use super::handle::Table;
 use super::types::*;
 use crate::cache::Cache;
@@ -23,6 +23,11 @@ fn call(cache: cachetory_t, op: &Op<'_>) -> Result<Answer> {
 /// The status of an answer that carries nothing.
 #[inline(always)]
 fn plain(answer: Result<Answer>) -> Result<cachetory_status_t> {
+    if let Ok(Answer::Done) = answer {
+        // There is nothing in it to drop, which the compiler does not see.
+        std::mem::forget(answer);
+        return Ok(CACHETORY_OK);
+    }
     match answer {
         Ok(Answer::Done) => Ok(CACHETORY_OK),
         Ok(Answer::NotFound) => Ok(CACHETORY_NOT_FOUND),
@@ -374,14 +379,11 @@ pub unsafe extern "C" fn cachetory_clear(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_value_free(value: *mut cachetory_value_t) {
     // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.
-    let body = || unsafe {
+    release(|| unsafe {
         if let Some(value) = value.as_mut() {
             release_value(value);
         }
-        Ok(CACHETORY_OK)
-    };
-    // SAFETY: there is no error to fill.
-    unsafe { guard(ptr::null_mut(), body) };
+    });
 }
 
 /// Releases a batch and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also after
@@ -389,14 +391,11 @@ pub unsafe extern "C" fn cachetory_value_free(value: *mut cachetory_value_t) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_values_free(values: *mut cachetory_values_t) {
     // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.
-    let body = || unsafe {
+    release(|| unsafe {
         if let Some(values) = values.as_mut() {
             release_values(values);
         }
-        Ok(CACHETORY_OK)
-    };
-    // SAFETY: there is no error to fill.
-    unsafe { guard(ptr::null_mut(), body) };
+    });
 }
 
 /// The name of a status, such as "CACHETORY_OK"; never NULL, also for a number that is no status. Static: not to be

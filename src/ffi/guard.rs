@@ -70,6 +70,13 @@ pub unsafe fn guard(
     }
 }
 
+/// Runs a body that only releases memory, and has neither a status nor a reason to panic: there is no mark that it is inside
+/// the library, so that a panic, though stopped here, would be printed.
+#[inline]
+pub fn release(body: impl FnOnce()) {
+    let _ = panic::catch_unwind(AssertUnwindSafe(body));
+}
+
 /// # Safety
 /// As [`guard`].
 #[cold]

@@ -166,7 +166,7 @@ impl Inbox {
     pub(super) fn small(&mut self, at: usize, len: usize) -> Value {
         let data = self.start + at;
         self.start = data + len + 2;
-        Value::copy_framed(&mut self.bytes[data - HEADER..=data + len])
+        Value::copy_framed(&mut self.bytes[data - HEADER..data + len + 1])
     }
 
     pub(super) fn text(&self, from: usize, to: usize) -> String {
@@ -197,7 +197,12 @@ impl Inbox {
 /// body begins: the common case, taken from one word without a loop.
 #[inline(always)]
 fn short_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
-    let first = u64::from_le_bytes(*bytes.first_chunk()?);
+    short_line(u64::from_le_bytes(*bytes.first_chunk()?))
+}
+
+/// The same of the first eight bytes as one word.
+#[inline(always)]
+fn short_line(first: u64) -> Option<(usize, usize)> {
     let is_line = |mask, line| first & u64::from_le_bytes(mask) == u64::from_le_bytes(line);
     // What is a digit becomes its value, and anything else is found by a bit that no digit has.
     let digits = (first >> 8) ^ 0x30_3030;
@@ -309,22 +314,37 @@ impl Inbox {
     #[inline(never)]
     fn short_part(&mut self, mut at: usize, spans: &mut Vec<Span>, count: usize) -> usize {
         let bytes = &mut self.bytes[self.start..];
+        // The answers of a batch are often equally long: the first line of the last one, and what it says.
+        let (mut mask, mut line, mut last) = (0, 1, (0, 0));
         while spans.len() < count + Values::RESERVED_SPANS
             && let Some(rest) = bytes.get(at..)
         {
-            match short_bulk(rest) {
-                Some((len, body)) if is_whole(rest, (len, body)) => {
-                    let end = at + body + len;
-                    bytes[end] = 0;
-                    spans.push(Span { at: at + body, len });
-                    at = end + 2;
+            if let Some(first) = rest.first_chunk() {
+                let first = u64::from_le_bytes(*first);
+                if first & mask != line {
+                    let Some(bulk) = short_line(first) else {
+                        if !rest.starts_with(b"$-1\r\n") {
+                            break;
+                        }
+                        spans.push(Span::MISS);
+                        at += 5;
+                        continue;
+                    };
+                    last = bulk;
+                    mask = (1 << (8 * last.1)) - 1;
+                    line = first & mask;
                 }
-                None if rest.starts_with(b"$-1\r\n") => {
-                    spans.push(Span::MISS);
-                    at += 5;
-                }
+            } else {
+                break;
+            }
+            let (len, body) = last;
+            let end = at + body + len;
+            match bytes.get_mut(end..end + 2) {
+                Some(end) if *end == *b"\r\n" => end[0] = 0,
                 _ => break,
             }
+            spans.push(Span { at: at + body, len });
+            at = end + 2;
         }
         at
     }
