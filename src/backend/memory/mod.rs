@@ -19,19 +19,18 @@
 
 mod batch;
 mod clock;
+mod hash;
 mod queue;
 mod room;
 mod shard;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use siphasher::sip::SipHasher13;
-
 use self::clock::{Clock, Now, WallClock};
+use self::hash::Hasher;
 use self::queue::Queue;
 pub use self::shard::ENTRY_OVERHEAD;
 use self::shard::{Entry, NEVER, Shard, cost};
@@ -55,8 +54,7 @@ struct Slot {
 
 pub struct Memory<C = WallClock> {
     clock: C,
-    /// The standard library's SipHash-1-3, for keys may come from strangers; in one go it costs half as much.
-    hasher: SipHasher13,
+    hasher: Hasher,
     shards: Box<[Slot; SHARDS]>,
     /// Not later than any shard's `due`, except while a sweep works it out anew.
     next_due: AtomicI64,
@@ -114,10 +112,9 @@ impl<C: Clock> Memory<C> {
             due: AtomicI64::new(NEVER),
             reads: AtomicU32::new(0),
         };
-        let seed = RandomState::new();
         Self {
             clock,
-            hasher: SipHasher13::new_with_keys(seed.hash_one(0), seed.hash_one(1)),
+            hasher: Hasher::new(),
             shards: Box::new(std::array::from_fn(slot)),
             next_due: AtomicI64::new(NEVER),
             closed: AtomicBool::new(false),
