@@ -1,6 +1,8 @@
 //! Several keys at one moment.
 
 use super::clock::{Clock, Now};
+use super::gate::Writing;
+use super::shard::Shard;
 use super::{Memory, NEVER, SHARDS, boxed, expires_at, index, indices, reserved};
 use crate::error::Result;
 use crate::op::{Answer, Items, Keys, Ttl};
@@ -39,14 +41,14 @@ impl<C: Clock> Memory<C> {
         let plan = self.plan(keys)?;
         let mut values = reserved(plan.keys.len(), "memory for the answers")?;
         {
-            let shards = self.read_all(plan.shards);
+            let shards = self.shards.read_all(plan.shards);
             self.check_open()?;
             for &(hash, key) in &plan.keys {
                 values.push(self.value_of(&shards[plan.position(hash)], hash, key, &now));
             }
         }
-        if let Some(index) = indices(plan.shards).next() {
-            self.after_read(index, &now);
+        if plan.shards != 0 {
+            self.after_read(&now);
         }
         Ok(Answer::Values(Values::Each(values)))
     }
@@ -71,7 +73,8 @@ impl<C: Clock> Memory<C> {
             reserved(if self.limit.is_some() { count } else { 0 }, "memory for the batch")?;
         self.reserve_recency(fresh.capacity())?;
         {
-            let mut shards = self.write_all(plan.shards);
+            let mut locks = self.shards.write_all(plan.shards);
+            let mut shards: Vec<&mut Shard> = locks.iter_mut().map(Writing::shard).collect();
             self.check_open()?;
             let mut counts = [0; SHARDS];
             plan.keys.iter().for_each(|&(hash, _)| counts[index(hash)] += 1);
@@ -79,7 +82,7 @@ impl<C: Clock> Memory<C> {
                 shard.try_reserve(counts[index], expires_at != NEVER)?;
             }
             for (&(hash, key), new) in plan.keys.iter().zip(new) {
-                let shard = &mut shards[plan.position(hash)];
+                let shard = &mut *shards[plan.position(hash)];
                 let Some((owned_key, value)) = new else {
                     replaced.extend(self.remove(shard, hash, key).map(|entry| entry.value));
                     continue;
@@ -113,10 +116,11 @@ impl<C: Clock> Memory<C> {
         let plan = self.plan(keys)?;
         let mut removed = reserved(plan.keys.len(), "memory for the batch")?;
         {
-            let mut shards = self.write_all(plan.shards);
+            let mut locks = self.shards.write_all(plan.shards);
+            let mut shards: Vec<&mut Shard> = locks.iter_mut().map(Writing::shard).collect();
             self.check_open()?;
             for &(hash, key) in &plan.keys {
-                removed.extend(self.remove(&mut shards[plan.position(hash)], hash, key));
+                removed.extend(self.remove(shards[plan.position(hash)], hash, key));
             }
             for (shard, index) in shards.iter_mut().zip(indices(plan.shards)) {
                 self.publish(index, shard);

@@ -34,6 +34,10 @@ impl Entry {
         self.expires_at == NEVER || now.get() < self.expires_at
     }
 
+    pub fn used(&self) -> i64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
     pub fn touch(&self, tick: i64) {
         self.used.fetch_max(tick, Ordering::Relaxed);
     }

@@ -144,7 +144,7 @@ fn nothing_is_added_after_a_close() {
             }
         });
         assert_eq!((store.bytes(), store.entries()), (0, 0));
-        assert!(store.memory.shards.iter().all(|slot| read(&slot.shard).table.is_empty()));
+        assert!((0..SHARDS).all(|index| store.memory.shards.read(index).table.is_empty()));
     }
 }
 
@@ -153,7 +153,7 @@ fn nothing_is_added_after_a_close() {
 fn readers_do_not_stop_each_other() {
     let store = Store::new(1 << 20);
     store.set(b"k", b"v", None);
-    let reading = store.memory.read_all(u64::MAX);
+    let reading = store.memory.shards.read_all(u64::MAX);
     let (send, receive) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| send.send((store.get(b"k"), store.mget(&[b"k", b"absent"]))));
