@@ -36,6 +36,7 @@ impl<C: Clock> Memory<C> {
         Ok(Plan { keys, shards })
     }
 
+    #[inline(never)]
     pub(super) fn mget(&self, keys: &dyn Keys) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let plan = self.plan(keys)?;
@@ -53,6 +54,7 @@ impl<C: Clock> Memory<C> {
         Ok(Answer::Values(Values::Each(values)))
     }
 
+    #[inline(never)]
     pub(super) fn mset(&self, items: &dyn Items, ttl: Ttl) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let plan = self.plan(items)?;
@@ -111,6 +113,7 @@ impl<C: Clock> Memory<C> {
         Ok(Answer::Done)
     }
 
+    #[inline(never)]
     pub(super) fn mdelete(&self, keys: &dyn Keys) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let plan = self.plan(keys)?;

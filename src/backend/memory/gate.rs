@@ -116,6 +116,7 @@ impl Shards {
         count
     }
 
+    #[inline(always)]
     pub fn read(&self, index: usize) -> Reading<'_> {
         let lane = lane();
         if self.open[index].load(Ordering::Relaxed) & 1 << lane != 0
@@ -129,6 +130,7 @@ impl Shards {
         self.read_main(index, lane)
     }
 
+    #[inline(always)]
     fn read_main(&self, index: usize, lane: usize) -> Reading<'_> {
         let slot = &self.slots[index];
         let lock = read(&slot.main);

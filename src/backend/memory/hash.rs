@@ -19,6 +19,7 @@ impl Hasher {
         Self { seed: [random.hash_one(0), random.hash_one(1)] }
     }
 
+    #[inline(always)]
     pub fn hash(&self, bytes: &[u8]) -> u64 {
         let [k0, k1] = self.seed;
         let mut state = [k0 ^ START[0], k1 ^ START[1], k0 ^ START[2], k1 ^ START[3]];

@@ -28,7 +28,7 @@ mod shard;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use self::clock::{Clock, Now, WallClock};
 use self::gate::{Reading, Shards, Writing};
@@ -79,6 +79,7 @@ impl Memory {
 }
 
 impl<C: Clock> Backend for Memory<C> {
+    /// The functions called here stay functions: as one, each would prepare for the largest.
     fn call(&self, op: &Op<'_>) -> Result<Answer> {
         match *op {
             Op::Ping => self.ping(),
@@ -121,12 +122,14 @@ impl<C: Clock> Memory<C> {
         }
     }
 
+    #[inline(never)]
     fn ping(&self) -> Result<Answer> {
         self.check_open()?;
         self.sweep(&Now::new(&self.clock), 1);
         Ok(Answer::Done)
     }
 
+    #[inline(never)]
     fn get(&self, key: &[u8]) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
@@ -137,13 +140,17 @@ impl<C: Clock> Memory<C> {
             self.value_of(&shard, hash, key, &now)
         };
         self.after_read(&now);
-        Ok(value.map_or(Answer::NotFound, Answer::Value))
+        Ok(match value {
+            Some(value) => Answer::Value(value),
+            None => Answer::NotFound,
+        })
     }
 
     fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash(key)
     }
 
+    #[inline(always)]
     fn value_of(
         &self,
         shard: &Reading<'_>,
@@ -155,13 +162,14 @@ impl<C: Clock> Memory<C> {
         self.touch(entry);
         Some(match &entry.value {
             // Another reference to it would be counted where the other threads count theirs, twice.
-            Value::Shared(bytes) if shard.is_crowded && bytes.len() <= SMALL => {
-                Value::Shared(Arc::from(&**bytes))
+            Value::Shared(_) if shard.is_crowded && entry.value.data().len() <= SMALL => {
+                entry.value.copy()
             }
             value => value.clone(),
         })
     }
 
+    #[inline(never)]
     fn set(&self, key: &[u8], value: &[u8], ttl: Ttl, if_not_exists: bool) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
@@ -208,6 +216,7 @@ impl<C: Clock> Memory<C> {
         Ok(answer)
     }
 
+    #[inline(never)]
     fn expire(&self, key: &[u8], at: impl FnOnce(&Now<'_, C>) -> Option<i64>) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
@@ -238,6 +247,7 @@ impl<C: Clock> Memory<C> {
         Ok(answer)
     }
 
+    #[inline(never)]
     fn delete(&self, key: &[u8]) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
@@ -260,6 +270,7 @@ impl<C: Clock> Memory<C> {
         Ok(if was_live { Answer::Done } else { Answer::NotFound })
     }
 
+    #[inline(never)]
     fn clear(&self) -> Result<Answer> {
         self.check_open()?;
         drop(self.take_all());

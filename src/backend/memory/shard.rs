@@ -62,6 +62,7 @@ pub struct Shard {
 }
 
 impl Shard {
+    #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
         self.table.find(hash, |entry| *entry.key == *key)
     }
