@@ -70,6 +70,11 @@ impl Value {
         &framed[HEADER..framed.len() - 1]
     }
 
+    /// The data, and the NUL after it.
+    pub fn data_and_nul(&self) -> &[u8] {
+        &self.framed()[HEADER..]
+    }
+
     fn framed(&self) -> &[u8] {
         match self {
             Value::Shared(bytes) => bytes,

@@ -2,11 +2,11 @@
 
 use super::clock::{Clock, Now};
 use super::gate::Writing;
-use super::shard::Shard;
-use super::{Memory, NEVER, SHARDS, boxed, expires_at, index, indices, reserved};
+use super::shard::{Entry, Shard};
+use super::{Memory, NEVER, SHARDS, SMALL, boxed, expires_at, index, indices, reserved};
 use crate::error::Result;
 use crate::op::{Answer, Items, Keys, Ttl};
-use crate::value::{Value, Values};
+use crate::value::{Span, Value, Values};
 
 /// The keys of a batch with their hashes, and the shards they lie in.
 struct Plan<'a> {
@@ -40,18 +40,19 @@ impl<C: Clock> Memory<C> {
     pub(super) fn mget(&self, keys: &dyn Keys) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let plan = self.plan(keys)?;
-        let mut values = reserved(plan.keys.len(), "memory for the answers")?;
-        {
+        let mut found = reserved(plan.keys.len(), "memory for the batch")?;
+        let values = {
             let shards = self.shards.read_all(plan.shards);
             self.check_open()?;
             for &(hash, key) in &plan.keys {
-                values.push(self.value_of(&shards[plan.position(hash)], hash, key, &now));
+                found.push(self.find(&shards[plan.position(hash)], hash, key, &now));
             }
-        }
+            answers(&found)?
+        };
         if plan.shards != 0 {
             self.after_read(&now);
         }
-        Ok(Answer::Values(Values::Each(values)))
+        Ok(Answer::Values(values))
     }
 
     #[inline(never)]
@@ -136,4 +137,31 @@ impl<C: Clock> Memory<C> {
         let live = removed.iter().filter(|entry| entry.is_live(&now)).count();
         Ok(Answer::Deleted(live as u64))
     }
+}
+
+/// Small values are copied into one buffer, which costs less than a reference to each; large ones are shared.
+fn answers(found: &[Option<&Entry>]) -> Result<Values> {
+    let mut total = 0;
+    for entry in found.iter().flatten() {
+        total = entry.value.data_and_nul().len().saturating_add(total);
+    }
+    if total > found.len().saturating_mul(SMALL) {
+        let mut values = reserved(found.len(), "memory for the answers")?;
+        values.extend(found.iter().map(|entry| entry.map(|entry| entry.value.clone())));
+        return Ok(Values::Each(values));
+    }
+    let mut spans = reserved(Values::RESERVED_SPANS + found.len(), "memory for the answers")?;
+    let mut arena: Vec<u8> = reserved(total, "memory for the answers")?;
+    spans.resize(Values::RESERVED_SPANS, Span::MISS);
+    for entry in found {
+        spans.push(match entry {
+            None => Span::MISS,
+            Some(entry) => {
+                let (at, data) = (arena.len(), entry.value.data());
+                arena.extend_from_slice(entry.value.data_and_nul());
+                Span { at, len: data.len() }
+            }
+        });
+    }
+    Ok(Values::Arena { spans, arena })
 }

@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use self::clock::{Clock, Now, WallClock};
-use self::gate::{Reading, Shards, Writing};
+use self::gate::{Shards, Writing};
 use self::hash::Hasher;
 use self::queue::Queue;
 pub use self::shard::ENTRY_OVERHEAD;
@@ -137,7 +137,16 @@ impl<C: Clock> Memory<C> {
         let value = {
             let shard = self.shards.read(index);
             self.check_open()?;
-            self.value_of(&shard, hash, key, &now)
+            match self.find(&shard, hash, key, &now) {
+                // Another reference would be counted where the other threads count theirs, as it is made and as it is dropped.
+                Some(Entry { value: value @ Value::Shared(_), .. })
+                    if shard.is_crowded && value.data().len() <= SMALL =>
+                {
+                    Some(value.copy())
+                }
+                Some(entry) => Some(entry.value.clone()),
+                None => None,
+            }
         };
         self.after_read(&now);
         Ok(match value {
@@ -150,23 +159,18 @@ impl<C: Clock> Memory<C> {
         self.hasher.hash(key)
     }
 
+    /// Finds a key, and notes the use.
     #[inline(always)]
-    fn value_of(
+    fn find<'a>(
         &self,
-        shard: &Reading<'_>,
+        shard: &'a Shard,
         hash: u64,
         key: &[u8],
         now: &Now<'_, C>,
-    ) -> Option<Value> {
+    ) -> Option<&'a Entry> {
         let entry = shard.find(hash, key).filter(|entry| entry.is_live(now))?;
         self.touch(entry);
-        Some(match &entry.value {
-            // Another reference to it would be counted where the other threads count theirs, twice.
-            Value::Shared(_) if shard.is_crowded && entry.value.data().len() <= SMALL => {
-                entry.value.copy()
-            }
-            value => value.clone(),
-        })
+        Some(entry)
     }
 
     #[inline(never)]

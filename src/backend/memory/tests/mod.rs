@@ -381,13 +381,26 @@ fn a_panic_under_a_lock_does_not_end_the_store() {
 }
 
 #[test]
-fn answers_to_a_batch_are_not_copies() {
+fn large_answers_to_a_batch_are_not_copies() {
     let store = Store::new(0);
-    store.set(b"k", b"v", None);
+    store.set(b"k", &[1; 10_000], None);
     let keys = KeyList(&[b"k", b"k"]);
     let Answer::Values(Values::Each(values)) = store.call(Op::MGet { keys: &keys }) else {
         panic!("not separate values");
     };
     let at = |i: usize| values[i].as_ref().unwrap().data().as_ptr();
     assert_eq!(at(0), at(1));
+}
+
+#[test]
+fn small_answers_to_a_batch_are_in_one_piece() {
+    let store = Store::new(0);
+    store.set(b"k", b"v", None);
+    store.set(b"empty", b"", None);
+    let keys = KeyList(&[b"k", b"absent", b"empty", b"k"]);
+    let Answer::Values(Values::Arena { spans, arena, .. }) = store.call(Op::MGet { keys: &keys })
+    else {
+        panic!("separate values");
+    };
+    assert_eq!((spans.len(), &arena[..]), (Values::RESERVED_SPANS + 4, &b"v\0\0v\0"[..]));
 }
