@@ -150,22 +150,22 @@ impl<T> Table<T> {
     }
 
     pub fn get(&self, id: u64) -> Result<Ref<'_, T>> {
-        let (page, offset) = self.find(id).ok_or(Kind::Closed)?;
+        let Some((page, offset)) = self.find(id) else { return Err(closed()) };
         let found = page.enter(offset);
         if !names(page.slots[offset].state.load(Ordering::SeqCst), id) {
-            return Err(Kind::Closed.into());
+            return Err(closed());
         }
         Ok(found)
     }
 
     /// Ends the handle. The object is dropped with the last reference to it.
     pub fn close(&self, id: u64) -> Result<Ref<'_, T>> {
-        let (page, offset) = self.find(id).ok_or(Kind::Closed)?;
+        let Some((page, offset)) = self.find(id) else { return Err(closed()) };
         let found = page.enter(offset);
         let close = |state| names(state, id).then_some(state & !OPEN);
         match page.slots[offset].state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, close) {
             Ok(_) => Ok(found),
-            Err(_) => Err(Kind::Closed.into()),
+            Err(_) => Err(closed()),
         }
     }
 
@@ -175,6 +175,11 @@ impl<T> Table<T> {
         let (page, offset) = (self.pages[index >> PAGE_BITS].get()?, index & (PAGE - 1));
         names(page.slots[offset].state.load(Ordering::Relaxed), id).then_some((page, offset))
     }
+}
+
+#[cold]
+fn closed() -> Error {
+    Kind::Closed.into()
 }
 
 fn names(state: u64, id: u64) -> bool {

@@ -59,7 +59,7 @@ pub struct Shards {
 /// A shard that may be read.
 pub struct Reading<'a> {
     lock: RwLockReadGuard<'a, Option<Arc<Shard>>>,
-    /// Several threads are reading it.
+    /// Several threads have been reading it since it was written.
     pub is_crowded: bool,
 }
 
@@ -177,6 +177,11 @@ impl Shards {
                 *doors.0[index].write().unwrap_or_else(PoisonError::into_inner) = None;
             }
         }
+    }
+
+    #[cfg(test)]
+    pub fn open_doors(&self, index: usize) -> u32 {
+        self.open[index].load(Ordering::Relaxed).count_ones()
     }
 
     /// Locks the shards whose bits are set, in ascending order.
