@@ -55,6 +55,7 @@ pub struct Table<T> {
 
 /// A reference to an object of a table. It lives on while this does, even when its handle is closed meanwhile.
 pub struct Ref<'a, T> {
+    slot: &'a Slot<T>,
     page: &'a Page<T>,
     offset: usize,
     count: &'a AtomicU32,
@@ -65,7 +66,7 @@ impl<T> Deref for Ref<'_, T> {
 
     fn deref(&self) -> &T {
         // SAFETY: a reference is counted, so nobody takes the object out; only slots that hold one are given out.
-        match unsafe { &*self.page.slots[self.offset].object.get() } {
+        match unsafe { &*self.slot.object.get() } {
             Some(object) => object,
             None => unreachable!("a counted slot holds an object"),
         }
@@ -75,7 +76,7 @@ impl<T> Deref for Ref<'_, T> {
 impl<T> Drop for Ref<'_, T> {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::SeqCst);
-        let state = self.page.slots[self.offset].state.load(Ordering::SeqCst);
+        let state = self.slot.state.load(Ordering::SeqCst);
         if state & (OPEN | TAKEN) == TAKEN {
             self.page.empty(self.offset, state);
         }
@@ -91,7 +92,7 @@ impl<T> Page<T> {
     fn enter(&self, offset: usize) -> Ref<'_, T> {
         let count = &self.lanes[threads::number() % LANES].0[offset];
         count.fetch_add(1, Ordering::SeqCst);
-        Ref { page: self, offset, count }
+        Ref { slot: &self.slots[offset], page: self, offset, count }
     }
 
     /// Drops the object of a closed slot if nobody uses it. Several may find that it is time; one does it.
@@ -152,7 +153,7 @@ impl<T> Table<T> {
     pub fn get(&self, id: u64) -> Result<Ref<'_, T>> {
         let Some((page, offset)) = self.find(id) else { return Err(closed()) };
         let found = page.enter(offset);
-        if !names(page.slots[offset].state.load(Ordering::SeqCst), id) {
+        if !names(found.slot.state.load(Ordering::SeqCst), id) {
             return Err(closed());
         }
         Ok(found)
@@ -163,7 +164,7 @@ impl<T> Table<T> {
         let Some((page, offset)) = self.find(id) else { return Err(closed()) };
         let found = page.enter(offset);
         let close = |state| names(state, id).then_some(state & !OPEN);
-        match page.slots[offset].state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, close) {
+        match found.slot.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, close) {
             Ok(_) => Ok(found),
             Err(_) => Err(closed()),
         }
