@@ -186,11 +186,15 @@ impl Shards {
 
     /// Locks the shards whose bits are set, in ascending order.
     pub fn read_all(&self, shards: u64) -> Vec<Reading<'_>> {
-        indices(shards).map(|index| self.read(index)).collect()
+        let mut locks = Vec::with_capacity(shards.count_ones() as usize);
+        locks.extend(indices(shards).map(|index| self.read(index)));
+        locks
     }
 
     pub fn write_all(&self, shards: u64) -> Vec<Writing<'_>> {
-        indices(shards).map(|index| self.write(index)).collect()
+        let mut locks = Vec::with_capacity(shards.count_ones() as usize);
+        locks.extend(indices(shards).map(|index| self.write(index)));
+        locks
     }
 }
 

@@ -1,8 +1,10 @@
 //! The process's own memory, as strict as Redis in every answer.
 //!
 //! Keys are spread over shards by a hash with a secret seed. A shard is behind a readers-writer lock, so that readers do
-//! not stop each other ([`gate`]); a batch locks the shards it needs in ascending order and is atomic against everything else. Values
-//! are reference-counted: a hit is handed out without a copy, and stays the caller's whatever becomes of the entry.
+//! not stop each other ([`gate`]); a batch locks the shards it needs in ascending order and is atomic against everything else.
+//! Values are reference-counted: a hit is handed out without a copy, and stays the caller's whatever becomes of the entry. Only
+//! where several threads read is a small one copied, for they would contend for its count, and in the answer to a batch, where
+//! one buffer for all costs less.
 //!
 //! **Expiry.** An entry is gone, for every call, from the millisecond its time comes. Its memory is freed by later calls
 //! (any, on any key; `ping` too), which look at a bounded number of expired entries each; while nothing is due that costs
@@ -10,7 +12,8 @@
 //!
 //! **`max_bytes`** bounds the sum over all entries of key length, value length and [`ENTRY_OVERHEAD`]. When a write
 //! returns the sum is within the bound (a write in another thread may be about to make its own room): expired entries went
-//! first, then the least recently used of the whole store. Every call that finds a key uses it, `expire_*` and `set`
+//! first, then the least recently used of the whole store; in one of more than a thousand entries, use is told apart to a
+//! thousandth of their number. Every call that finds a key uses it, `expire_*` and `set`
 //! if-not-exists included, as in Redis. A value that could not stay even alone is treated as stored and evicted at once:
 //! the answer is the usual one, an older value under the key is gone, and nothing else has to go for it. A cache may forget
 //! at any time, so that is no error, and a program that works with a large bound works, if slower, with a small one.
