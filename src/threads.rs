@@ -1,15 +1,36 @@
-//! Threads of the library's own: named, and deaf to every signal, which are the host's business.
+//! Threads of the library's own: named, and deaf to every signal, which are the host's business. And a number for every
+//! thread that calls.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use once_cell::race::OnceBox;
 
 use crate::fork::PerProcess;
+
+thread_local! {
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// This thread's number. They are given out in turn, so that threads that are at work together have different remainders.
+pub fn number() -> usize {
+    let number = NUMBER.get();
+    if number == 0 { new_number() } else { number }
+}
+
+#[cold]
+fn new_number() -> usize {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+    NUMBER.set(number);
+    number
+}
 
 /// Starts a thread that all signals are blocked in.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {

@@ -57,13 +57,33 @@ impl Value {
         Value::Buffer(framed.to_vec())
     }
 
+    /// A copy that shares nothing with this one. Where there is no memory for it, a clone.
+    pub fn copy(&self) -> Self {
+        let framed = self.framed();
+        let mut buffer = Vec::new();
+        if buffer.try_reserve_exact(framed.len()).is_err() {
+            return self.clone();
+        }
+        buffer.extend_from_slice(framed);
+        Value::Buffer(buffer)
+    }
+
     pub fn data(&self) -> &[u8] {
-        let framed = match self {
-            Value::Shared(bytes) => &bytes[..],
+        let framed = self.framed();
+        &framed[HEADER..framed.len() - 1]
+    }
+
+    /// The data, and the NUL after it.
+    pub fn data_and_nul(&self) -> &[u8] {
+        &self.framed()[HEADER..]
+    }
+
+    fn framed(&self) -> &[u8] {
+        match self {
+            Value::Shared(bytes) => bytes,
             Value::Buffer(bytes) => bytes,
             Value::SharedBuffer(bytes) => bytes,
-        };
-        &framed[HEADER..framed.len() - 1]
+        }
     }
 }
 

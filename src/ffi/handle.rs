@@ -5,17 +5,18 @@
 use std::cell::UnsafeCell;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use once_cell::race::OnceBox;
 
 use crate::error::{Error, Kind, Result};
+use crate::threads;
 
-/// A slot's state in one word: how many calls are using the object, whether it may be looked up, whether the slot is
-/// taken, and the generation, which changes with every object and is part of its id.
-const REFS: u64 = (1 << 24) - 1;
-const OPEN: u64 = 1 << 24;
-const TAKEN: u64 = 1 << 25;
+/// A slot's state in one word: a flag or two, and the generation, which changes with every object and is part of its id.
+/// Neither flag: free. Both: the object may be looked up. TAKEN alone: closed, and to be emptied when nobody uses it.
+/// OPEN alone: being filled or emptied by one thread, and of no concern to others.
+const OPEN: u64 = 1 << 0;
+const TAKEN: u64 = 1 << 1;
 const GENERATION_SHIFT: u32 = 26;
 
 const INDEX_BITS: u32 = 20;
@@ -28,9 +29,22 @@ const GENERATIONS: u64 = 1 << (64 - GENERATION_SHIFT);
 /// A generation's remainder by this is its table's kind, so that no id is one of two tables.
 const KINDS: u64 = 2;
 
+/// Threads beyond that many share lanes.
+const LANES: usize = 16;
+
 struct Slot<T> {
     state: AtomicU64,
     object: UnsafeCell<Option<T>>,
+}
+
+/// How many calls of some threads are using the object in each slot. There are several lanes, because a count that every
+/// thread changes twice in a call would be handed around among the processors, at a price above that of the rest of a call.
+#[repr(align(128))]
+struct Lane([AtomicU32; PAGE]);
+
+struct Page<T> {
+    slots: [Slot<T>; PAGE],
+    lanes: [Box<Lane>; LANES],
 }
 
 // SAFETY: the object is written only by the one thread that took the slot while nobody can look it up, and read only by
@@ -39,12 +53,15 @@ unsafe impl<T: Send + Sync> Sync for Slot<T> {}
 
 pub struct Table<T> {
     kind: u64,
-    pages: [OnceBox<[Slot<T>; PAGE]>; PAGES],
+    pages: [OnceBox<Page<T>>; PAGES],
 }
 
 /// A reference to an object of a table. It lives on while this does, even when its handle is closed meanwhile.
 pub struct Ref<'a, T> {
     slot: &'a Slot<T>,
+    page: &'a Page<T>,
+    offset: usize,
+    count: &'a AtomicU32,
 }
 
 impl<T> Deref for Ref<'_, T> {
@@ -61,34 +78,45 @@ impl<T> Deref for Ref<'_, T> {
 
 impl<T> Drop for Ref<'_, T> {
     fn drop(&mut self) {
-        self.slot.release();
+        self.count.fetch_sub(1, Ordering::SeqCst);
+        let state = self.slot.state.load(Ordering::SeqCst);
+        if state & (OPEN | TAKEN) == TAKEN {
+            self.page.empty(self.offset, state);
+        }
     }
 }
 
-impl<T> Slot<T> {
+// The order of accesses, all of them SeqCst: a reference is counted and then looks at the state; the slot is closed, or a
+// reference taken back, and then the counts are looked at. So a reference that found the slot open is seen by whoever empties
+// it; and of several who leave, the last sees that all have left.
+
+impl<T> Page<T> {
+    /// Counts a reference, before it is known whether there is such an object.
     #[inline]
-    fn release(&self) {
-        let left = self.state.fetch_sub(1, Ordering::Release) - 1;
-        if left & (REFS | OPEN | TAKEN) == TAKEN {
-            self.empty(left);
-        }
+    fn enter(&self, offset: usize) -> Ref<'_, T> {
+        let count = &self.lanes[threads::number() % LANES].0[offset];
+        count.fetch_add(1, Ordering::SeqCst);
+        Ref { slot: &self.slots[offset], page: self, offset, count }
     }
 
-    /// Drops the object of a closed slot that nobody uses. Several may find that it is time; one does it.
+    /// Drops the object of a closed slot if nobody uses it. Several may find that it is time; one does it.
     #[cold]
-    fn empty(&self, seen: u64) {
+    fn empty(&self, offset: usize, seen: u64) {
+        // In a closed slot only a look-up that comes too late counts up, and it touches nothing: where a lane was once seen at
+        // zero, nobody uses the object any more.
+        if self.lanes.iter().any(|lane| lane.0[offset].load(Ordering::SeqCst) != 0) {
+            return;
+        }
+        let slot = &self.slots[offset];
         let claimed = seen & !TAKEN | OPEN;
-        // OPEN without TAKEN: being emptied. No look-up accepts it and no open takes it.
-        if self.state.compare_exchange(seen, claimed, Ordering::Acquire, Ordering::Relaxed).is_err()
-        {
+        let exchange = (Ordering::Acquire, Ordering::Relaxed);
+        if slot.state.compare_exchange(seen, claimed, exchange.0, exchange.1).is_err() {
             return;
         }
         // SAFETY: no references are left, none can be made, and this thread alone made the exchange.
-        drop(unsafe { (*self.object.get()).take() });
+        drop(unsafe { (*slot.object.get()).take() });
         let next = next_generation(seen >> GENERATION_SHIFT);
-        // A stray look-up may hold a reference for an instant; it must not be lost.
-        let delta = (next << GENERATION_SHIFT).wrapping_sub(claimed);
-        self.state.fetch_add(delta, Ordering::Release);
+        slot.state.store(next << GENERATION_SHIFT, Ordering::Release);
     }
 }
 
@@ -108,21 +136,19 @@ impl<T> Table<T> {
     pub fn open(&self, object: T) -> Result<u64> {
         for (number, page) in self.pages.iter().enumerate() {
             let page = page.get_or_init(|| new_page(self.kind));
-            for (offset, slot) in page.iter().enumerate() {
+            for (offset, slot) in page.slots.iter().enumerate() {
                 let state = slot.state.load(Ordering::Relaxed);
-                if state & (REFS | OPEN | TAKEN) != 0 {
+                if state & (OPEN | TAKEN) != 0 {
                     continue;
                 }
-                let taken = state | TAKEN;
-                // TAKEN with no OPEN and one reference: being filled. The reference keeps `release` from emptying it.
-                let filling = taken + 1;
+                let filling = state | OPEN;
                 let exchange = (Ordering::Acquire, Ordering::Relaxed);
                 if slot.state.compare_exchange(state, filling, exchange.0, exchange.1).is_err() {
                     continue;
                 }
                 // SAFETY: the slot is empty, no look-up accepts it, and this thread alone took it.
                 unsafe { *slot.object.get() = Some(object) };
-                slot.state.fetch_add(OPEN - 1, Ordering::Release);
+                slot.state.store(state | OPEN | TAKEN, Ordering::SeqCst);
                 let index = (number * PAGE + offset) as u64;
                 return Ok((state >> GENERATION_SHIFT) << INDEX_BITS | index);
             }
@@ -132,50 +158,37 @@ impl<T> Table<T> {
 
     #[inline]
     pub fn get(&self, id: u64) -> Result<Ref<'_, T>> {
-        match self.find(id) {
-            Some(found) => Ok(found),
-            None => Err(Kind::Closed.into()),
+        let Some((page, offset)) = self.find(id) else { return Err(closed()) };
+        let found = page.enter(offset);
+        if !names(found.slot.state.load(Ordering::SeqCst), id) {
+            return Err(closed());
         }
-    }
-
-    #[inline]
-    fn find(&self, id: u64) -> Option<Ref<'_, T>> {
-        let slot = self.slot(id)?;
-        if !names(slot.state.load(Ordering::Relaxed), id) {
-            return None;
-        }
-        let state = slot.state.fetch_add(1, Ordering::Acquire);
-        if !names(state, id) {
-            slot.release();
-            return None;
-        }
-        Some(Ref { slot })
+        Ok(found)
     }
 
     /// Ends the handle. The object is dropped with the last reference to it.
     pub fn close(&self, id: u64) -> Result<Ref<'_, T>> {
-        let slot = self.slot(id).ok_or(Kind::Closed)?;
-        let mut state = slot.state.load(Ordering::Relaxed);
-        while names(state, id) {
-            let closed = (state & !OPEN) + 1;
-            match slot.state.compare_exchange_weak(
-                state,
-                closed,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return Ok(Ref { slot }),
-                Err(current) => state = current,
-            }
+        let Some((page, offset)) = self.find(id) else { return Err(closed()) };
+        let found = page.enter(offset);
+        let close = |state| names(state, id).then_some(state & !OPEN);
+        match found.slot.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, close) {
+            Ok(_) => Ok(found),
+            Err(_) => Err(closed()),
         }
-        Err(Kind::Closed.into())
     }
 
+    /// Where the object with this id is, or was a moment ago.
     #[inline]
-    fn slot(&self, id: u64) -> Option<&Slot<T>> {
+    fn find(&self, id: u64) -> Option<(&Page<T>, usize)> {
         let index = (id & ((1 << INDEX_BITS) - 1)) as usize;
-        Some(&self.pages[index >> PAGE_BITS].get()?[index & (PAGE - 1)])
+        let (page, offset) = (self.pages[index >> PAGE_BITS].get()?, index & (PAGE - 1));
+        names(page.slots[offset].state.load(Ordering::Relaxed), id).then_some((page, offset))
     }
+}
+
+#[cold]
+fn closed() -> Error {
+    Kind::Closed.into()
 }
 
 #[inline]
@@ -184,13 +197,15 @@ fn names(state: u64, id: u64) -> bool {
 }
 
 /// Generations start anywhere, so that an id made up, or kept from another process, names nothing.
-fn new_page<T>(kind: u64) -> Box<[Slot<T>; PAGE]> {
+fn new_page<T>(kind: u64) -> Box<Page<T>> {
     let random = RandomState::new();
-    Box::new(std::array::from_fn(|offset| {
+    let slot = |offset| {
         let start = random.hash_one(offset) % ((GENERATIONS - FIRST_GENERATION) / KINDS);
         let start = FIRST_GENERATION + start * KINDS + kind;
         Slot { state: AtomicU64::new(start << GENERATION_SHIFT), object: UnsafeCell::new(None) }
-    }))
+    };
+    let lane = |_| Box::new(Lane([const { AtomicU32::new(0) }; PAGE]));
+    Box::new(Page { slots: std::array::from_fn(slot), lanes: std::array::from_fn(lane) })
 }
 
 #[cfg(test)]

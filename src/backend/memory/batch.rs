@@ -1,10 +1,12 @@
 //! Several keys at one moment.
 
 use super::clock::{Clock, Now};
-use super::{Memory, NEVER, SHARDS, boxed, expires_at, index, indices, reserved};
+use super::gate::Writing;
+use super::shard::{Entry, Shard};
+use super::{Memory, NEVER, SHARDS, SMALL, boxed, expires_at, index, indices, reserved};
 use crate::error::Result;
 use crate::op::{Answer, Items, Keys, Ttl};
-use crate::value::{Value, Values};
+use crate::value::{Span, Value, Values};
 
 /// The keys of a batch with their hashes, and the shards they lie in.
 struct Plan<'a> {
@@ -34,23 +36,26 @@ impl<C: Clock> Memory<C> {
         Ok(Plan { keys, shards })
     }
 
+    #[inline(never)]
     pub(super) fn mget(&self, keys: &dyn Keys) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let plan = self.plan(keys)?;
-        let mut values = reserved(plan.keys.len(), "memory for the answers")?;
-        {
-            let shards = self.read_all(plan.shards);
+        let mut found = reserved(plan.keys.len(), "memory for the batch")?;
+        let values = {
+            let shards = self.shards.read_all(plan.shards);
             self.check_open()?;
             for &(hash, key) in &plan.keys {
-                values.push(self.value_of(&shards[plan.position(hash)], hash, key, &now));
+                found.push(self.find(&shards[plan.position(hash)], hash, key, &now));
             }
+            answers(&found)?
+        };
+        if plan.shards != 0 {
+            self.after_read(&now);
         }
-        if let Some(index) = indices(plan.shards).next() {
-            self.after_read(index, &now);
-        }
-        Ok(Answer::Values(Values::Each(values)))
+        Ok(Answer::Values(values))
     }
 
+    #[inline(never)]
     pub(super) fn mset(&self, items: &dyn Items, ttl: Ttl) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let plan = self.plan(items)?;
@@ -71,7 +76,8 @@ impl<C: Clock> Memory<C> {
             reserved(if self.limit.is_some() { count } else { 0 }, "memory for the batch")?;
         self.reserve_recency(fresh.capacity())?;
         {
-            let mut shards = self.write_all(plan.shards);
+            let mut locks = self.shards.write_all(plan.shards);
+            let mut shards: Vec<&mut Shard> = locks.iter_mut().map(Writing::shard).collect();
             self.check_open()?;
             let mut counts = [0; SHARDS];
             plan.keys.iter().for_each(|&(hash, _)| counts[index(hash)] += 1);
@@ -79,7 +85,7 @@ impl<C: Clock> Memory<C> {
                 shard.try_reserve(counts[index], expires_at != NEVER)?;
             }
             for (&(hash, key), new) in plan.keys.iter().zip(new) {
-                let shard = &mut shards[plan.position(hash)];
+                let shard = &mut *shards[plan.position(hash)];
                 let Some((owned_key, value)) = new else {
                     replaced.extend(self.remove(shard, hash, key).map(|entry| entry.value));
                     continue;
@@ -108,15 +114,17 @@ impl<C: Clock> Memory<C> {
         Ok(Answer::Done)
     }
 
+    #[inline(never)]
     pub(super) fn mdelete(&self, keys: &dyn Keys) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let plan = self.plan(keys)?;
         let mut removed = reserved(plan.keys.len(), "memory for the batch")?;
         {
-            let mut shards = self.write_all(plan.shards);
+            let mut locks = self.shards.write_all(plan.shards);
+            let mut shards: Vec<&mut Shard> = locks.iter_mut().map(Writing::shard).collect();
             self.check_open()?;
             for &(hash, key) in &plan.keys {
-                removed.extend(self.remove(&mut shards[plan.position(hash)], hash, key));
+                removed.extend(self.remove(shards[plan.position(hash)], hash, key));
             }
             for (shard, index) in shards.iter_mut().zip(indices(plan.shards)) {
                 self.publish(index, shard);
@@ -129,4 +137,31 @@ impl<C: Clock> Memory<C> {
         let live = removed.iter().filter(|entry| entry.is_live(&now)).count();
         Ok(Answer::Deleted(live as u64))
     }
+}
+
+/// Small values are copied into one buffer, which costs less than a reference to each; large ones are shared.
+fn answers(found: &[Option<&Entry>]) -> Result<Values> {
+    let mut total = 0;
+    for entry in found.iter().flatten() {
+        total = entry.value.data_and_nul().len().saturating_add(total);
+    }
+    if total > found.len().saturating_mul(SMALL) {
+        let mut values = reserved(found.len(), "memory for the answers")?;
+        values.extend(found.iter().map(|entry| entry.map(|entry| entry.value.clone())));
+        return Ok(Values::Each(values));
+    }
+    let mut spans = reserved(Values::RESERVED_SPANS + found.len(), "memory for the answers")?;
+    let mut arena: Vec<u8> = reserved(total, "memory for the answers")?;
+    spans.resize(Values::RESERVED_SPANS, Span::MISS);
+    for entry in found {
+        spans.push(match entry {
+            None => Span::MISS,
+            Some(entry) => {
+                let (at, data) = (arena.len(), entry.value.data());
+                arena.extend_from_slice(entry.value.data_and_nul());
+                Span { at, len: data.len() }
+            }
+        });
+    }
+    Ok(Values::Arena { spans, arena })
 }

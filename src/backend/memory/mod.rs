@@ -1,8 +1,10 @@
 //! The process's own memory, as strict as Redis in every answer.
 //!
 //! Keys are spread over shards by a hash with a secret seed. A shard is behind a readers-writer lock, so that readers do
-//! not stop each other; a batch locks the shards it needs in ascending order and is atomic against everything else. Values
-//! are reference-counted: a hit is handed out without a copy, and stays the caller's whatever becomes of the entry.
+//! not stop each other ([`gate`]); a batch locks the shards it needs in ascending order and is atomic against everything else.
+//! Values are reference-counted: a hit is handed out without a copy, and stays the caller's whatever becomes of the entry. Only
+//! where several threads read is a small one copied, for they would contend for its count, and in the answer to a batch, where
+//! one buffer for all costs less.
 //!
 //! **Expiry.** An entry is gone, for every call, from the millisecond its time comes. Its memory is freed by later calls
 //! (any, on any key; `ping` too), which look at a bounded number of expired entries each; while nothing is due that costs
@@ -10,7 +12,8 @@
 //!
 //! **`max_bytes`** bounds the sum over all entries of key length, value length and [`ENTRY_OVERHEAD`]. When a write
 //! returns the sum is within the bound (a write in another thread may be about to make its own room): expired entries went
-//! first, then the least recently used of the whole store. Every call that finds a key uses it, `expire_*` and `set`
+//! first, then the least recently used of the whole store; in one of more than a thousand entries, use is told apart to a
+//! thousandth of their number. Every call that finds a key uses it, `expire_*` and `set`
 //! if-not-exists included, as in Redis. A value that could not stay even alone is treated as stored and evicted at once:
 //! the answer is the usual one, an older value under the key is gone, and nothing else has to go for it. A cache may forget
 //! at any time, so that is no error, and a program that works with a large bound works, if slower, with a small one.
@@ -19,19 +22,20 @@
 
 mod batch;
 mod clock;
+mod gate;
+mod hash;
 mod queue;
 mod room;
 mod shard;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-use siphasher::sip::SipHasher13;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use self::clock::{Clock, Now, WallClock};
+use self::gate::{Shards, Writing};
+use self::hash::Hasher;
 use self::queue::Queue;
 pub use self::shard::ENTRY_OVERHEAD;
 use self::shard::{Entry, NEVER, Shard, cost};
@@ -44,31 +48,30 @@ use crate::value::Value;
 /// As many as there are bits in the set of shards that a batch needs.
 const SHARDS: usize = u64::BITS as usize;
 
-/// On cache lines of its own, so that the readers of one shard do not slow down those of the next.
+/// Up to here a copy costs less than a count that several threads change.
+const SMALL: usize = 1 << 10;
+
+/// What every write changes, and in a bounded store every use: apart from what is only read.
+#[derive(Default)]
 #[repr(align(128))]
-struct Slot {
-    shard: RwLock<Shard>,
-    /// When the shard's first ticket of expiry is due. Written under the shard's lock.
-    due: AtomicI64,
-    /// Counts reads, roughly.
-    reads: AtomicU32,
+struct Counts {
+    /// What the entries are accounted for, and their number.
+    bytes: AtomicI64,
+    entries: AtomicUsize,
+    /// Counts uses, where there is a bound.
+    tick: AtomicI64,
 }
 
 pub struct Memory<C = WallClock> {
     clock: C,
-    /// The standard library's SipHash-1-3, for keys may come from strangers; in one go it costs half as much.
-    hasher: SipHasher13,
-    shards: Box<[Slot; SHARDS]>,
+    hasher: Hasher,
+    shards: Shards,
     /// Not later than any shard's `due`, except while a sweep works it out anew.
     next_due: AtomicI64,
     closed: AtomicBool,
-    /// What the entries are accounted for, and their number.
-    bytes: AtomicI64,
-    entries: AtomicUsize,
+    counts: Counts,
     /// `max_bytes`, if there is a bound.
     limit: Option<i64>,
-    /// Counts uses, where there is a bound.
-    tick: AtomicI64,
     /// A ticket for each entry, ordered by last use, where there is a bound.
     recency: Mutex<Queue>,
 }
@@ -80,6 +83,7 @@ impl Memory {
 }
 
 impl<C: Clock> Backend for Memory<C> {
+    /// The functions called here stay functions: as one, each would prepare for the largest.
     fn call(&self, op: &Op<'_>) -> Result<Answer> {
         match *op {
             Op::Ping => self.ping(),
@@ -114,55 +118,70 @@ impl<C: Clock> Backend for Memory<C> {
 
 impl<C: Clock> Memory<C> {
     fn with_clock(max_bytes: u64, clock: C) -> Self {
-        let slot = |_| Slot {
-            shard: RwLock::default(),
-            due: AtomicI64::new(NEVER),
-            reads: AtomicU32::new(0),
-        };
-        let seed = RandomState::new();
         Self {
             clock,
-            hasher: SipHasher13::new_with_keys(seed.hash_one(0), seed.hash_one(1)),
-            shards: Box::new(std::array::from_fn(slot)),
+            hasher: Hasher::new(),
+            shards: Shards::new(),
             next_due: AtomicI64::new(NEVER),
             closed: AtomicBool::new(false),
-            bytes: AtomicI64::new(0),
-            entries: AtomicUsize::new(0),
+            counts: Counts::default(),
             limit: (max_bytes > 0).then(|| i64::try_from(max_bytes).unwrap_or(i64::MAX)),
-            tick: AtomicI64::new(0),
             recency: Mutex::default(),
         }
     }
 
+    #[inline(never)]
     fn ping(&self) -> Result<Answer> {
         self.check_open()?;
         self.sweep(&Now::new(&self.clock), 1);
         Ok(Answer::Done)
     }
 
+    #[inline(never)]
     fn get(&self, key: &[u8]) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
         let index = index(hash);
         let value = {
-            let shard = read(&self.shards[index].shard);
+            let shard = self.shards.read(index);
             self.check_open()?;
-            self.value_of(&shard, hash, key, &now)
+            match self.find(&shard, hash, key, &now) {
+                // Another reference would be counted where the other threads count theirs, as it is made and as it is dropped.
+                Some(Entry { value: value @ Value::Shared(_), .. })
+                    if shard.is_crowded && value.data().len() <= SMALL =>
+                {
+                    Some(value.copy())
+                }
+                Some(entry) => Some(entry.value.clone()),
+                None => None,
+            }
         };
-        self.after_read(index, &now);
-        Ok(value.map_or(Answer::NotFound, Answer::Value))
+        self.after_read(&now);
+        Ok(match value {
+            Some(value) => Answer::Value(value),
+            None => Answer::NotFound,
+        })
     }
 
     fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash(key)
     }
 
-    fn value_of(&self, shard: &Shard, hash: u64, key: &[u8], now: &Now<'_, C>) -> Option<Value> {
+    /// Finds a key, and notes the use.
+    #[inline(always)]
+    fn find<'a>(
+        &self,
+        shard: &'a Shard,
+        hash: u64,
+        key: &[u8],
+        now: &Now<'_, C>,
+    ) -> Option<&'a Entry> {
         let entry = shard.find(hash, key).filter(|entry| entry.is_live(now))?;
         self.touch(entry);
-        Some(entry.value.clone())
+        Some(entry)
     }
 
+    #[inline(never)]
     fn set(&self, key: &[u8], value: &[u8], ttl: Ttl, if_not_exists: bool) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
@@ -174,7 +193,8 @@ impl<C: Clock> Memory<C> {
         // Dropped after the lock is released.
         let mut _replaced = None;
         let answer = 'locked: {
-            let mut shard = write(&self.shards[index].shard);
+            let mut lock = self.shards.write(index);
+            let shard = lock.shard();
             self.check_open()?;
             if if_not_exists
                 && let Some(entry) = shard.find(hash, key).filter(|entry| entry.is_live(&now))
@@ -183,7 +203,7 @@ impl<C: Clock> Memory<C> {
                 break 'locked Answer::NotStored;
             }
             match value {
-                None => _replaced = self.remove(&mut shard, hash, key).map(|entry| entry.value),
+                None => _replaced = self.remove(shard, hash, key).map(|entry| entry.value),
                 Some(value) => {
                     let (added, tick) = (value.data().len(), self.tick());
                     match shard.replace(hash, key, value, expires_at, tick) {
@@ -200,7 +220,7 @@ impl<C: Clock> Memory<C> {
                     }
                 }
             }
-            self.publish(index, &mut shard);
+            self.publish(index, shard);
             Answer::Done
         };
         self.admit(&now, fresh.as_slice().iter().copied());
@@ -208,6 +228,7 @@ impl<C: Clock> Memory<C> {
         Ok(answer)
     }
 
+    #[inline(never)]
     fn expire(&self, key: &[u8], at: impl FnOnce(&Now<'_, C>) -> Option<i64>) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
@@ -216,18 +237,19 @@ impl<C: Clock> Memory<C> {
         let is_past = at != NEVER && at <= now.get();
         let mut removed = None;
         let answer = 'locked: {
-            let mut shard = write(&self.shards[index].shard);
+            let mut lock = self.shards.write(index);
+            let shard = lock.shard();
             self.check_open()?;
             match shard.find(hash, key).filter(|entry| entry.is_live(&now)) {
                 None => break 'locked Answer::NotFound,
                 Some(entry) => self.touch(entry),
             }
             if is_past {
-                removed = self.remove(&mut shard, hash, key);
+                removed = self.remove(shard, hash, key);
             } else {
                 shard.expire(hash, key, at);
             }
-            self.publish(index, &mut shard);
+            self.publish(index, shard);
             Answer::Done
         };
         if removed.is_some() {
@@ -237,16 +259,18 @@ impl<C: Clock> Memory<C> {
         Ok(answer)
     }
 
+    #[inline(never)]
     fn delete(&self, key: &[u8]) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
         let index = index(hash);
         let removed = {
-            let mut shard = write(&self.shards[index].shard);
+            let mut lock = self.shards.write(index);
+            let shard = lock.shard();
             self.check_open()?;
-            let removed = self.remove(&mut shard, hash, key);
+            let removed = self.remove(shard, hash, key);
             if removed.is_some() {
-                self.publish(index, &mut shard);
+                self.publish(index, shard);
             }
             removed
         };
@@ -258,6 +282,7 @@ impl<C: Clock> Memory<C> {
         Ok(if was_live { Answer::Done } else { Answer::NotFound })
     }
 
+    #[inline(never)]
     fn clear(&self) -> Result<Answer> {
         self.check_open()?;
         drop(self.take_all());
@@ -267,15 +292,16 @@ impl<C: Clock> Memory<C> {
 
     /// Empties all shards at one moment.
     fn take_all(&self) -> Vec<Shard> {
-        let mut guards = self.write_all(u64::MAX);
-        self.bytes.store(0, Ordering::Relaxed);
-        self.entries.store(0, Ordering::Relaxed);
-        let take = |(index, shard): (usize, &mut RwLockWriteGuard<'_, Shard>)| {
+        let mut locks = self.shards.write_all(u64::MAX);
+        self.counts.bytes.store(0, Ordering::Relaxed);
+        self.counts.entries.store(0, Ordering::Relaxed);
+        let take = |(index, lock): (usize, &mut Writing<'_>)| {
+            let shard = lock.shard();
             let taken = shard.take();
             self.publish(index, shard);
             taken
         };
-        guards.iter_mut().enumerate().map(take).collect()
+        locks.iter_mut().enumerate().map(take).collect()
     }
 
     /// To be called with the lock of every shard concerned: then nothing is added once [`Backend::close`] has been there.
@@ -286,15 +312,6 @@ impl<C: Clock> Memory<C> {
         Ok(())
     }
 
-    /// Locks the shards whose bits are set, in ascending order.
-    fn write_all(&self, shards: u64) -> Vec<RwLockWriteGuard<'_, Shard>> {
-        indices(shards).map(|index| write(&self.shards[index].shard)).collect()
-    }
-
-    fn read_all(&self, shards: u64) -> Vec<RwLockReadGuard<'_, Shard>> {
-        indices(shards).map(|index| read(&self.shards[index].shard)).collect()
-    }
-
     /// Whether an entry could stay if it were alone.
     fn fits(&self, key: &[u8], value: &[u8]) -> bool {
         self.limit.is_none_or(|limit| cost(key.len(), value.len()) <= limit)
@@ -302,12 +319,17 @@ impl<C: Clock> Memory<C> {
 
     /// The next use's number.
     fn tick(&self) -> i64 {
-        if self.limit.is_none() { 0 } else { self.tick.fetch_add(1, Ordering::Relaxed) }
+        if self.limit.is_none() { 0 } else { self.counts.tick.fetch_add(1, Ordering::Relaxed) }
     }
 
+    /// Notes a use. That of an entry which was used just before changes nothing, and in a large store an entry that is
+    /// among the last used thousandth is not noted anew: the most popular keys would have every thread write here.
     fn touch(&self, entry: &Entry) {
         if self.limit.is_some() {
-            entry.touch(self.tick());
+            let since = self.counts.tick.load(Ordering::Relaxed) - 1 - entry.used();
+            if since > (self.counts.entries.load(Ordering::Relaxed) / 1024) as i64 {
+                entry.touch(self.tick());
+            }
         }
     }
 
@@ -320,18 +342,18 @@ impl<C: Clock> Memory<C> {
     // The counts are changed under the lock of the shard concerned, so that they never fall below what is there.
 
     fn count_in(&self, key_len: usize, value_len: usize) {
-        self.bytes.fetch_add(cost(key_len, value_len), Ordering::Relaxed);
-        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.counts.bytes.fetch_add(cost(key_len, value_len), Ordering::Relaxed);
+        self.counts.entries.fetch_add(1, Ordering::Relaxed);
     }
 
     fn count_out(&self, entry: &Entry) {
-        self.bytes.fetch_sub(entry.cost(), Ordering::Relaxed);
-        self.entries.fetch_sub(1, Ordering::Relaxed);
+        self.counts.bytes.fetch_sub(entry.cost(), Ordering::Relaxed);
+        self.counts.entries.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn count_replaced(&self, old: &Value, new_len: usize) {
         let change = cost(0, new_len) - cost(0, old.data().len());
-        self.bytes.fetch_add(change, Ordering::Relaxed);
+        self.counts.bytes.fetch_add(change, Ordering::Relaxed);
     }
 }
 
@@ -364,16 +386,7 @@ fn reserved<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
     Ok(room)
 }
 
-// A panic under a lock is a bug that the caller is told of; the data are whole at every point where there could be one.
-
+/// A panic under a lock is a bug that the caller is told of; the data are whole at every point where there could be one.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::clock::{Clock, Now};
 use super::queue::{Queue, Ticket};
 use super::shard::{Entry, NEVER, Shard};
-use super::{Memory, lock, read, write};
+use super::{Memory, SHARDS, lock};
 use crate::error::{Error, Result};
 
 /// Tickets of expired entries that a call looks at, beside two for each key it writes: enough to keep up with any
@@ -20,7 +20,7 @@ impl<C: Clock> Memory<C> {
     pub(super) fn publish(&self, index: usize, shard: &mut Shard) {
         shard.tidy();
         let due = shard.expiry.next().unwrap_or(NEVER);
-        let published = &self.shards[index].due;
+        let published = self.shards.due(index);
         if due == published.load(Ordering::Relaxed) {
             return;
         }
@@ -33,14 +33,11 @@ impl<C: Clock> Memory<C> {
     }
 
     /// To be called after a read, without a lock.
-    pub(super) fn after_read(&self, index: usize, now: &Now<'_, C>) {
+    pub(super) fn after_read(&self, now: &Now<'_, C>) {
         if self.next_due.load(Ordering::Relaxed) == NEVER {
             return;
         }
-        let reads = &self.shards[index].reads;
-        let count = reads.load(Ordering::Relaxed).wrapping_add(1);
-        // Not an increment: a count lost to another reader does not matter.
-        reads.store(count, Ordering::Relaxed);
+        let count = self.shards.count_read();
         if now.is_known() || count.is_multiple_of(READS_BETWEEN_SWEEPS) {
             self.sweep(now, 0);
         }
@@ -66,15 +63,17 @@ impl<C: Clock> Memory<C> {
         // While this looks, others find nothing due and go on.
         self.next_due.store(NEVER, Ordering::SeqCst);
         let mut next = NEVER;
-        for (index, slot) in self.shards.iter().enumerate() {
-            if budget > 0 && slot.due.load(Ordering::SeqCst) <= now.get() {
-                let mut shard = write(&slot.shard);
+        for index in 0..SHARDS {
+            let due = self.shards.due(index);
+            if budget > 0 && due.load(Ordering::SeqCst) <= now.get() {
+                let mut lock = self.shards.write(index);
+                let shard = lock.shard();
                 let first = removed.len();
                 shard.sweep(now.get(), &mut budget, &mut removed);
                 removed[first..].iter().for_each(|entry| self.count_out(entry));
-                self.publish(index, &mut shard);
+                self.publish(index, shard);
             }
-            next = next.min(slot.due.load(Ordering::SeqCst));
+            next = next.min(due.load(Ordering::SeqCst));
         }
         self.next_due.fetch_min(next, Ordering::SeqCst);
         budget < most
@@ -97,13 +96,13 @@ impl<C: Clock> Memory<C> {
     ) {
         let Some(limit) = self.limit else { return };
         let fresh = fresh.into_iter();
-        if fresh.len() == 0 && self.bytes.load(Ordering::Relaxed) <= limit {
+        if fresh.len() == 0 && self.counts.bytes.load(Ordering::Relaxed) <= limit {
             return;
         }
         let mut evicted = Vec::new();
         let mut recency = lock(&self.recency);
         fresh.for_each(|ticket| recency.push(ticket));
-        while self.bytes.load(Ordering::Relaxed) > limit {
+        while self.counts.bytes.load(Ordering::Relaxed) > limit {
             if self.free_expired(now, 0) {
                 continue;
             }
@@ -128,11 +127,12 @@ impl<C: Clock> Memory<C> {
     fn evict(&self, recency: &mut Queue) -> Option<Entry> {
         while let Some(ticket) = recency.pop() {
             let index = super::index(ticket.hash);
-            let mut shard = write(&self.shards[index].shard);
+            let mut lock = self.shards.write(index);
+            let shard = lock.shard();
             let Some(entry) = shard.find_id(ticket.hash, ticket.id) else {
                 continue;
             };
-            let used = entry.used.load(Ordering::Relaxed);
+            let used = entry.used();
             if used > ticket.at {
                 recency.push(Ticket { at: used, ..ticket });
                 continue;
@@ -140,7 +140,7 @@ impl<C: Clock> Memory<C> {
             let removed = shard.remove(ticket.hash, |entry| entry.id == ticket.id);
             if let Some(entry) = &removed {
                 self.count_out(entry);
-                self.publish(index, &mut shard);
+                self.publish(index, shard);
             }
             return removed;
         }
@@ -148,9 +148,9 @@ impl<C: Clock> Memory<C> {
     }
 
     fn compact(&self, recency: &mut Queue) {
-        let entries = self.entries.load(Ordering::Relaxed);
+        let entries = self.counts.entries.load(Ordering::Relaxed);
         recency.compact(entries, |ticket| {
-            let shard = read(&self.shards[super::index(ticket.hash)].shard);
+            let shard = self.shards.read(super::index(ticket.hash));
             shard.find_id(ticket.hash, ticket.id).is_some()
         });
     }

@@ -34,6 +34,10 @@ impl Entry {
         self.expires_at == NEVER || now.get() < self.expires_at
     }
 
+    pub fn used(&self) -> i64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
     pub fn touch(&self, tick: i64) {
         self.used.fetch_max(tick, Ordering::Relaxed);
     }
@@ -58,6 +62,7 @@ pub struct Shard {
 }
 
 impl Shard {
+    #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
         self.table.find(hash, |entry| *entry.key == *key)
     }

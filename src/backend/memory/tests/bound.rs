@@ -18,7 +18,7 @@ fn fill(store: &Store, keys: std::ops::Range<usize>) {
 fn held(store: &Store, keys: std::ops::Range<usize>) -> Vec<usize> {
     let is_held = |i: &usize| {
         let hash = store.memory.hash(&name(*i));
-        read(&store.memory.shards[super::super::index(hash)].shard).find(hash, &name(*i)).is_some()
+        store.memory.shards.read(super::super::index(hash)).find(hash, &name(*i)).is_some()
     };
     keys.filter(is_held).collect()
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::clock::Clock;
 use super::queue::{Queue, Ticket};
-use super::{Memory, NEVER, lock, read};
+use super::{Memory, NEVER, SHARDS, lock};
 use crate::backend::Backend;
 use crate::error::{Kind, Result};
 use crate::op::{Answer, Items, Keys, Op, Ttl};
@@ -139,11 +139,11 @@ impl Store {
     }
 
     fn bytes(&self) -> i64 {
-        self.memory.bytes.load(Ordering::Relaxed)
+        self.memory.counts.bytes.load(Ordering::Relaxed)
     }
 
     fn entries(&self) -> usize {
-        self.memory.entries.load(Ordering::Relaxed)
+        self.memory.counts.entries.load(Ordering::Relaxed)
     }
 
     /// What must hold whenever no call is under way.
@@ -153,8 +153,8 @@ impl Store {
         for ticket in lock(&self.memory.recency).tickets() {
             recency.entry((ticket.hash, ticket.id)).or_default().push(ticket.at);
         }
-        for slot in self.memory.shards.iter() {
-            let shard = read(&slot.shard);
+        for index in 0..SHARDS {
+            let shard = self.memory.shards.read(index);
             let expiry: BTreeSet<Ticket> = shard.expiry.tickets().collect();
             let mut queued = 0;
             for entry in &shard.table {
@@ -174,7 +174,7 @@ impl Store {
             }
             assert_eq!(shard.queued, queued);
             assert!(shard.expiry.tickets().len() <= 2 * queued + 64);
-            let due = slot.due.load(Ordering::Relaxed);
+            let due = self.memory.shards.due(index).load(Ordering::Relaxed);
             assert_eq!(due, shard.expiry.next().unwrap_or(NEVER));
             first = first.min(due);
         }
@@ -274,9 +274,7 @@ fn clear_drops_everything_with_its_memory() {
     store.verify();
     assert_eq!((store.bytes(), store.entries()), (0, 0));
     assert!(keys.iter().all(|key| store.get(key).is_none()));
-    for slot in store.memory.shards.iter() {
-        assert_eq!(read(&slot.shard).table.capacity(), 0);
-    }
+    assert_eq!(capacity(&store), 0);
     store.set(b"k", b"v", None);
     assert_eq!(store.get(b"k").unwrap(), b"v");
 }
@@ -302,7 +300,7 @@ fn deleting_everything_gives_the_memory_back() {
 }
 
 fn capacity(store: &Store) -> usize {
-    store.memory.shards.iter().map(|slot| read(&slot.shard).table.capacity()).sum()
+    (0..SHARDS).map(|index| store.memory.shards.read(index).table.capacity()).sum()
 }
 
 #[test]
@@ -372,7 +370,7 @@ fn a_panic_under_a_lock_does_not_end_the_store() {
     let store = Store::new(1 << 20);
     store.set(b"k", b"v", None);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let _guards = store.memory.write_all(u64::MAX);
+        let _guards = store.memory.shards.write_all(u64::MAX);
         let _recency = lock(&store.memory.recency);
         panic!("on purpose");
     }));
@@ -383,13 +381,26 @@ fn a_panic_under_a_lock_does_not_end_the_store() {
 }
 
 #[test]
-fn answers_to_a_batch_are_not_copies() {
+fn large_answers_to_a_batch_are_not_copies() {
     let store = Store::new(0);
-    store.set(b"k", b"v", None);
+    store.set(b"k", &[1; 10_000], None);
     let keys = KeyList(&[b"k", b"k"]);
     let Answer::Values(Values::Each(values)) = store.call(Op::MGet { keys: &keys }) else {
         panic!("not separate values");
     };
     let at = |i: usize| values[i].as_ref().unwrap().data().as_ptr();
     assert_eq!(at(0), at(1));
+}
+
+#[test]
+fn small_answers_to_a_batch_are_in_one_piece() {
+    let store = Store::new(0);
+    store.set(b"k", b"v", None);
+    store.set(b"empty", b"", None);
+    let keys = KeyList(&[b"k", b"absent", b"empty", b"k"]);
+    let Answer::Values(Values::Arena { spans, arena, .. }) = store.call(Op::MGet { keys: &keys })
+    else {
+        panic!("separate values");
+    };
+    assert_eq!((spans.len(), &arena[..]), (Values::RESERVED_SPANS + 4, &b"v\0\0v\0"[..]));
 }

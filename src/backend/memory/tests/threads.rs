@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Barrier, mpsc};
 use std::thread;
 
+use super::super::index;
 use super::*;
 
 const ROUNDS: u32 = 2000;
@@ -144,7 +145,7 @@ fn nothing_is_added_after_a_close() {
             }
         });
         assert_eq!((store.bytes(), store.entries()), (0, 0));
-        assert!(store.memory.shards.iter().all(|slot| read(&slot.shard).table.is_empty()));
+        assert!((0..SHARDS).all(|index| store.memory.shards.read(index).table.is_empty()));
     }
 }
 
@@ -153,7 +154,7 @@ fn nothing_is_added_after_a_close() {
 fn readers_do_not_stop_each_other() {
     let store = Store::new(1 << 20);
     store.set(b"k", b"v", None);
-    let reading = store.memory.read_all(u64::MAX);
+    let reading = store.memory.shards.read_all(u64::MAX);
     let (send, receive) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| send.send((store.get(b"k"), store.mget(&[b"k", b"absent"]))));
@@ -161,4 +162,113 @@ fn readers_do_not_stop_each_other() {
         assert_eq!((one, many.len()), (Some(b"v".to_vec()), 2));
         drop(reading);
     });
+}
+
+/// Two threads take turns at reading `key` until one has a door to its shard.
+fn crowd(store: &Store, key: &[u8]) {
+    let index = index(store.memory.hash(key));
+    for _ in 0..100 {
+        if store.memory.shards.open_doors(index) > 0 {
+            return;
+        }
+        thread::scope(|scope| {
+            scope.spawn(|| store.get(key));
+        });
+        store.get(key);
+    }
+    panic!("no door");
+}
+
+#[test]
+fn one_thread_alone_opens_no_door() {
+    let store = Store::new(0);
+    store.set(b"k", b"v", None);
+    (0..1000).for_each(|_| drop(store.get(b"k")));
+    assert!((0..SHARDS).all(|index| store.memory.shards.open_doors(index) == 0));
+}
+
+#[test]
+fn doors_are_closed_by_whatever_writes() {
+    let writes: [&dyn Fn(&Store); 8] = [
+        &|store| store.set(b"k", b"w", None),
+        &|store| assert!(!store.claim(b"k", b"w", None)),
+        &|store| store.mset(&[(b"k", b"w"), (b"other", b"w")], Some(5)),
+        &|store| assert!(store.expire_in(b"k", Some(5))),
+        &|store| assert!(store.delete(b"k")),
+        &|store| assert_eq!(store.mdelete(&[b"other", b"k"]), 1),
+        &|store| store.clear(),
+        &|store| store.memory.close(),
+    ];
+    for write in writes {
+        let store = Store::new(1 << 20);
+        store.set(b"k", b"v", None);
+        for _ in 0..2 {
+            crowd(&store, b"k");
+            assert_eq!(store.get(b"k").unwrap(), b"v");
+        }
+        write(&store);
+        assert_eq!(store.memory.shards.open_doors(index(store.memory.hash(b"k"))), 0);
+        store.verify();
+    }
+}
+
+#[test]
+fn in_a_crowd_a_small_value_is_a_copy_and_a_large_one_is_not() {
+    let store = Store::new(0);
+    for (len, is_copy) in
+        [(0, true), (100, true), (1 << 10, true), (2 << 10, false), (1 << 20, false)]
+    {
+        let data = vec![7; len];
+        store.set(b"k", &data, None);
+        let stored = shared_with(&store, b"k");
+        // This thread has a door when the reader has changed often enough and then changes to it.
+        while store.memory.shards.open_doors(index(store.memory.hash(b"k"))) < 2 {
+            thread::scope(|scope| {
+                scope.spawn(|| store.get(b"k"));
+            });
+            store.get(b"k");
+        }
+        let (at, value) = shared_with(&store, b"k");
+        assert_eq!(at != stored.0, is_copy, "{len}");
+        assert!(store.delete(b"k"));
+        assert_eq!(value.data(), data);
+    }
+}
+
+/// A writer that lets the readers come back in between, so that doors are opened and closed all the time: each reader sees both
+/// keys alike, and never an older value after a newer one.
+#[test]
+fn no_door_leads_to_the_past() {
+    let store = Store::new(1 << 20);
+    let (reads, done) = (AtomicI64::new(0), AtomicBool::new(false));
+    let put = |round: u64| {
+        let value = round.to_le_bytes();
+        store.mset(&[(b"one", &value), (b"two", &value)], None);
+    };
+    put(0);
+    together(4, |index| {
+        if index == 0 {
+            for round in 1..200 {
+                let before = reads.load(Ordering::Relaxed);
+                while reads.load(Ordering::Relaxed) < before + 50 {
+                    thread::yield_now();
+                }
+                put(round);
+            }
+            done.store(true, Ordering::Relaxed);
+            return;
+        }
+        let number =
+            |value: Option<Vec<u8>>| u64::from_le_bytes(value.unwrap().try_into().unwrap());
+        let mut last = 0;
+        while !done.load(Ordering::Relaxed) {
+            let one = number(store.get(b"one"));
+            let both: Vec<u64> = store.mget(&[b"two", b"one"]).into_iter().map(number).collect();
+            let two = number(store.get(b"two"));
+            assert!(last <= one && one <= both[0] && both[0] == both[1] && both[1] <= two);
+            last = two;
+            reads.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    store.verify();
 }
