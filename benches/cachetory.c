@@ -1,9 +1,14 @@
-/* This library. One handle for all threads. */
+/* This library. One handle for all threads; several in flight: cachetory_get_async and one queue. */
 #include "driver.h"
 
 #include <cachetory.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+struct client {
+    cachetory_t cache;
+    cachetory_queue_t queue; /* opened when it is first needed */
+};
 
 struct batch {
     cachetory_bytes_t *keys;
@@ -35,20 +40,22 @@ static void *open_client(const struct target *target, const char **why)
         snprintf(url, sizeof url, "memory://?%s", options);
         break;
     }
-    cachetory_t *cache = calloc(1, sizeof *cache);
+    struct client *client = calloc(1, sizeof *client);
     cachetory_error_t error;
-    if (cache == NULL || cachetory_open_url(url, cache, &error) < 0) {
-        snprintf(text, sizeof text, "%s", cache == NULL ? "no memory" : error.message);
+    if (client == NULL || cachetory_open_url(url, &client->cache, &error) < 0) {
+        snprintf(text, sizeof text, "%s", client == NULL ? "no memory" : error.message);
         *why = text;
-        free(cache);
+        free(client);
         return NULL;
     }
-    return cache;
+    return client;
 }
 
-static void close_client(void *client)
+static void close_client(void *opaque)
 {
-    cachetory_close(*(cachetory_t *)client);
+    struct client *client = opaque;
+    cachetory_queue_close(client->queue);
+    cachetory_close(client->cache);
     free(client);
 }
 
@@ -80,7 +87,7 @@ static long get(void *client, const struct job *job, void *prepared)
     cachetory_value_t value;
     cachetory_error_t error;
     cachetory_status_t status =
-        cachetory_get(*(cachetory_t *)client, job->keys[0].data, job->keys[0].len, &value, &error);
+        cachetory_get(((struct client *)client)->cache, job->keys[0].data, job->keys[0].len, &value, &error);
     if (status == CACHETORY_NOT_FOUND)
         return BENCH_MISS;
     if (status < 0)
@@ -95,7 +102,7 @@ static long set(void *client, const struct job *job, void *prepared)
     (void)prepared;
     cachetory_error_t error;
     int64_t ttl = job->ttl_ms > 0 ? job->ttl_ms : CACHETORY_NO_EXPIRY;
-    if (cachetory_set(*(cachetory_t *)client, job->keys[0].data, job->keys[0].len, job->values[0].data,
+    if (cachetory_set(((struct client *)client)->cache, job->keys[0].data, job->keys[0].len, job->values[0].data,
                       job->values[0].len, ttl, 0, &error) < 0)
         return failed(&error);
     return 0;
@@ -106,7 +113,7 @@ static long mget(void *client, const struct job *job, void *prepared)
     const struct batch *batch = prepared;
     cachetory_values_t values;
     cachetory_error_t error;
-    if (cachetory_mget(*(cachetory_t *)client, batch->keys, job->count, &values, &error) < 0)
+    if (cachetory_mget(((struct client *)client)->cache, batch->keys, job->count, &values, &error) < 0)
         return failed(&error);
     long received = 0;
     for (size_t i = 0; i < values.len; i++)
@@ -119,9 +126,67 @@ static long mset(void *client, const struct job *job, void *prepared)
 {
     const struct batch *batch = prepared;
     cachetory_error_t error;
-    if (cachetory_mset(*(cachetory_t *)client, batch->items, job->count, CACHETORY_NO_EXPIRY, 0, &error) < 0)
+    if (cachetory_mset(((struct client *)client)->cache, batch->items, job->count, CACHETORY_NO_EXPIRY, 0, &error) < 0)
         return failed(&error);
     return 0;
+}
+
+static cachetory_status_t submit(struct client *client, const struct job *job, size_t place, cachetory_error_t *error)
+{
+    return cachetory_get_async(client->cache, client->queue, place, job->keys[place].data, job->keys[place].len, error);
+}
+
+/* What a completion brings; frees it. */
+static long taken(cachetory_completion_t *completion)
+{
+    long received = (long)completion->value.len;
+    if (completion->status == CACHETORY_NOT_FOUND) {
+        received = BENCH_MISS;
+    } else if (completion->status < 0) {
+        received = completion->status == CACHETORY_ERR_UNSUPPORTED ? BENCH_UNSUPPORTED : BENCH_FAILED;
+        fprintf(stderr, "cachetory: %s: %s\n", cachetory_status_name(completion->status), completion->message);
+    }
+    cachetory_completion_free(completion);
+    return received;
+}
+
+static long fly(void *opaque, const struct job *job, struct flight *flight)
+{
+    struct client *client = opaque;
+    cachetory_completion_t done[256];
+    cachetory_error_t error;
+    size_t flying = 0;
+    long outcome = 0;
+    if (client->queue.id == 0 && cachetory_queue_open(&client->queue, &error) < 0)
+        return failed(&error);
+    for (size_t place = 0; place < job->count && flight_start(flight, place); place++) {
+        cachetory_status_t status = submit(client, job, place, &error);
+        if (status < 0) {
+            outcome = status == CACHETORY_ERR_UNSUPPORTED ? BENCH_UNSUPPORTED : failed(&error);
+            break;
+        }
+        flying++;
+    }
+    while (flying > 0) {
+        size_t count;
+        if (cachetory_queue_wait(client->queue, done, sizeof done / sizeof *done, CACHETORY_NO_EXPIRY, &count, &error) < 0)
+            return failed(&error);
+        for (size_t i = 0; i < count; i++) {
+            size_t place = (size_t)done[i].tag;
+            long received = taken(&done[i]);
+            if (received == BENCH_UNSUPPORTED)
+                outcome = received;
+            flight_end(flight, place, received);
+            flying--;
+            if (outcome == 0 && flight_start(flight, place)) {
+                if (submit(client, job, place, &error) < 0)
+                    outcome = failed(&error);
+                else
+                    flying++;
+            }
+        }
+    }
+    return outcome;
 }
 
 const struct driver bench_driver = {
@@ -135,4 +200,5 @@ const struct driver bench_driver = {
     .set = set,
     .mget = mget,
     .mset = mset,
+    .fly = fly,
 };

@@ -6,13 +6,16 @@
 #ifndef BENCH_DRIVER_H
 #define BENCH_DRIVER_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 /* What a call returns: the bytes of the values received (0 for a write), or one of these. */
 #define BENCH_MISS (-1L)
 #define BENCH_FAILED (-2L)
+#define BENCH_UNSUPPORTED (-3L) /* the library says that it has no such thing for this target */
 
 struct bytes {
     const char *data;
@@ -43,11 +46,28 @@ enum operation { BENCH_GET, BENCH_SET, BENCH_MGET, BENCH_MSET, BENCH_PIPELINE };
 /* `prepared` is what `prepare` made of the job for this operation. */
 typedef long bench_call(void *client, const struct job *job, void *prepared);
 
+/* GETs kept in flight together by one thread, each at a place of its own with that place's key. As one is answered, the next is
+ * started at its place. The harness alone touches what is in here. */
+struct flight {
+    uint64_t left; /* to be started */
+    uint64_t answered;
+    long expected; /* of each */
+    bool wrong;
+    const atomic_bool *stop;
+    /* When the GETs of some places were started: NULL where nobody asks. */
+    uint64_t *began;
+    void (*timed)(struct flight *flight, uint64_t ns);
+};
+
+/* One place of so many is timed: the clock takes a tenth of the time of such a GET. */
+enum { FLIGHT_TIMED = 16 };
+
 struct driver {
     const char *version;
     bool shared; /* one client serves every thread; otherwise each thread has its own */
 
-    /* Makes a client, connected if that is the library's way; NULL where it cannot (`why` says it). */
+    /* Makes a client, connected if that is the library's way; NULL where it cannot: `why` says it, or stays
+     * NULL where the library, as it is built here, has nothing for such a target. */
     void *(*open)(const struct target *target, const char **why);
     void (*close)(void *client);
 
@@ -60,9 +80,41 @@ struct driver {
     bench_call *set;
     bench_call *mget;
     bench_call *mset;
-    bench_call *pipeline; /* `count` GETs in flight together; NULL where the library has no such thing */
+
+    /* `count` GETs in flight together, where the library has it. `fly` goes by flight_start and flight_end and returns 0 when
+     * nothing is in flight any more, or one of the values above; `pipeline` sends all, then takes all answers. */
+    bench_call *pipeline;
+    long (*fly)(void *client, const struct job *job, struct flight *flight);
 };
 
 extern const struct driver bench_driver;
+
+static inline uint64_t bench_now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+/* Whether the GET of this place is to be started (again). */
+static inline bool flight_start(struct flight *flight, size_t place)
+{
+    if (flight->left == 0 || flight->wrong || atomic_load_explicit(flight->stop, memory_order_relaxed))
+        return false;
+    flight->left--;
+    if (flight->began && place % FLIGHT_TIMED == 0)
+        flight->began[place / FLIGHT_TIMED] = bench_now();
+    return true;
+}
+
+/* The GET of this place is answered and its value freed. `received` is as from a call. */
+static inline void flight_end(struct flight *flight, size_t place, long received)
+{
+    flight->answered++;
+    if (received != flight->expected)
+        flight->wrong = true;
+    if (flight->began && place % FLIGHT_TIMED == 0)
+        flight->timed(flight, bench_now() - flight->began[place / FLIGHT_TIMED]);
+}
 
 #endif

@@ -120,10 +120,8 @@ static size_t connection_request(uint8_t *out, const struct target *target)
 static void *open_client(const struct target *target, const char **why)
 {
     static char text[256];
-    if (target->transport > BENCH_TCP) {
-        *why = "TCP and Unix sockets only";
+    if (target->transport > BENCH_TCP)
         return NULL;
-    }
     uint8_t request[512];
     struct client_type type = {.type = SYNC_CLIENT};
     const struct connection *made =

@@ -8,7 +8,8 @@
  *
  * A cell is "TRANSPORT OP SIZE COUNT THREADS PLACE". Results go to stdout, a line each, with tabs between fields. Where the
  * server and the drivers are, the environment says: BENCH_UNIX, BENCH_TCP, BENCH_TLS, BENCH_CA, BENCH_SERVER_PID,
- * BENCH_DRIVERS.
+ * BENCH_DRIVERS. Where it ends because of one of the drivers, its last message is "harness: failed with DRIVER"; it ends with 3
+ * where a driver has no such operation or transport.
  */
 #define _GNU_SOURCE
 #include "harness.h"
@@ -22,6 +23,34 @@
 #include <string.h>
 #include <unistd.h>
 
+const char *under_way;
+
+/* For a signal handler too. */
+static void name_who_was_under_way(void)
+{
+    char text[128] = "harness: failed with ";
+    if (under_way == NULL)
+        return;
+    strncat(text, under_way, sizeof text - strlen(text) - 2);
+    strcat(text, "\n");
+    if (write(STDERR_FILENO, text, strlen(text)) < 0)
+        return;
+}
+
+static void stop_at_once(int signal)
+{
+    name_who_was_under_way();
+    _exit(128 + signal);
+}
+
+/* A library that crashes or hangs ends the run, and is named. */
+static void expect_the_worst(void)
+{
+    static const int signals[] = {SIGALRM, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        signal(signals[i], stop_at_once);
+}
+
 void die(const char *format, ...)
 {
     va_list arguments;
@@ -30,7 +59,8 @@ void die(const char *format, ...)
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);
     va_end(arguments);
-    exit(1);
+    name_who_was_under_way();
+    _exit(1);
 }
 
 static const char *setting(const char *name)
@@ -43,6 +73,7 @@ static const char *setting(const char *name)
 
 struct contestant load(const char *name)
 {
+    under_way = name;
     struct contestant it = {.name = name, .options = ""};
     const char *mark = strchr(name, '?');
     size_t len = mark ? (size_t)(mark - name) : strlen(name);
@@ -80,23 +111,6 @@ struct target target_of(const struct cell *cell, const char *options)
     return target;
 }
 
-bench_call *call_of(const struct driver *driver, enum operation operation)
-{
-    switch (operation) {
-    case BENCH_GET:
-        return driver->get;
-    case BENCH_SET:
-        return driver->set;
-    case BENCH_MGET:
-        return driver->mget;
-    case BENCH_MSET:
-        return driver->mset;
-    case BENCH_PIPELINE:
-        return driver->pipeline;
-    }
-    return NULL;
-}
-
 struct work make_work(const struct cell *cell)
 {
     struct work work = {.job = {.count = cell->count, .present = true}};
@@ -124,7 +138,7 @@ struct work make_work(const struct cell *cell)
         work.operation = BENCH_MSET;
     } else if (strcmp(op, "pipeline") == 0) {
         work.operation = BENCH_PIPELINE;
-        work.expected = all;
+        work.expected = (long)cell->size;
     } else {
         die("unknown operation %s", op);
     }
@@ -149,14 +163,31 @@ void discard_work(struct work *work)
     free((void *)(uintptr_t)work->job.values);
 }
 
-void fill(const struct driver *driver, void *client, const struct work *work)
+static void write_values(const struct driver *driver, void *client, const struct work *work)
+{
+    void *prepared = driver->prepare(&work->job, BENCH_MSET);
+    if (client == NULL || driver->mset(client, &work->job, prepared) != 0)
+        die("the values cannot be written");
+    driver->discard(prepared);
+}
+
+void fill(const struct driver *driver, void *client, const struct cell *cell, const struct work *work)
 {
     if (work->expected < 0)
         return;
-    void *prepared = driver->prepare(&work->job, BENCH_MSET);
-    if (driver->mset(client, &work->job, prepared) != 0)
-        die("the values cannot be written");
-    driver->discard(prepared);
+    if (strcmp(cell->transport, "memory") == 0) {
+        write_values(driver, client, work);
+        return;
+    }
+    const char *name = under_way;
+    const char *why = "";
+    struct cell over_unix = {.transport = "unix"};
+    struct target target = target_of(&over_unix, "");
+    struct contestant raw = load("raw");
+    void *writer = raw.driver->open(&target, &why);
+    write_values(raw.driver, writer, work);
+    raw.driver->close(writer);
+    under_way = name;
 }
 
 static bool parse_cell(const char *text, struct cell *cell)
@@ -169,31 +200,44 @@ static void measure_count(long calls, const char *name, const char *text)
 {
     struct contestant it = load(name);
     struct cell cell;
-    const char *why = "";
+    const char *why = NULL;
     if (!parse_cell(text, &cell))
         die("not a cell: %s", text);
     struct work work = make_work(&cell);
     struct target target = target_of(&cell, it.options);
-    bench_call *call = call_of(it.driver, work.operation);
-    void *client = call ? it.driver->open(&target, &why) : NULL;
+    void *client = can(it.driver, work.operation) ? it.driver->open(&target, &why) : NULL;
+    if (client == NULL && why == NULL)
+        exit(EXIT_NO_SUCH_THING);
     if (client == NULL)
         die("%s: %s", name, why);
-    fill(it.driver, client, &work);
-    void *prepared = it.driver->prepare(&work.job, work.operation);
-    for (int i = 0; i < 10; i++)
-        if (call(client, &work.job, prepared) != work.expected)
-            die("%s %s: wrong answer", name, text);
+    fill(it.driver, client, &cell, &work);
+    atomic_bool never = false;
+    struct run run = {
+        .driver = it.driver,
+        .client = client,
+        .work = &work,
+        .prepared = it.driver->prepare(&work.job, work.operation),
+        .left = work.operation == BENCH_PIPELINE ? 10 * cell.count : 10,
+        .stop = &never,
+        .stride = 10,
+    };
+    carry_out(&run);
+    if (run.outcome != 0)
+        die("%s %s: %s", name, text, run.outcome == BENCH_UNSUPPORTED ? "not supported" : "wrong answer");
 
     atomic_long none = 0;
     atomic_long *allocations = dlsym(RTLD_DEFAULT, "bench_allocations");
     if (allocations == NULL)
         allocations = &none;
     long before = atomic_load(allocations);
-    for (long i = 0; i < calls; i++)
-        call(client, &work.job, prepared);
+    run.left = (uint64_t)calls;
+    run.stride = (int)(work.operation == BENCH_PIPELINE ? calls / (long)cell.count : calls);
+    carry_out(&run);
+    if (run.outcome != 0)
+        die("%s %s: wrong answer", name, text);
     printf("%.3f\n", (double)(atomic_load(allocations) - before) / (double)(calls ? calls : 1));
 
-    it.driver->discard(prepared);
+    it.driver->discard(run.prepared);
     it.driver->close(client);
     discard_work(&work);
 }
@@ -202,6 +246,7 @@ int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
     setvbuf(stdout, NULL, _IOLBF, 0);
+    expect_the_worst();
     if (argc == 5 && strcmp(argv[1], "count") == 0) {
         measure_count(atol(argv[2]), argv[3], argv[4]);
     } else if (argc == 3 && strcmp(argv[1], "memory") == 0) {
@@ -217,8 +262,7 @@ int main(int argc, char **argv)
             struct cell cell;
             if (!parse_cell(line, &cell))
                 die("not a cell: %s", line);
-            /* A library that hangs ends the run here and not never. */
-            alarm(300);
+            alarm(10 + (unsigned)(2 * (argc - 4) * (atof(argv[2]) + 1) * atof(argv[3])));
             measure_rates(contestants, argc - 4, &cell, atoi(argv[2]), atof(argv[3]));
         }
     } else {

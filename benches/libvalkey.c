@@ -46,8 +46,10 @@ static void *open_client(const struct target *target, const char **why)
         context = valkeyConnectUnix(target->unix_path);
     else if (target->transport == (only_secure ? BENCH_TLS : BENCH_TCP))
         context = valkeyConnect("127.0.0.1", target->port);
-    *why = context == NULL || !context->err ? "not with this transport" : "cannot connect";
-    if (context == NULL || context->err || (target->transport == BENCH_TLS && !secure(context, target))) {
+    if (context == NULL)
+        return NULL;
+    if (context->err || (target->transport == BENCH_TLS && !secure(context, target))) {
+        *why = "cannot connect";
         valkeyFree(context);
         return NULL;
     }

@@ -18,22 +18,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Times fall into buckets of which every doubling has 32, so that one is within 3 % of what it stands for. */
-enum { BUCKETS = 40 * 32 };
-
-struct histogram {
-    uint32_t counts[BUCKETS];
-};
-
-static int bucket_of(uint64_t ns)
-{
-    if (ns < 32)
-        return (int)ns;
-    int exponent = 63 - __builtin_clzll(ns);
-    int index = (exponent - 4) * 32 + (int)((ns >> (exponent - 5)) & 31);
-    return index < BUCKETS ? index : BUCKETS - 1;
-}
-
 static uint64_t bucket_start(int index)
 {
     if (index < 32)
@@ -57,46 +41,20 @@ static uint64_t percentile(const struct histogram *all, double share)
 
 struct worker {
     pthread_t thread;
-    const struct work *work;
-    bench_call *call;
-    void *client;
-    void *prepared;
-    int stride; /* calls between two looks at the clock */
+    struct run run;
     pthread_barrier_t *start;
-    atomic_bool *stop;
-    bool failed;
     uint64_t calls;
     uint64_t began;
     uint64_t ended;
-    struct histogram *times;
 };
 
-static uint64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
-static void *run(void *opaque)
+static void *work_on(void *opaque)
 {
     struct worker *it = opaque;
-    const struct job *job = &it->work->job;
     pthread_barrier_wait(it->start);
-    uint64_t last = it->began = now();
-    while (!atomic_load_explicit(it->stop, memory_order_relaxed)) {
-        for (int i = 0; i < it->stride; i++) {
-            if (it->call(it->client, job, it->prepared) != it->work->expected) {
-                it->failed = true;
-                return NULL;
-            }
-        }
-        uint64_t time = now();
-        it->times->counts[bucket_of((time - last) / (uint64_t)it->stride)]++;
-        it->calls += (uint64_t)it->stride;
-        last = time;
-    }
-    it->ended = last;
+    it->began = bench_now();
+    it->calls = carry_out(&it->run);
+    it->ended = bench_now();
     return NULL;
 }
 
@@ -115,7 +73,20 @@ struct entry {
     int client_count;
     void *prepared;
     struct histogram times;
+    bool out; /* something went wrong */
 };
+
+static struct run run_of(const struct entry *entry, int i, const struct cell *cell, const struct work *work)
+{
+    return (struct run){
+        .driver = entry->contestant->driver,
+        .client = entry->clients[i % entry->client_count],
+        .work = work,
+        .prepared = entry->prepared,
+        .left = UINT64_MAX,
+        .stride = strcmp(cell->transport, "memory") == 0 ? 64 : 1,
+    };
+}
 
 /* One turn. `microseconds` is the processor time of a call. False where an answer was wrong. */
 static bool turn(struct entry *entry, const struct work *work, const struct cell *cell, double seconds, double *rate,
@@ -125,19 +96,13 @@ static bool turn(struct entry *entry, const struct work *work, const struct cell
     struct histogram *times = calloc((size_t)cell->threads, sizeof *times);
     pthread_barrier_t start;
     atomic_bool stop = false;
+    under_way = entry->contestant->name;
     pthread_barrier_init(&start, NULL, (unsigned)cell->threads + 1);
     for (int i = 0; i < cell->threads; i++) {
-        workers[i] = (struct worker){
-            .work = work,
-            .call = call_of(entry->contestant->driver, work->operation),
-            .client = entry->clients[i % entry->client_count],
-            .prepared = entry->prepared,
-            .stride = strcmp(cell->transport, "memory") == 0 ? 64 : 1,
-            .start = &start,
-            .stop = &stop,
-            .times = &times[i],
-        };
-        if (pthread_create(&workers[i].thread, NULL, run, &workers[i]) != 0)
+        workers[i] = (struct worker){.run = run_of(entry, i, cell, work), .start = &start};
+        workers[i].run.stop = &stop;
+        workers[i].run.times = &times[i];
+        if (pthread_create(&workers[i].thread, NULL, work_on, &workers[i]) != 0)
             die("no thread to be had");
     }
     double before = processor_seconds();
@@ -155,7 +120,7 @@ static bool turn(struct entry *entry, const struct work *work, const struct cell
         calls += workers[i].calls;
         first = workers[i].began < first ? workers[i].began : first;
         last = workers[i].ended > last ? workers[i].ended : last;
-        right = right && !workers[i].failed;
+        right = right && workers[i].run.outcome == 0;
         for (int b = 0; b < BUCKETS; b++)
             entry->times.counts[b] += times[i].counts[b];
     }
@@ -164,6 +129,7 @@ static bool turn(struct entry *entry, const struct work *work, const struct cell
     pthread_barrier_destroy(&start);
     free(workers);
     free(times);
+    under_way = NULL;
     return right;
 }
 
@@ -202,28 +168,53 @@ static void burn(pid_t *burners, int count)
     }
 }
 
+static void print_cell(const char *kind, const char *name, const struct cell *cell)
+{
+    printf("%s\t%s\t%s\t%s\t%zu\t%zu\t%d\t%s", kind, name, cell->transport, cell->op, cell->size, cell->count,
+           cell->threads, cell->place);
+}
+
+/* In the results, and for whoever watches. */
+static void print_missing(const char *name, const struct cell *cell, const char *why)
+{
+    print_cell("missing", name, cell);
+    printf("\t%s\n", why);
+    fprintf(stderr, "NOT MEASURED: %s in %s %s of %zu x %zu bytes, %d threads: %s\n", name, cell->transport, cell->op,
+            cell->count, cell->size, cell->threads, why);
+}
+
+/* Opens the clients and makes a first call with one. False where that cannot be, or the library has no such thing. */
 static bool enter(struct entry *entry, const struct cell *cell, const struct work *work)
 {
     const struct contestant *contestant = entry->contestant;
     const struct driver *driver = contestant->driver;
     struct target target = target_of(cell, contestant->options);
-    const char *why = "no such operation";
+    const char *why = NULL;
+    under_way = contestant->name;
     entry->client_count = driver->shared ? 1 : cell->threads;
     entry->clients = calloc((size_t)entry->client_count, sizeof *entry->clients);
-    for (int i = 0; i < entry->client_count && call_of(driver, work->operation); i++) {
+    for (int i = 0; i < entry->client_count && can(driver, work->operation); i++) {
         entry->clients[i] = driver->open(&target, &why);
-        if (entry->clients[i] == NULL && i > 0)
-            die("%s: %s", contestant->name, why);
         if (entry->clients[i] == NULL)
             break;
     }
-    if (entry->clients[0] == NULL) {
-        free(entry->clients);
+    if (entry->clients[entry->client_count - 1] == NULL) {
+        if (why != NULL)
+            print_missing(contestant->name, cell, why);
         return false;
     }
-    fill(driver, entry->clients[0], work);
+    fill(driver, entry->clients[0], cell, work);
     entry->prepared = driver->prepare(&work->job, work->operation);
-    return true;
+
+    atomic_bool never = false;
+    struct run run = run_of(entry, 0, cell, work);
+    run.left = work->operation == BENCH_PIPELINE ? cell->count : (uint64_t)run.stride;
+    run.stop = &never;
+    carry_out(&run);
+    if (run.outcome != 0)
+        print_missing(contestant->name, cell, run.outcome == BENCH_UNSUPPORTED ? "not supported" : "wrong answer");
+    under_way = NULL;
+    return run.outcome == 0;
 }
 
 static void leave(struct entry *entry)
@@ -233,12 +224,6 @@ static void leave(struct entry *entry)
     for (int i = 0; i < entry->client_count; i++)
         driver->close(entry->clients[i]);
     free(entry->clients);
-}
-
-static void print_cell(const char *kind, const char *name, const struct cell *cell)
-{
-    printf("%s\t%s\t%s\t%s\t%zu\t%zu\t%d\t%s", kind, name, cell->transport, cell->op, cell->size, cell->count,
-           cell->threads, cell->place);
 }
 
 void measure_rates(const struct contestant *contestants, int count, const struct cell *cell, int rounds, double seconds)
@@ -264,20 +249,24 @@ void measure_rates(const struct contestant *contestants, int count, const struct
     }
     /* A turn that does not count, for caches, buffers and whatever adapts. */
     for (int i = 0; i < entered; i++) {
-        turn(&entries[i], &work, cell, seconds / 2, &rate, &microseconds);
+        entries[i].out = !turn(&entries[i], &work, cell, seconds / 2, &rate, &microseconds);
         memset(&entries[i].times, 0, sizeof entries[i].times);
     }
     for (int round = 0; round < rounds; round++) {
         for (int i = 0; i < entered; i++) {
             struct entry *entry = &entries[(i + round) % entered];
-            if (!turn(entry, &work, cell, seconds, &rate, &microseconds))
-                die("%s: wrong answer in %s %s of %zu x %zu bytes", entry->contestant->name, cell->transport, cell->op,
-                    cell->count, cell->size);
+            entry->out = entry->out || !turn(entry, &work, cell, seconds, &rate, &microseconds);
+            if (entry->out)
+                continue;
             print_cell("rate", entry->contestant->name, cell);
             printf("\t%d\t%.1f\t%.3f\n", round, rate, microseconds);
         }
     }
     for (int i = 0; i < entered; i++) {
+        if (entries[i].out) {
+            print_missing(entries[i].contestant->name, cell, "wrong answer");
+            continue;
+        }
         print_cell("latency", entries[i].contestant->name, cell);
         printf("\t%llu\t%llu\t%llu\n", (unsigned long long)percentile(&entries[i].times, 0.5),
                (unsigned long long)percentile(&entries[i].times, 0.99),

@@ -12,8 +12,11 @@ import svg
 
 OURS = "cachetory"
 CALM = "cachetory?spin_us=0"
-NAMES = ["raw", OURS, CALM, "hiredis", "libvalkey", "redis_crate", "glide"]
-PEERS = ["hiredis", "libvalkey", "redis_crate", "glide"]
+ASYNCHRONOUS = ["hiredis_async", "libvalkey_async", "redis_crate_async"]
+PEERS = ["hiredis", "libvalkey", "redis_crate", "glide", *ASYNCHRONOUS]
+NAMES = ["raw", OURS, CALM, *PEERS]
+# What the columns are where one thread keeps several calls in flight.
+IN_FLIGHT = {"hiredis": "hiredis by hand", "libvalkey": "libvalkey by hand", "redis_crate": "redis_crate pipeline"}
 MEMORY = {
     "loaded": "library loaded",
     "first": "first client, after a call",
@@ -25,10 +28,12 @@ PLACES = {"one": "one processor", "apart": "a processor each", "free": "free", "
 BEGIN, END = "<!-- figures: written by benches/report.py -->", "<!-- end of the figures -->"
 
 
-def rows(path):
+def rows(path, *kinds):
+    """The lines of these kinds, split."""
     if not path.exists():
         return []
-    return [line.rstrip("\n").split("\t") for line in path.open(encoding="utf-8") if line.strip()]
+    lines = (line.rstrip("\n").split("\t") for line in path.open(encoding="utf-8") if line.strip())
+    return [line for line in lines if not kinds or line[0] in kinds]
 
 
 def plain(name):
@@ -40,13 +45,17 @@ def condense(lines):
     rates, latencies = {}, {}
     for kind, name, *rest in lines:
         key = tuple(rest[:6])
+        if kind == "missing":
+            continue
         if kind == "rate":
             rates.setdefault(key, {}).setdefault(plain(name), {})[rest[6]] = float(rest[7]), float(rest[8])
         else:
             latencies[key, plain(name)] = rest[6:9]
-    out = []
+    out = [line for line in lines if line[0] == "missing"]
     for key, cell in rates.items():
         for name, rounds in cell.items():
+            if (key, name) not in latencies:
+                continue
             row = ["rate", name, *key]
             row.append(f"{statistics.median(rate for rate, _ in rounds.values()):.0f}")
             for other in ("hiredis", "raw"):
@@ -67,9 +76,9 @@ class Cell:
 
     def what(self):
         size = {"65536": "64 KiB", "1048576": "1 MiB", "1024": "1 KiB"}.get(self.size, f"{self.size} B")
-        op = {"miss": "GET, a miss", "ttl": "SET with a ttl", "pipeline": "GETs in flight"}.get(self.op, self.op.upper())
+        op = {"miss": "GET, a miss", "ttl": "SET with a ttl"}.get(self.op, self.op.upper())
         if self.op == "pipeline":
-            return f"{self.count} {op}"
+            return f"GET {size}, {self.count} in flight"
         return f"{op} {size}" if self.count == "1" else f"{op} {self.count} × {size}"
 
     def where(self):
@@ -112,22 +121,33 @@ def present(found):
     return [name for name in NAMES if name in found]
 
 
+def counts_of(counts):
+    return {(call, driver): (float(i), float(a)) for _, driver, call, i, a in counts}
+
+
 def counts_section(counts, folder):
-    by = {(call, driver): (float(i), float(a)) for _, driver, call, i, a in counts}
+    by = counts_of(counts)
     calls = list(dict.fromkeys(call for call, _ in by))
-    names = present({driver for _, driver in by})
+    # A batch that is packed beforehand costs the raw loop next to nothing, and would press the others together.
+    on_socket = {
+        (call.replace("GET 100 B, 64", "GET, 64"), driver): value[0]
+        for (call, driver), value in by.items()
+        if "memory" not in call and value[0] >= 10
+    }
     (folder / "instructions.svg").write_text(
         svg.bars(
             "User-space instructions per call, over a Unix socket",
             "instructions (logarithmic; less is better)",
-            [call for call in calls if "memory" not in call],
-            names,
-            {key: value[0] for key, value in by.items() if "memory" not in key[0]},
+            list(dict.fromkeys(call for call, _ in on_socket)),
+            present({driver for _, driver in on_socket}),
+            on_socket,
             logarithmic=True,
         ),
         encoding="utf-8",
     )
     out = ["### Instructions and allocations per call", "", "![Instructions per call](benchmark/instructions.svg)", ""]
+    calls = [call for call in calls if "in flight" not in call]
+    names = present({driver for call, driver in by if call in calls})
     out += ["User-space instructions:", ""]
     out += table(["call", *names], [[c, *(number(by[c, n][0]) if (c, n) in by else "–" for n in names)] for c in calls])
     out += ["Allocations (`malloc` and its kin):", ""]
@@ -139,53 +159,127 @@ def memory_section(memory):
     by = {(what, driver): float(value) for _, driver, what, value in memory}
     names = present({driver for _, driver in by})
     body = [[text, *(size(by[what, n]) if (what, n) in by else "–" for n in names)] for what, text in MEMORY.items()]
+    if ("used", OURS) in by:
+        link = size(by["used", OURS] - by["opened", OURS])
+        body.append(["its link to the server alone", *(link if n == OURS else "–" for n in names)])
     return ["### Resident memory", "", *table(["", *names], body)]
+
+
+def spread(middle, low, high):
+    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
 
 
 def ratio(figures):
     if figures["h"] is None:
         return f"{number(figures['rate'])}/s"
-    return f"{figures['h']:.2f} ({figures['h_low']:.2f}–{figures['h_high']:.2f})"
+    return spread(figures["h"], figures["h_low"], figures["h_high"])
+
+
+def ratio_to_raw(figures):
+    return "–" if figures is None or figures["r"] is None else spread(figures["r"], figures["r_low"], figures["r_high"])
+
+
+def latency(figures):
+    return f"{time(figures['p50'])} / {time(figures['p99'])} / {time(figures['p999'])}; {figures['cpu']:.3g} µs"
+
+
+def cells_table(cells, names, show, heads=None, more=()):
+    """A row for each cell, a column for each name, and further columns out of (head, function of the cell)."""
+    head = ["call", "where", *((heads or {}).get(n, n) for n in names), *(title for title, _ in more)]
+    body = [
+        [c.what(), c.where(), *(show(c.by[n]) if n in c.by else "–" for n in names), *(f(c) for _, f in more)] for c in cells
+    ]
+    return table(head, body)
 
 
 def rates_section(cells, folder):
     names = present({name for cell in cells for name in cell.by})
     out = ["### Throughput", "", "Calls per second as a ratio to hiredis in the same round: the median of the rounds, and the least and the"]
-    out += ["greatest. Where hiredis has nothing to compare, calls per second.", ""]
+    out += ["greatest. Where hiredis has nothing to compare, calls per second. The last column is this library's ratio to `raw`.", ""]
     out += ["![One thread](benchmark/one-thread.svg)", "", "![Threads](benchmark/threads.svg)", ""]
-    body = [[c.what(), c.where(), *(ratio(c.by[n]) if n in c.by else "–" for n in names)] for c in cells]
-    out += table(["call", "where", *names], body)
+    out += ["![Sizes](benchmark/sizes.svg)", "", "![Batches](benchmark/batches.svg)", ""]
+    out += cells_table(cells, names, ratio, more=[("cachetory to raw", lambda c: ratio_to_raw(c.by.get(OURS)))])
     out += ["### Latency and processor time", "", "p50 / p99 / p99.9 of a call, and the client's processor time per call (user and system).", ""]
-    out += ["![Latency](benchmark/latency.svg)", ""]
-    some = [c for c in cells if "hiredis" in c.by]
-    show = lambda f: f"{time(f['p50'])} / {time(f['p99'])} / {time(f['p999'])}; {f['cpu']:.3g} µs"
-    out += table(
-        ["call", "where", *names], [[c.what(), c.where(), *(show(c.by[n]) if n in c.by else "–" for n in names)] for c in some]
-    )
+    out += ["![Latency](benchmark/latency.svg)", "", "![Processor time](benchmark/processor.svg)", ""]
+    out += cells_table([c for c in cells if "hiredis" in c.by], names, latency)
     plots(cells, folder, [n for n in names if n != CALM])
     return out
+
+
+def busy_section(cells):
+    """The points at which spinning for a reply could do harm, and any at which this library is behind hiredis."""
+    out = ["### Busy processors, and no spinning", "", "Calls per second as a ratio to hiredis, and p99 beside it.", ""]
+    cells = [c for c in cells if "hiredis" in c.by]
+    show = lambda f: f"{ratio(f)}; {time(f['p99'])}"
+    out += cells_table([c for c in cells if c.place == "busy"], [OURS, CALM, "hiredis"], show)
+    behind = []
+    for cell in cells:
+        for name in (OURS, CALM):
+            mine, theirs = cell.by.get(name), cell.by["hiredis"]
+            if mine and mine["h_high"] < 0.95:
+                behind.append(
+                    f"- {cell.what()}, {cell.where()}: {name} {ratio(mine)}; p99 {time(mine['p99'])}, hiredis {time(theirs['p99'])}"
+                )
+    out += ["Under 0.95 × hiredis in every round, anywhere in what was measured:", ""] if behind else []
+    return out + (behind or ["Nowhere in what was measured was this library under 0.95 × hiredis in every round."]) + [""]
+
+
+def flights_section(cells, counts, folder):
+    by = counts_of(counts)
+    call = "GET 100 B, 64 in flight"
+    out = ["### Several in flight from one thread", ""]
+    counted = present({driver for c, driver in by if c == call})
+    if counted:
+        out += ["One GET of 64 in flight, over a Unix socket:", ""]
+        rows = [["instructions", *(number(by[call, n][0]) for n in counted)], ["allocations", *(f"{by[call, n][1]:g}" for n in counted)]]
+        out += table(["", *(IN_FLIGHT.get(n, n) for n in counted)], rows)
+    if not cells:
+        return out
+    names = present({name for cell in cells for name in cell.by})
+    out += ["GETs per second as a ratio to hiredis pipelined by hand.", ""]
+    out += ["![In flight](benchmark/in-flight.svg)", "", "![In flight: latency](benchmark/in-flight-latency.svg)", ""]
+    out += cells_table(cells, names, ratio, IN_FLIGHT)
+    out += ["From the submission of a GET to its completion, p50 / p99 / p99.9, and the client's processor time for it.", ""]
+    out += cells_table(cells, names, latency, IN_FLIGHT)
+    on_tcp = [c for c in cells if (c.transport, c.place, c.size) == ("tcp", "apart", "100")]
+    draw_lines(folder / "in-flight.svg", on_tcp, names, "count", "h", "GETs in flight from one thread, TCP, a processor each",
+               "GETs per second, ratio to hiredis pipelined by hand", "in flight")
+    draw_lines(folder / "in-flight-latency.svg", on_tcp, names, "count", "p99", "GETs in flight from one thread: the slowest of a hundred",
+               "microseconds (p99, logarithmic)", "in flight", True)
+    return out
+
+
+def draw_lines(path, cells, names, along, field, title, unit, below, logarithmic=False):
+    cells = sorted(cells, key=lambda c: int(getattr(c, along)))
+    steps = list(dict.fromkeys(getattr(c, along) for c in cells))
+    unit_of = 1000 if field == "p99" else 1
+    values = {(getattr(c, along), n): c.by[n][field] / unit_of for c in cells for n in names if n in c.by and c.by[n][field]}
+    if values:
+        names = [n for n in names if any((step, n) in values for step in steps)]
+        path.write_text(svg.lines(title, unit, below, steps, names, values, logarithmic), encoding="utf-8")
 
 
 def plots(cells, folder, names):
     alone = [c for c in cells if (c.transport, c.place, c.threads) == ("tcp", "apart", "1") and "hiredis" in c.by]
     wanted = ["GET 100 B", "SET 100 B", "GET 64 KiB", "MGET 100 × 100 B", "MSET 100 × 100 B", "MGET 1000 × 100 B"]
-    alone = {c.what(): c for c in alone}
-    groups = [what for what in wanted if what in alone]
+    by_what = {c.what(): c for c in alone}
+    groups = [what for what in wanted if what in by_what]
     if groups:
-        values = {(w, n): alone[w].by[n]["h"] for w in groups for n in names if n in alone[w].by}
+        values = {(w, n): by_what[w].by[n]["h"] for w in groups for n in names if n in by_what[w].by}
         chart = svg.bars("One thread, a processor each, TCP", "calls per second, ratio to hiredis", groups, names, values, line=1)
         (folder / "one-thread.svg").write_text(chart, encoding="utf-8")
+    ratio_to = "calls per second, ratio to hiredis"
+    sizes = [c for c in alone if c.op == "get"]
+    draw_lines(folder / "sizes.svg", sizes, names, "size", "h", "GET over TCP, one thread, a processor each", ratio_to, "bytes of the value")
+    batches = [c for c in alone if c.op == "mget" and c.size == "100"]
+    draw_lines(folder / "batches.svg", batches, names, "count", "h", "MGET of 100 B over TCP, one thread, a processor each", ratio_to, "keys")
     gets = [c for c in cells if (c.transport, c.op, c.size, c.place) == ("tcp", "get", "100", "free")]
-    gets.sort(key=lambda c: int(c.threads))
-    if gets:
-        steps = [c.threads for c in gets]
-        for file, field, title, unit, logarithmic in (
-            ("threads", "rate", "GET 100 B over TCP", "calls per second", False),
-            ("latency", "p99", "GET 100 B over TCP: the slowest call of a hundred", "nanoseconds (p99, logarithmic)", True),
-        ):
-            values = {(c.threads, n): c.by[n][field] for c in gets for n in names if n in c.by}
-            chart = svg.lines(title, unit, "threads", steps, names, values, logarithmic)
-            (folder / f"{file}.svg").write_text(chart, encoding="utf-8")
+    for file, field, title, unit, logarithmic in (
+        ("threads", "rate", "GET 100 B over TCP", "calls per second", False),
+        ("latency", "p99", "GET 100 B over TCP: the slowest call of a hundred", "microseconds (p99, logarithmic)", True),
+        ("processor", "cpu", "GET 100 B over TCP: the client's processor time", "microseconds per call", False),
+    ):
+        draw_lines(folder / f"{file}.svg", gets, names, "threads", field, title, unit, "threads", logarithmic)
 
 
 def ahead_section(counts, memory, cells):
@@ -204,17 +298,40 @@ def ahead_section(counts, memory, cells):
             out.append(f"- Memory, {MEMORY[what]}: {driver} {size(value)}, this library {size(mine)}.")
     for cell in cells:
         mine = cell.by.get(OURS)
-        better = {n: f for n, f in cell.by.items() if n in PEERS and mine and f["rate"] > 1.05 * mine["rate"]}
+        peers = {n: f for n, f in cell.by.items() if n in PEERS}
+        if mine is None or not peers:
+            continue
+        better = {n: f for n, f in peers.items() if f["rate"] > 1.05 * mine["rate"]}
+        said = []
         if better and (mine["h_high"] is None or mine["h_high"] < max(f["h"] for f in better.values())):
             ratios = ", ".join(f"{n} {f['rate'] / mine['rate']:.2f} ×" for n, f in better.items())
-            out.append(f"- {cell.what()}, {cell.where()}: {ratios} this library's calls per second.")
+            said.append(f"{ratios} this library's calls per second")
+        for field, name, show in (("cpu", "processor time", lambda t: f"{t:.3g} µs"), ("p99", "p99", time)):
+            best = min(peers, key=lambda n: peers[n][field])
+            if peers[best][field] * 1.1 < mine[field]:
+                said.append(f"{name} {show(peers[best][field])} with {best}, {show(mine[field])} with this library")
+        if said:
+            out.append(f"- {cell.what()}, {cell.where()}: {'; '.join(said)}.")
     return ["### Where a peer is ahead", "", *(out or ["Nowhere in what was measured."]), ""]
 
 
+def missing_section(missing):
+    if not missing:
+        return []
+    by = {}
+    for _, name, *rest in missing:
+        cell = Cell(rest[:6]) if len(rest) > 6 else None
+        where = [f"{cell.what()} ({cell.where()})"] if cell else []
+        by.setdefault((name, rest[-1]), dict()).update(dict.fromkeys(where))
+    lines = [f"- {name}: {why}{': ' if cells else ''}{', '.join(cells)}" for (name, why), cells in by.items()]
+    return ["### What could not be measured", "", *lines, ""]
+
+
 def figures(folder):
-    notes = rows(folder / "notes.tsv")
-    counts, memory = rows(folder / "counts.tsv"), rows(folder / "memory.tsv")
-    cells = cells_of(rows(folder / "rates.tsv"))
+    notes = rows(folder / "notes.tsv", "note")
+    counts, memory = rows(folder / "counts.tsv", "count"), rows(folder / "memory.tsv", "memory")
+    cells = cells_of(rows(folder / "rates.tsv", "rate"))
+    missing = [row for part in ("notes", "counts", "memory", "rates") for row in rows(folder / f"{part}.tsv", "missing")]
     others = next((int(r[2]) for r in rows(folder / "others.tsv")), 0)
     out = ["### What was measured", "", *(f"- {name}: {value}" for _, name, value in notes), ""]
     if not cells:
@@ -222,12 +339,18 @@ def figures(folder):
     else:
         busy = "**Measured on a busy machine**, for orientation only: while" if others > 5 else "While"
         out += [f"{busy} throughput and latency were measured, other programs had {others} % of the processors.", ""]
+    out += missing_section(missing)
     if counts:
         out += counts_section(counts, folder)
     if memory:
         out += memory_section(memory)
-    if cells:
-        out += rates_section(cells, folder)
+    flights = [c for c in cells if c.op == "pipeline"]
+    synchronous = [c for c in cells if c.op != "pipeline"]
+    if synchronous:
+        out += rates_section(synchronous, folder)
+        out += busy_section(synchronous)
+    if flights or counts:
+        out += flights_section(flights, counts, folder)
     return out + ahead_section(counts, memory, cells)
 
 

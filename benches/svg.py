@@ -3,8 +3,8 @@
 import math
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 860, 380
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 70, 60
+WIDTH, HEIGHT = 860, 400
+LEFT, RIGHT, TOP, BOTTOM = 70, 20, 90, 60
 COLOURS = {
     "cachetory": "#1b6ac9",
     "cachetory?spin_us=0": "#8fbcf0",
@@ -13,6 +13,9 @@ COLOURS = {
     "libvalkey": "#edae49",
     "redis_crate": "#6a994e",
     "glide": "#7b5ea7",
+    "hiredis_async": "#7d1f2d",
+    "libvalkey_async": "#a06a10",
+    "redis_crate_async": "#33561f",
 }
 
 
@@ -63,11 +66,14 @@ def frame(title, unit, scale, names):
         y = scale.y(tick)
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>')
         parts.append(text(LEFT - 6, y + 4, short(tick), "end", 11))
-    x = LEFT
+    x, y = LEFT, 31
     for name in names:
-        parts.append(f'<rect x="{x}" y="34" width="11" height="11" fill="{COLOURS[name]}"/>')
-        parts.append(text(x + 15, 44, name, "start", 11))
-        x += 32 + 7 * len(name)
+        width = 28 + 6.5 * len(name)
+        if x + width > WIDTH:
+            x, y = LEFT, y + 17
+        parts.append(f'<rect x="{x:.1f}" y="{y}" width="11" height="11" fill="{COLOURS[name]}"/>')
+        parts.append(text(x + 15, y + 10, name, "start", 11))
+        x += width
     return parts
 
 
@@ -76,18 +82,19 @@ def bars(title, unit, groups, names, values, logarithmic=False, line=None):
     scale = Scale(list(values.values()), logarithmic)
     parts = frame(title, unit, scale, names)
     span = (WIDTH - LEFT - RIGHT) / len(groups)
-    width = span * 0.84 / len(names)
+    there = {group: [name for name in names if (group, name) in values] for group in groups}
+    width = span * 0.84 / max(len(some) for some in there.values())
     floor = HEIGHT - BOTTOM
     for g, group in enumerate(groups):
-        start = LEFT + span * (g + 0.08)
-        parts.append(text(LEFT + span * (g + 0.5), floor + 18, group, size=11))
-        for n, name in enumerate(names):
-            if (group, name) in values:
-                y = scale.y(values[group, name])
-                parts.append(
-                    f'<rect x="{start + n * width:.1f}" y="{y:.1f}" width="{width - 1:.1f}" height="{floor - y:.1f}" '
-                    f'fill="{COLOURS[name]}"><title>{escape(name)}: {values[group, name]:g}</title></rect>'
-                )
+        middle = LEFT + span * (g + 0.5)
+        start = middle - width * len(there[group]) / 2
+        parts.append(text(middle, floor + 18, group, size=11))
+        for n, name in enumerate(there[group]):
+            y = scale.y(values[group, name])
+            parts.append(
+                f'<rect x="{start + n * width:.1f}" y="{y:.1f}" width="{width - 1:.1f}" height="{floor - y:.1f}" '
+                f'fill="{COLOURS[name]}"><title>{escape(name)}: {values[group, name]:g}</title></rect>'
+            )
     if line is not None:
         y = scale.y(line)
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#222" stroke-dasharray="4 3"/>')

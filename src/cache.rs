@@ -39,6 +39,7 @@ impl Cache {
         Ok(Self { config, process: PerProcess::new(Ok(process)) })
     }
 
+    #[inline(always)]
     pub fn call(&self, op: &Op<'_>) -> Result<Answer> {
         reserve::check()?;
         self.check(op)?;
@@ -54,6 +55,7 @@ impl Cache {
         completion::submit(queue, account, tag, op.is_read(), self.config.timeout, hand_over)
     }
 
+    #[inline(always)]
     fn process(&self) -> Result<&Process> {
         let open = |inherited: &Result<Process>| {
             if let Ok(process) = inherited {
@@ -61,10 +63,10 @@ impl Cache {
             }
             Process::open(&self.config)
         };
-        self.process
-            .get_or_make(open)
-            .as_ref()
-            .map_err(|error| Kind::Internal(error.to_string().into()).into())
+        match self.process.get_or_make(open) {
+            Ok(process) => Ok(process),
+            Err(error) => Err(unopened(error)),
+        }
     }
 
     /// Waits for nobody; calls under way finish or fail with [`Kind::Closed`], asynchronous ones with [`Kind::Cancelled`].
@@ -81,6 +83,7 @@ impl Cache {
     }
 
     /// The bounds that hold on every backend alike.
+    #[inline(always)]
     fn check(&self, op: &Op<'_>) -> Result<()> {
         match *op {
             Op::Ping | Op::Clear => Ok(()),
@@ -104,6 +107,7 @@ impl Cache {
         }
     }
 
+    #[inline]
     fn check_key(&self, len: usize) -> Result<()> {
         if len > MAX_BULK.saturating_sub(self.config.prefix.len()) {
             return Err(Error::invalid_argument("the key is longer than 512 MiB"));
@@ -112,6 +116,12 @@ impl Cache {
     }
 }
 
+#[cold]
+fn unopened(error: &Error) -> Error {
+    Kind::Internal(error.to_string().into()).into()
+}
+
+#[inline]
 fn check_value(len: usize) -> Result<()> {
     if len > MAX_BULK {
         return Err(Error::invalid_argument("the value is longer than 512 MiB"));
@@ -119,6 +129,7 @@ fn check_value(len: usize) -> Result<()> {
     Ok(())
 }
 
+#[inline]
 fn check_ttl(ttl_ms: Option<i64>) -> Result<()> {
     if ttl_ms.is_some_and(|ttl| ttl < 1) {
         return Err(Error::invalid_argument("ttl_ms must be at least 1, or CACHETORY_NO_EXPIRY"));
@@ -130,6 +141,7 @@ fn check_ttl(ttl_ms: Option<i64>) -> Result<()> {
 const FAR: i64 = 10_000 * 366 * 24 * 3600 * 1000;
 
 /// A ttl must end within the `int64_t` milliseconds, or the server would refuse it.
+#[inline]
 fn check_end(ttl_ms: Option<i64>) -> Result<()> {
     match ttl_ms {
         Some(ttl) if ttl > FAR && unix_ms_now().checked_add(ttl).is_none() => {

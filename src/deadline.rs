@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     started: Instant,
-    at: Instant,
     span: Duration,
 }
 
@@ -15,9 +14,7 @@ impl Deadline {
     pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
     pub fn after(span: Duration) -> Self {
-        let span = span.min(Self::LONGEST);
-        let started = Instant::now();
-        Self { started, at: started + span, span }
+        Self { started: Instant::now(), span }
     }
 
     /// The same span, counted from now.
@@ -33,16 +30,17 @@ impl Deadline {
     /// The earlier of this deadline and `span` from now.
     pub fn at_most(&self, span: Duration) -> Self {
         let other = Self::after(span);
-        if other.at < self.at { other } else { *self }
+        if other.instant() < self.instant() { other } else { *self }
     }
 
+    /// When it passes. Worked out where it is asked for: most calls have their answer before it matters.
     pub fn instant(&self) -> Instant {
-        self.at
+        self.started + self.span.min(Self::LONGEST)
     }
 
     /// What is left; zero when it has passed.
     pub fn remaining(&self) -> Duration {
-        self.at.saturating_duration_since(Instant::now())
+        self.instant().saturating_duration_since(Instant::now())
     }
 
     pub fn has_passed(&self) -> bool {

@@ -54,6 +54,7 @@ impl<T> PerProcess<T> {
     }
 
     /// This process's own `T`, made by `make` when it is the first to ask; it is given what was inherited last.
+    #[inline]
     pub fn get_or_make(&self, make: impl Fn(&T) -> T) -> &T {
         let wanted = generation();
         let mut node = &self.first;

@@ -13,6 +13,13 @@ pub trait Keys {
     /// The key at `index`, which is below [`Keys::count`].
     fn key(&self, index: usize) -> &[u8];
 
+    /// Fills `chunk` with the keys from `from` on, of which there are so many at least.
+    fn keys<'k>(&'k self, from: usize, chunk: &mut [&'k [u8]]) {
+        for (key, index) in chunk.iter_mut().zip(from..) {
+            *key = self.key(index);
+        }
+    }
+
     /// The length of the longest key.
     fn longest_key(&self) -> usize {
         (0..self.count()).map(|index| self.key(index).len()).max().unwrap_or(0)
@@ -29,9 +36,43 @@ pub trait Items: Keys {
     /// The value at `index`, which is below [`Keys::count`].
     fn value(&self, index: usize) -> &[u8];
 
+    /// Fills `chunk` with the items from `from` on, of which there are so many at least.
+    fn items<'i>(&'i self, from: usize, chunk: &mut [(&'i [u8], &'i [u8])]) {
+        for (item, index) in chunk.iter_mut().zip(from..) {
+            *item = (self.key(index), self.value(index));
+        }
+    }
+
     /// The length of the longest value.
     fn longest_value(&self) -> usize {
         (0..self.count()).map(|index| self.value(index).len()).max().unwrap_or(0)
+    }
+}
+
+/// How many keys or items are fetched at once: a call through the trait for each would outweigh what is done with it.
+const CHUNK: usize = 16;
+
+/// Visits all keys in their order.
+#[inline]
+pub fn each_key<'k>(keys: &'k dyn Keys, mut visit: impl FnMut(&'k [u8])) {
+    let count = keys.count();
+    let mut chunk: [&[u8]; CHUNK] = [&[]; CHUNK];
+    for from in (0..count).step_by(CHUNK) {
+        let chunk = &mut chunk[..CHUNK.min(count - from)];
+        keys.keys(from, chunk);
+        chunk.iter().for_each(|key| visit(key));
+    }
+}
+
+/// Visits all items in their order.
+#[inline]
+pub fn each_item<'i>(items: &'i dyn Items, mut visit: impl FnMut(&'i [u8], &'i [u8])) {
+    let count = items.count();
+    let mut chunk: [(&[u8], &[u8]); CHUNK] = [(&[], &[]); CHUNK];
+    for from in (0..count).step_by(CHUNK) {
+        let chunk = &mut chunk[..CHUNK.min(count - from)];
+        items.items(from, chunk);
+        chunk.iter().for_each(|(key, value)| visit(key, value));
     }
 }
 

@@ -37,10 +37,13 @@ pub fn set_aside() -> Result<()> {
 }
 
 /// Whether a call may begin, or a large one go on.
+#[inline]
 pub fn check() -> Result<()> {
-    if TAKEN.load(Ordering::Relaxed) == 0 {
-        return Ok(());
-    }
+    if TAKEN.load(Ordering::Relaxed) == 0 { Ok(()) } else { is_there_memory() }
+}
+
+#[cold]
+fn is_there_memory() -> Result<()> {
     match map() {
         Some(mapped) => {
             unmap(mapped);

@@ -71,7 +71,8 @@ impl Workers {
         let Err(error) = spawn(self.name, || self.work_off()) else { return Ok(()) };
         let mut work = self.work();
         work.threads -= 1;
-        let dropped = if work.threads == 0 { std::mem::take(&mut work.tasks) } else { return Ok(()) };
+        let dropped =
+            if work.threads == 0 { std::mem::take(&mut work.tasks) } else { return Ok(()) };
         drop(work);
         drop(dropped);
         Err(error)

@@ -15,7 +15,7 @@ pub const HEADER: usize = 8;
 pub enum Value {
     /// One exact allocation; cheap to clone, so a store in memory can hand it out without a copy.
     Shared(Arc<[u8]>),
-    /// The buffer that a large value was read into. May have spare capacity.
+    /// A buffer that it was read into, or copied to from where it was read. May have spare capacity.
     Buffer(Vec<u8>),
     /// A large value that is as cheap to clone as a small one.
     SharedBuffer(Arc<Vec<u8>>),
@@ -48,10 +48,13 @@ impl Value {
     }
 
     /// A copy in one exact allocation of data that has room around it: [`HEADER`] bytes before it and one after, which
-    /// are overwritten.
+    /// is overwritten.
+    #[inline(always)]
     pub fn copy_framed(framed: &mut [u8]) -> Self {
-        frame(framed);
-        Value::Shared(Arc::from(&*framed))
+        if let Some(end) = framed.last_mut() {
+            *end = 0;
+        }
+        Value::Buffer(framed.to_vec())
     }
 
     pub fn data(&self) -> &[u8] {
@@ -88,7 +91,8 @@ impl Span {
 /// The answers to a batch of keys, in their order.
 #[derive(Debug)]
 pub enum Values {
-    /// All in one buffer. The first [`Values::RESERVED_SPANS`] spans are free for the C face, the answers follow.
+    /// All in one buffer. The answers' spans follow [`Values::RESERVED_SPANS`] others. The first of those says from where in
+    /// the buffer the places are counted; for the rest they are free for the C face.
     Arena { spans: Vec<Span>, arena: Vec<u8> },
     /// Each on its own.
     Each(Vec<Option<Value>>),
@@ -113,8 +117,9 @@ impl Values {
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         match self {
             Values::Arena { spans, arena } => {
+                let start = spans[0].at;
                 let span = spans[Self::RESERVED_SPANS + index];
-                (span.at != Span::MISS.at).then(|| &arena[span.at..span.at + span.len])
+                (span.at != Span::MISS.at).then(|| &arena[start + span.at..][..span.len])
             }
             Values::Each(values) => values[index].as_ref().map(Value::data),
         }

@@ -1,6 +1,6 @@
 //! What a cache knows of its outstanding calls: how many, and which queues they report to.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -16,9 +16,15 @@ pub struct Account {
     generation: u64,
     max_pending: usize,
     outstanding: AtomicUsize,
-    closed: AtomicBool,
+    queues: Mutex<Queues>,
+}
+
+#[derive(Default)]
+struct Queues {
+    /// No queue is added any more.
+    closed: bool,
     /// Those that have, or had, a lane. One that is gone leaves its place to another; none is moved.
-    queues: Mutex<Vec<Weak<Queue>>>,
+    list: Vec<Weak<Queue>>,
 }
 
 impl Account {
@@ -27,8 +33,7 @@ impl Account {
             generation: fork::generation(),
             max_pending,
             outstanding: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
-            queues: Mutex::new(Vec::new()),
+            queues: Mutex::new(Queues::default()),
         }
     }
 
@@ -49,20 +54,15 @@ impl Account {
 
     /// The cache is closed: its outstanding calls are cancelled, and no more accepted.
     pub fn close(&self) {
-        // Under the lock, or a queue could be added to the list that is looked through next. A queue that is there already
-        // looks at this under its own lock: either it takes no call any more, or the call is found in it.
+        // A queue that has no lane for the cache gets none any more. One that has it loses it, with the calls in it.
         match self.lock() {
-            Ok(_queues) => self.closed.store(true, Ordering::Release),
+            Ok(mut queues) => queues.closed = true,
             Err(_) => return,
         }
         self.of_each_queue(|queue| {
-            queue.cancel_all_of(self);
+            queue.end_lane(self);
             None
         });
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
     }
 
     /// Counts one more.
@@ -82,15 +82,15 @@ impl Account {
     /// The queue has a lane for the cache from now on.
     pub(super) fn enlist(&self, queue: &Arc<Queue>) -> Result<()> {
         let mut queues = self.lock()?;
-        if self.is_closed() {
+        if queues.closed {
             return Err(Kind::Closed.into());
         }
-        match queues.iter_mut().find(|place| place.strong_count() == 0) {
+        match queues.list.iter_mut().find(|place| place.strong_count() == 0) {
             Some(place) => *place = Arc::downgrade(queue),
             None => {
                 let no_memory = |_| Error::no_memory("memory for another call");
-                queues.try_reserve(1).map_err(no_memory)?;
-                queues.push(Arc::downgrade(queue));
+                queues.list.try_reserve(1).map_err(no_memory)?;
+                queues.list.push(Arc::downgrade(queue));
             }
         }
         Ok(())
@@ -100,7 +100,7 @@ impl Account {
     fn of_each_queue(&self, ask: impl Fn(&Queue) -> Option<Instant>) -> Option<Instant> {
         let mut earliest: Option<Instant> = None;
         for number in 0.. {
-            let Some(queue) = self.lock().ok()?.get(number).map(Weak::upgrade) else { break };
+            let Some(queue) = self.lock().ok()?.list.get(number).map(Weak::upgrade) else { break };
             if let Some(answer) = queue.and_then(|queue| ask(&queue)) {
                 earliest = Some(earliest.map_or(answer, |other| other.min(answer)));
             }
@@ -110,11 +110,11 @@ impl Account {
 
     #[cfg(test)]
     pub(super) fn queues(&self) -> usize {
-        lock(&self.queues).len()
+        lock(&self.queues).list.len()
     }
 
     /// Not in a child process, where a thread that is not there might hold it.
-    fn lock(&self) -> Result<MutexGuard<'_, Vec<Weak<Queue>>>> {
+    fn lock(&self) -> Result<MutexGuard<'_, Queues>> {
         if self.generation == fork::generation() {
             Ok(lock(&self.queues))
         } else {

@@ -1,6 +1,6 @@
-//! The outstanding calls of a queue. Each has a slot, which is in two lists: the chain of the calls whose tags hash alike, for
-//! cancelling, and the lane of the calls of the same cache, in the order of their deadlines. Putting in and taking out are a
-//! few steps, whatever the tags are.
+//! The outstanding calls of a queue. Each has a slot, which is in two lists: the lane of the calls of the same cache, in the order
+//! of their deadlines, and, from the first time that a tag is looked for, the chain of the calls whose tags hash alike.
+//! Putting in and taking out are a few steps, whatever the tags are.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ptr;
@@ -36,7 +36,7 @@ struct Lane {
 
 pub struct Index {
     slots: Vec<Slot>,
-    /// The first slot of each chain. As many as a power of two, and at least as many as slots are taken.
+    /// The first slot of each chain. As many as a power of two, and at least as many as slots; none before they are needed.
     chains: Vec<u32>,
     lanes: Vec<Lane>,
     /// The lane of the last call, which is likely that of the next.
@@ -116,8 +116,10 @@ impl Index {
         slot.call = Some(call);
         self.len += 1;
         self.recent = lane;
-        self.join_chain(place);
         self.join_lane(place);
+        if !self.chains.is_empty() {
+            self.join_chain(place);
+        }
         Ok(place)
     }
 
@@ -128,7 +130,7 @@ impl Index {
             self.free = self.slots[place as usize].next;
             return Ok(place);
         }
-        if self.slots.len() == self.chains.len() {
+        if self.slots.len() == self.slots.capacity() {
             self.grow()?;
         }
         let place = self.slots.len() as u32;
@@ -144,6 +146,12 @@ impl Index {
             return Err(Kind::Busy.into());
         }
         self.slots.try_reserve_exact(wanted - self.slots.len()).map_err(no_memory)?;
+        if self.chains.is_empty() { Ok(()) } else { self.chain_all() }
+    }
+
+    /// Puts every call into a chain, and each that comes from now on.
+    fn chain_all(&mut self) -> Result<()> {
+        let wanted = self.slots.capacity().next_power_of_two();
         self.chains.try_reserve_exact(wanted - self.chains.len()).map_err(no_memory)?;
         self.chains.clear();
         self.chains.resize(wanted, NONE);
@@ -163,6 +171,18 @@ impl Index {
         }
         let slot = &mut self.slots[place as usize];
         (slot.previous, slot.next) = (NONE, next);
+    }
+
+    fn leave_chain(&mut self, tag: u64, next: u32, previous: u32) {
+        if next != NONE {
+            self.slots[next as usize].previous = previous;
+        }
+        if previous != NONE {
+            self.slots[previous as usize].next = next;
+        } else {
+            let chain = self.chain(tag);
+            self.chains[chain] = next;
+        }
     }
 
     fn join_lane(&mut self, place: u32) {
@@ -205,14 +225,8 @@ impl Index {
         let (tag, next, previous) = (slot.tag, slot.next, slot.previous);
         slot.next = std::mem::replace(&mut self.free, place);
         self.len -= 1;
-        if next != NONE {
-            self.slots[next as usize].previous = previous;
-        }
-        if previous != NONE {
-            self.slots[previous as usize].next = next;
-        } else {
-            let chain = self.chain(tag);
-            self.chains[chain] = next;
+        if !self.chains.is_empty() {
+            self.leave_chain(tag, next, previous);
         }
         self.leave_lane(place);
         if self.len == 0 && self.slots.len() > KEPT {
@@ -222,8 +236,14 @@ impl Index {
     }
 
     /// Where the first call with that tag is.
-    pub fn first(&self, tag: u64) -> Option<u32> {
-        if self.len == 0 { None } else { self.seek(tag, self.chains[self.chain(tag)]) }
+    pub fn first(&mut self, tag: u64) -> Result<Option<u32>> {
+        if self.len == 0 {
+            return Ok(None);
+        }
+        if self.chains.is_empty() {
+            self.chain_all()?;
+        }
+        Ok(self.seek(tag, self.chains[self.chain(tag)]))
     }
 
     /// Where the next one with the same tag is.

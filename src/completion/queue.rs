@@ -142,7 +142,7 @@ impl Queue {
     pub fn cancel(&self, tag: u64) -> Result<bool> {
         let mut state = self.open_state()?;
         let was_empty = state.done.is_empty();
-        let mut next = state.index.first(tag);
+        let mut next = state.index.first(tag)?;
         let any = next.is_some();
         while let Some(place) = next {
             next = state.index.after(place);
@@ -152,8 +152,8 @@ impl Queue {
         Ok(any)
     }
 
-    /// Cancels every outstanding call of a cache that is closed.
-    pub(super) fn cancel_all_of(&self, account: &Account) {
+    /// Cancels every outstanding call of a cache that is closed, and takes no more of them.
+    pub(super) fn end_lane(&self, account: &Account) {
         let Ok(mut state) = self.lock() else { return };
         let Some(lane) = state.index.lane(account) else { return };
         let was_empty = state.done.is_empty();
@@ -249,10 +249,6 @@ impl Queue {
                 state.index.open_lane(call.account(), announce)?
             }
         };
-        // Later than this its closing finds the call here.
-        if call.account().is_closed() {
-            return Err(Kind::Closed.into());
-        }
         let place = state.index.insert(call.tag(), lane, Arc::clone(call))?;
         call.set_place(place);
         Ok(())

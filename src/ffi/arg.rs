@@ -13,22 +13,31 @@ const LONGEST: usize = isize::MAX as usize;
 
 /// # Safety
 /// Unless NULL, `data` points to `len` readable bytes for as long as `'a`.
+#[inline]
 pub unsafe fn bytes<'a>(data: *const c_void, len: usize, what: &'static str) -> Result<&'a [u8]> {
     if len == 0 {
         return Ok(&[]);
     }
-    if data.is_null() {
-        return Err(Error::invalid_argument(format!("{what} is NULL but its length is not 0")));
-    }
-    if len > LONGEST {
-        return Err(Error::invalid_argument(format!("the length of {what} is above PTRDIFF_MAX")));
+    if data.is_null() || len > LONGEST {
+        return Err(refused(data, what));
     }
     // SAFETY: not NULL, not above isize::MAX, and readable by the caller's promise.
     Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) })
 }
 
+/// What is wrong with bytes that are NULL or too long.
+#[cold]
+fn refused(data: *const c_void, what: &'static str) -> Error {
+    Error::invalid_argument(if data.is_null() {
+        format!("{what} is NULL but its length is not 0")
+    } else {
+        format!("the length of {what} is above PTRDIFF_MAX")
+    })
+}
+
 /// # Safety
 /// As [`bytes`]; where `len` is [`STRLEN`], `data` is NUL-terminated.
+#[inline]
 pub unsafe fn key<'a>(data: *const c_void, len: usize) -> Result<&'a [u8]> {
     if len == STRLEN {
         // SAFETY: by the caller's promise.
@@ -52,6 +61,7 @@ pub unsafe fn string<'a>(data: *const c_char, what: &'static str) -> Result<&'a 
 ///
 /// # Safety
 /// Unless NULL, `out` points to memory of the caller's that may be written as a `T` for as long as `'a`.
+#[inline]
 pub unsafe fn output<'a, T>(out: *mut T, empty: T) -> Result<&'a mut T> {
     if out.is_null() {
         return Err(Error::invalid_argument("the output is NULL"));
@@ -101,11 +111,15 @@ pub unsafe fn keys<'a>(data: *const cachetory_bytes_t, count: usize) -> Result<C
     let array = unsafe { array(data, count, "keys")? };
     let mut keys = CheckedKeys { array, longest: 0, total: 0 };
     for element in array {
-        // SAFETY: by the caller's promise.
-        let len = unsafe { key(element.data.cast(), element.len)? }.len();
+        let len = match plain_len(element) {
+            Some(len) => len,
+            // SAFETY: by the caller's promise.
+            None => unsafe { key(element.data.cast(), element.len)? }.len(),
+        };
         keys.longest = keys.longest.max(len);
-        keys.total = add(keys.total, len)?;
+        keys.total = keys.total.saturating_add(len);
     }
+    check_total(keys.total)?;
     Ok(keys)
 }
 
@@ -116,27 +130,38 @@ pub unsafe fn items<'a>(data: *const cachetory_item_t, count: usize) -> Result<C
     let array = unsafe { array(data, count, "items")? };
     let mut items = CheckedItems { array, longest_key: 0, longest_value: 0, total: 0 };
     for element in array {
-        // SAFETY: by the caller's promise.
-        let (key, value) = unsafe {
-            (
-                key(element.key.data.cast(), element.key.len)?.len(),
-                bytes(element.value.data.cast(), element.value.len, "value")?.len(),
-            )
+        let key = match plain_len(&element.key) {
+            Some(len) => len,
+            // SAFETY: by the caller's promise.
+            None => unsafe { key(element.key.data.cast(), element.key.len)? }.len(),
+        };
+        let value = match plain_len(&element.value) {
+            Some(len) => len,
+            // SAFETY: by the caller's promise.
+            None => unsafe { bytes(element.value.data.cast(), element.value.len, "value")? }.len(),
         };
         items.longest_key = items.longest_key.max(key);
         items.longest_value = items.longest_value.max(value);
-        items.total = add(add(items.total, key)?, value)?;
+        items.total = items.total.saturating_add(key).saturating_add(value);
     }
+    check_total(items.total)?;
     Ok(items)
 }
 
-fn add(total: usize, len: usize) -> Result<usize> {
-    match total.checked_add(len) {
-        Some(total) if total <= LONGEST => Ok(total),
-        _ => Err(Error::invalid_argument("the batch is above PTRDIFF_MAX bytes")),
-    }
+/// The length of bytes that nothing can be wrong with, which is the usual case.
+#[inline]
+fn plain_len(bytes: &cachetory_bytes_t) -> Option<usize> {
+    (!bytes.data.is_null() && bytes.len <= LONGEST).then_some(bytes.len)
 }
 
+fn check_total(total: usize) -> Result<()> {
+    if total > LONGEST {
+        return Err(Error::invalid_argument("the batch is above PTRDIFF_MAX bytes"));
+    }
+    Ok(())
+}
+
+#[inline]
 fn checked(bytes: &cachetory_bytes_t) -> &[u8] {
     if bytes.len == STRLEN {
         // SAFETY: checked not to be NULL, and NUL-terminated by the caller's promise.
@@ -156,6 +181,12 @@ impl Keys for CheckedKeys<'_> {
 
     fn key(&self, index: usize) -> &[u8] {
         checked(&self.array[index])
+    }
+
+    fn keys<'k>(&'k self, from: usize, chunk: &mut [&'k [u8]]) {
+        for (key, element) in chunk.iter_mut().zip(&self.array[from..]) {
+            *key = checked(element);
+        }
     }
 
     fn longest_key(&self) -> usize {
@@ -188,6 +219,12 @@ impl Keys for CheckedItems<'_> {
 impl Items for CheckedItems<'_> {
     fn value(&self, index: usize) -> &[u8] {
         checked(&self.array[index].value)
+    }
+
+    fn items<'i>(&'i self, from: usize, chunk: &mut [(&'i [u8], &'i [u8])]) {
+        for (item, element) in chunk.iter_mut().zip(&self.array[from..]) {
+            *item = (checked(&element.key), checked(&element.value));
+        }
     }
 
     fn longest_value(&self) -> usize {

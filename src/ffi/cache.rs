@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 
 use super::arg;
-use super::guard::{guard, silence_panics};
+use super::guard::{guard, release, silence_panics};
 use super::handle::Table;
 use super::request;
 use super::types::*;
@@ -16,20 +16,29 @@ use crate::op::{Answer, Op};
 
 pub(super) static CACHES: Table<Box<Cache>> = Table::new(0);
 
+#[inline(always)]
 fn call(cache: cachetory_t, op: &Op<'_>) -> Result<Answer> {
     CACHES.get(cache.id)?.call(op)
 }
 
 /// The status of an answer that carries nothing.
-fn plain(answer: Answer) -> Result<cachetory_status_t> {
+#[inline(always)]
+fn plain(answer: Result<Answer>) -> Result<cachetory_status_t> {
+    if let Ok(Answer::Done) = answer {
+        // There is nothing in it to drop, which the compiler does not see.
+        std::mem::forget(answer);
+        return Ok(CACHETORY_OK);
+    }
     match answer {
-        Answer::Done => Ok(CACHETORY_OK),
-        Answer::NotFound => Ok(CACHETORY_NOT_FOUND),
-        Answer::NotStored => Ok(CACHETORY_NOT_STORED),
-        other => Err(unexpected(&other)),
+        Ok(Answer::Done) => Ok(CACHETORY_OK),
+        Ok(Answer::NotFound) => Ok(CACHETORY_NOT_FOUND),
+        Ok(Answer::NotStored) => Ok(CACHETORY_NOT_STORED),
+        Ok(other) => Err(unexpected(&other)),
+        Err(error) => Err(error),
     }
 }
 
+#[cold]
 fn unexpected(answer: &Answer) -> Error {
     let name = match answer {
         Answer::Done => "Done",
@@ -104,7 +113,7 @@ pub unsafe extern "C" fn cachetory_ping(
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
     // SAFETY: the pointer is the caller's, as the header describes it.
-    unsafe { guard(error, || plain(call(cache, &Op::Ping)?)) }
+    unsafe { guard(error, || plain(call(cache, &Op::Ping))) }
 }
 
 /// Gets the value of a key (GET).
@@ -127,8 +136,8 @@ pub unsafe extern "C" fn cachetory_get(
     unsafe {
         guard(error, || {
             let out = arg::output(out, cachetory_value_t::EMPTY)?;
-            match call(cache, &request::get(key, key_len)?)? {
-                Answer::Value(value) => {
+            match call(cache, &request::get(key, key_len)?) {
+                Ok(Answer::Value(value)) => {
                     *out = give_value(value);
                     Ok(CACHETORY_OK)
                 }
@@ -195,7 +204,7 @@ pub unsafe extern "C" fn cachetory_set(
     unsafe {
         guard(error, || {
             let op = request::set(key, key_len, value, value_len, ttl_ms, flags)?;
-            plain(call(cache, &op)?)
+            plain(call(cache, &op))
         })
     }
 }
@@ -221,7 +230,7 @@ pub unsafe extern "C" fn cachetory_mset(
     unsafe {
         guard(error, || {
             let items = request::items(items, count, flags)?;
-            plain(call(cache, &request::mset(&items, ttl_ms))?)
+            plain(call(cache, &request::mset(&items, ttl_ms)))
         })
     }
 }
@@ -243,7 +252,7 @@ pub unsafe extern "C" fn cachetory_expire_in(
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
     // SAFETY: the pointers are the caller's, as the header describes them.
-    unsafe { guard(error, || plain(call(cache, &request::expire_in(key, key_len, ttl_ms)?)?)) }
+    unsafe { guard(error, || plain(call(cache, &request::expire_in(key, key_len, ttl_ms)?))) }
 }
 
 /// Has a key expire at `unix_ms` milliseconds after 1970-01-01 UTC (PEXPIREAT), or never with CACHETORY_NO_EXPIRY (PERSIST and
@@ -264,7 +273,7 @@ pub unsafe extern "C" fn cachetory_expire_at(
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
     // SAFETY: the pointers are the caller's, as the header describes them.
-    unsafe { guard(error, || plain(call(cache, &request::expire_at(key, key_len, unix_ms)?)?)) }
+    unsafe { guard(error, || plain(call(cache, &request::expire_at(key, key_len, unix_ms)?))) }
 }
 
 /// Deletes a key (DEL).
@@ -282,7 +291,7 @@ pub unsafe extern "C" fn cachetory_delete(
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
     // SAFETY: the pointers are the caller's, as the header describes them.
-    unsafe { guard(error, || plain(call(cache, &request::delete(key, key_len)?)?)) }
+    unsafe { guard(error, || plain(call(cache, &request::delete(key, key_len)?))) }
 }
 
 /// Deletes `count` keys at once (DEL).
@@ -332,7 +341,7 @@ pub unsafe extern "C" fn cachetory_clear(
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
     // SAFETY: the pointer is the caller's, as the header describes it.
-    unsafe { guard(error, || plain(call(cache, &Op::Clear)?)) }
+    unsafe { guard(error, || plain(call(cache, &Op::Clear))) }
 }
 
 /// Releases a value and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also after
@@ -340,14 +349,11 @@ pub unsafe extern "C" fn cachetory_clear(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_value_free(value: *mut cachetory_value_t) {
     // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.
-    let body = || unsafe {
+    release(|| unsafe {
         if let Some(value) = value.as_mut() {
             release_value(value);
         }
-        Ok(CACHETORY_OK)
-    };
-    // SAFETY: there is no error to fill.
-    unsafe { guard(ptr::null_mut(), body) };
+    });
 }
 
 /// Releases a batch and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also after
@@ -355,14 +361,11 @@ pub unsafe extern "C" fn cachetory_value_free(value: *mut cachetory_value_t) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_values_free(values: *mut cachetory_values_t) {
     // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.
-    let body = || unsafe {
+    release(|| unsafe {
         if let Some(values) = values.as_mut() {
             release_values(values);
         }
-        Ok(CACHETORY_OK)
-    };
-    // SAFETY: there is no error to fill.
-    unsafe { guard(ptr::null_mut(), body) };
+    });
 }
 
 /// The name of a status, such as "CACHETORY_OK"; never NULL, also for a number that is no status. Static: not to be

@@ -1,5 +1,6 @@
 //! Runs the body of an exported function, turns a panic or an error into a status, and fills the caller's error.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::ffi::c_char;
 use std::fmt::{self, Write};
@@ -35,42 +36,65 @@ pub fn silence_panics() {
 ///
 /// # Safety
 /// Unless NULL, `error` points to memory of the caller's that may be written.
+#[inline]
 pub unsafe fn guard(
     error: *mut cachetory_error_t,
     body: impl FnOnce() -> Result<cachetory_status_t>,
 ) -> cachetory_status_t {
-    let result = catch(body);
-    if error.is_null() {
-        return result.unwrap_or_else(|failure| failure.status());
-    }
-    // SAFETY: not NULL, and the caller's to write. It may be uninitialised, so no reference is made to it as a whole.
-    unsafe {
-        match result {
-            Ok(status) => {
-                (&raw mut (*error).status).write(status);
-                (&raw mut (*error).flags).write(0);
-                (&raw mut (*error).message).cast::<c_char>().write(0);
-                status
+    let filling = || match body() {
+        Ok(status) => {
+            if !error.is_null() {
+                // SAFETY: not NULL, and the caller's to write. It may be uninitialised, so no reference is made to it as a
+                // whole.
+                unsafe {
+                    (&raw mut (*error).status).write(status);
+                    (&raw mut (*error).flags).write(0);
+                    (&raw mut (*error).message).cast::<c_char>().write(0);
+                }
             }
-            Err(failure) => {
-                error.write(report(&failure));
-                failure.status()
-            }
+            status
         }
+        // SAFETY: by the caller's promise.
+        Err(failure) => unsafe { fail(error, &failure) },
+    };
+    let outcome = INSIDE.with(|inside| {
+        inside.set(true);
+        let outcome = panic::catch_unwind(AssertUnwindSafe(filling));
+        inside.set(false);
+        outcome
+    });
+    match outcome {
+        Ok(status) => status,
+        // SAFETY: by the caller's promise.
+        Err(payload) => unsafe { fail(error, &panicked(&*payload)) },
     }
 }
 
-fn catch<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
-    INSIDE.set(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(body));
-    INSIDE.set(false);
-    result.unwrap_or_else(|payload| {
-        let text = match payload.downcast_ref::<&str>() {
-            Some(text) => (*text).to_owned(),
-            None => payload.downcast_ref::<String>().cloned().unwrap_or_default(),
-        };
-        Err(Kind::Internal(text.into()).into())
-    })
+/// Runs a body that only releases memory, and has neither a status nor a reason to panic: there is no mark that it is inside
+/// the library, so that a panic, though stopped here, would be printed.
+#[inline]
+pub fn release(body: impl FnOnce()) {
+    let _ = panic::catch_unwind(AssertUnwindSafe(body));
+}
+
+/// # Safety
+/// As [`guard`].
+#[cold]
+unsafe fn fail(error: *mut cachetory_error_t, failure: &Error) -> cachetory_status_t {
+    if !error.is_null() {
+        // SAFETY: not NULL, and the caller's to write.
+        unsafe { error.write(report(failure)) };
+    }
+    failure.status()
+}
+
+#[cold]
+fn panicked(payload: &(dyn Any + Send)) -> Error {
+    let text = match payload.downcast_ref::<&str>() {
+        Some(text) => (*text).to_owned(),
+        None => payload.downcast_ref::<String>().cloned().unwrap_or_default(),
+    };
+    Kind::Internal(text.into()).into()
 }
 
 /// An error as the caller sees it.

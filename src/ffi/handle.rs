@@ -66,6 +66,7 @@ impl<T> Drop for Ref<'_, T> {
 }
 
 impl<T> Slot<T> {
+    #[inline]
     fn release(&self) {
         let left = self.state.fetch_sub(1, Ordering::Release) - 1;
         if left & (REFS | OPEN | TAKEN) == TAKEN {
@@ -74,6 +75,7 @@ impl<T> Slot<T> {
     }
 
     /// Drops the object of a closed slot that nobody uses. Several may find that it is time; one does it.
+    #[cold]
     fn empty(&self, seen: u64) {
         let claimed = seen & !TAKEN | OPEN;
         // OPEN without TAKEN: being emptied. No look-up accepts it and no open takes it.
@@ -128,17 +130,26 @@ impl<T> Table<T> {
         Err(Error::no_memory("another handle"))
     }
 
+    #[inline]
     pub fn get(&self, id: u64) -> Result<Ref<'_, T>> {
-        let slot = self.slot(id).ok_or(Kind::Closed)?;
+        match self.find(id) {
+            Some(found) => Ok(found),
+            None => Err(Kind::Closed.into()),
+        }
+    }
+
+    #[inline]
+    fn find(&self, id: u64) -> Option<Ref<'_, T>> {
+        let slot = self.slot(id)?;
         if !names(slot.state.load(Ordering::Relaxed), id) {
-            return Err(Kind::Closed.into());
+            return None;
         }
         let state = slot.state.fetch_add(1, Ordering::Acquire);
         if !names(state, id) {
             slot.release();
-            return Err(Kind::Closed.into());
+            return None;
         }
-        Ok(Ref { slot })
+        Some(Ref { slot })
     }
 
     /// Ends the handle. The object is dropped with the last reference to it.
@@ -160,12 +171,14 @@ impl<T> Table<T> {
         Err(Kind::Closed.into())
     }
 
+    #[inline]
     fn slot(&self, id: u64) -> Option<&Slot<T>> {
         let index = (id & ((1 << INDEX_BITS) - 1)) as usize;
         Some(&self.pages[index >> PAGE_BITS].get()?[index & (PAGE - 1)])
     }
 }
 
+#[inline]
 fn names(state: u64, id: u64) -> bool {
     state & (OPEN | TAKEN) == OPEN | TAKEN && state >> GENERATION_SHIFT == id >> INDEX_BITS
 }

@@ -209,15 +209,19 @@ fn give_arena(spans: Vec<Span>, arena: Vec<u8>, len: usize) -> cachetory_values_
     let mut spans = ManuallyDrop::new(spans);
     let mut arena = ManuallyDrop::new(arena);
     let base = arena.as_mut_ptr().cast::<c_char>();
-    let items = spans.as_mut_ptr().cast::<cachetory_bytes_t>();
+    let count = spans.len();
+    let spans_at = spans.as_mut_ptr();
+    let items = spans_at.cast::<cachetory_bytes_t>();
     // SAFETY: a span and an item have the same size and alignment, so each is rewritten in its own place; every span that
-    // is not a miss lies within the arena.
+    // is not a miss lies within the arena, counted from where the first reserved one says.
     unsafe {
-        for (index, span) in spans.iter().copied().enumerate().skip(Values::RESERVED_SPANS) {
+        let origin = base.add(spans_at.read().at);
+        for index in Values::RESERVED_SPANS..count {
+            let span = spans_at.add(index).read();
             let item = if span.at == Span::MISS.at {
                 MISS
             } else {
-                cachetory_bytes_t { data: base.add(span.at), len: span.len }
+                cachetory_bytes_t { data: origin.add(span.at), len: span.len }
             };
             items.add(index).write(item);
         }

@@ -102,10 +102,7 @@ fn a_close_while_others_call(f: &Fixture) {
                     // What was accepted before the close is cancelled by it.
                     let is_cancelled =
                         f.is_asynchronous() && failure.status == CACHETORY_ERR_CANCELLED;
-                    assert!(
-                        failure.status == CACHETORY_ERR_CLOSED || is_cancelled,
-                        "{failure:?}"
-                    );
+                    assert!(failure.status == CACHETORY_ERR_CLOSED || is_cancelled, "{failure:?}");
                     assert!(!failure.is_retryable(), "{failure:?}");
                 });
             }

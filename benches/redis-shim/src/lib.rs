@@ -6,6 +6,9 @@ use std::slice;
 
 use redis::{Cmd, Connection, RedisResult};
 
+#[cfg(feature = "multiplexed")]
+mod multiplexed;
+
 const MISS: c_long = -1;
 const FAILED: c_long = -2;
 

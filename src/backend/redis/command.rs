@@ -4,20 +4,35 @@ use super::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
 use super::encode::{LOOSE, Outbox, argument, command, integer, prefixed, reserve};
 use super::links::SHARED;
 use crate::error::{Error, Kind, Result};
-use crate::op::{Answer, Items, Keys, Op, Ttl};
+use crate::op::{Answer, Items, Keys, Op, Ttl, each_item, each_key};
 
 /// Appends the commands of `op`, to be sent in one go. `Op::Clear` is FLUSHDB: see `clear.rs` for a clear within a prefix.
+#[inline(always)]
 pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
+    match *op {
+        Op::Get { key } => get(outbox.bytes, prefix, key),
+        Op::Set { key, value, ttl_ms, if_not_exists } if outbox.copied(value) == value.len() => {
+            set(outbox.bytes, prefix, key, value, ttl_ms, if_not_exists)
+        }
+        _ => encode_other(op, prefix, outbox),
+    }
+}
+
+/// The same for what is less common, or larger.
+#[inline(never)]
+fn encode_other<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
     let out = &mut *outbox.bytes;
     match *op {
-        Op::Ping => command(out, b"PING", 0),
-        Op::Get { key } => one(out, b"*2\r\n$3\r\nGET\r\n", prefix, key)?,
-        Op::MGet { keys } => many(out, b"MGET", prefix, keys)?,
+        Op::Get { key } => get(out, prefix, key)?,
         Op::Set { key, value, ttl_ms, if_not_exists } => {
             let copied = outbox.copied(value);
             reserve(outbox.bytes, 7, prefix.len() + key.len() + copied)?;
-            set(outbox, prefix, key, value, ttl_ms, if_not_exists)?;
+            set_head(outbox.bytes, prefix, key, ttl_ms, if_not_exists);
+            outbox.value(value)?;
+            set_tail(outbox.bytes, ttl_ms, if_not_exists);
         }
+        Op::Ping => command(out, b"PING", 0),
+        Op::MGet { keys } => many(out, b"MGET", prefix, keys)?,
         Op::MSet { items, ttl_ms: None } => mset(outbox, prefix, items)?,
         Op::MSet { items, ttl_ms } => transaction(outbox, prefix, items, ttl_ms)?,
         Op::ExpireIn { key, ttl_ms: None } | Op::ExpireAt { key, unix_ms: None } => {
@@ -43,6 +58,7 @@ pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Re
 }
 
 /// A command whose first argument is the key; `head` is all that comes before it. There is room for one number after it.
+#[inline(always)]
 fn one(out: &mut Vec<u8>, head: &[u8], prefix: &[u8], key: &[u8]) -> Result<()> {
     reserve(out, 3, prefix.len() + key.len())?;
     out.extend_from_slice(head);
@@ -55,36 +71,54 @@ fn many(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], keys: &dyn Keys) -> Resul
     let prefixes = count.saturating_mul(prefix.len());
     reserve(out, 1 + count, keys.total_len().saturating_add(prefixes))?;
     command(out, name, count);
-    for i in 0..count {
-        prefixed(out, prefix, keys.key(i));
-    }
+    each_key(keys, |key| prefixed(out, prefix, key));
     Ok(())
 }
 
-fn set<'a>(
-    outbox: &mut Outbox<'_, 'a>,
+#[inline(never)]
+fn get(out: &mut Vec<u8>, prefix: &[u8], key: &[u8]) -> Result<()> {
+    one(out, b"*2\r\n$3\r\nGET\r\n", prefix, key)
+}
+
+/// A SET whose value is copied.
+#[inline(never)]
+fn set(
+    out: &mut Vec<u8>,
     prefix: &[u8],
     key: &[u8],
-    value: &'a [u8],
+    value: &[u8],
     ttl: Ttl,
     nx: bool,
 ) -> Result<()> {
-    outbox.bytes.extend_from_slice(match (ttl, nx) {
+    reserve(out, 7, prefix.len() + key.len() + value.len())?;
+    set_head(out, prefix, key, ttl, nx);
+    argument(out, value);
+    set_tail(out, ttl, nx);
+    Ok(())
+}
+
+/// What comes before the value.
+#[inline(always)]
+fn set_head(out: &mut Vec<u8>, prefix: &[u8], key: &[u8], ttl: Ttl, nx: bool) {
+    out.extend_from_slice(match (ttl, nx) {
         (None, false) => b"*3\r\n$3\r\nSET\r\n",
         (None, true) => b"*4\r\n$3\r\nSET\r\n",
         (Some(_), false) => b"*5\r\n$3\r\nSET\r\n",
         (Some(_), true) => b"*6\r\n$3\r\nSET\r\n",
     });
-    prefixed(outbox.bytes, prefix, key);
-    outbox.value(value)?;
+    prefixed(out, prefix, key);
+}
+
+/// What comes after it.
+#[inline(always)]
+fn set_tail(out: &mut Vec<u8>, ttl: Ttl, nx: bool) {
     if let Some(ttl) = ttl {
-        outbox.bytes.extend_from_slice(b"$2\r\nPX\r\n");
-        integer(outbox.bytes, ttl);
+        out.extend_from_slice(b"$2\r\nPX\r\n");
+        integer(out, ttl);
     }
     if nx {
-        outbox.bytes.extend_from_slice(b"$2\r\nNX\r\n");
+        out.extend_from_slice(b"$2\r\nNX\r\n");
     }
-    Ok(())
 }
 
 /// Makes room for what of a batch is copied; whether that is all of it.
@@ -113,10 +147,10 @@ fn mset<'a>(outbox: &mut Outbox<'_, 'a>, prefix: &[u8], items: &'a dyn Items) ->
     if all_copied {
         // The usual case, and the cheaper one.
         let out = &mut *outbox.bytes;
-        for i in 0..count {
-            prefixed(out, prefix, items.key(i));
-            argument(out, items.value(i));
-        }
+        each_item(items, |key, value| {
+            prefixed(out, prefix, key);
+            argument(out, value);
+        });
         return Ok(());
     }
     for i in 0..count {
@@ -137,7 +171,9 @@ fn transaction<'a>(
     reserve_items(outbox, prefix, items, 2 + count.saturating_mul(7))?;
     command(outbox.bytes, b"MULTI", 0);
     for i in 0..count {
-        set(outbox, prefix, items.key(i), items.value(i), ttl, false)?;
+        set_head(outbox.bytes, prefix, items.key(i), ttl, false);
+        outbox.value(items.value(i))?;
+        set_tail(outbox.bytes, ttl, false);
     }
     command(outbox.bytes, b"EXEC", 0);
     Ok(())
@@ -156,11 +192,11 @@ pub fn is_small(op: &Op<'_>, prefix: &[u8]) -> bool {
         Op::Set { key, value, .. } => fits(prefix.len() + key.len() + value.len()),
         Op::MGet { keys } | Op::MDelete { keys } => {
             let count = keys.count();
-            count <= MOST_KEYS && fits(count * prefix.len() + keys.total_len())
+            (1..=MOST_KEYS).contains(&count) && fits(count * prefix.len() + keys.total_len())
         }
         Op::MSet { items, ttl_ms: None } => {
             let count = items.count();
-            count <= MOST_KEYS && fits(count * prefix.len() + items.total_len())
+            (1..=MOST_KEYS).contains(&count) && fits(count * prefix.len() + items.total_len())
         }
         Op::Ping => true,
         Op::MSet { .. } | Op::Clear => false,
@@ -192,7 +228,7 @@ pub trait Replies {
 }
 
 /// Takes the reply to `op`, if it is the usual one, is all there, and nothing else is to be seen to.
-#[inline]
+#[inline(always)]
 pub fn quick(op: &Op<'_>, inbox: &mut Inbox) -> Option<Answer> {
     Expect::new(op).quick(inbox)
 }
@@ -259,17 +295,14 @@ impl Expect {
     }
 
     /// Takes the reply, if it is the usual one, is all there, and nothing else is to be seen to.
-    #[inline]
+    #[inline(always)]
     pub fn quick(self, inbox: &mut Inbox) -> Option<Answer> {
         match self {
-            Self::Get => match inbox.common(Want::Value) {
-                Ok(Some(Reply::Value(value))) => Some(Answer::Value(value)),
-                _ => None,
-            },
-            Self::Set(_) => match inbox.common(Want::Plain) {
-                Ok(Some(Reply::Simple(Simple::Ok))) => Some(Answer::Done),
-                _ => None,
-            },
+            Self::Get => inbox.small_value().map(|value| match value {
+                Some(value) => Answer::Value(value),
+                None => Answer::NotFound,
+            }),
+            Self::Set(_) => inbox.ok().then_some(Answer::Done),
             _ => None,
         }
     }

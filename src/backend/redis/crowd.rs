@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::batch::Owner;
 use super::command::Expect;
-use super::link::{Exchanged, Failure, Link};
 use super::lease::Lease;
+use super::link::{Exchanged, Failure, Link};
 use super::links::{LONGEST_PATIENCE, Links, PATIENCE};
 use super::pool::Pool;
 use super::waiter::{Decided, Waiter};
@@ -22,28 +22,18 @@ pub enum Entered<'a> {
 }
 
 impl Links {
-    /// A link for a small call, if the call is not carried out together with others.
-    pub fn enter(
-        &self,
+    /// A link for a small call that found none at hand, if the call is not carried out together with others.
+    pub fn enter<'a>(
+        &'a self,
+        mut pool: MutexGuard<'a, Pool>,
         deadline: &Deadline,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         expect: Expect,
-    ) -> Result<Entered<'_>> {
-        let mut pool = self.pool();
+    ) -> Result<Entered<'a>> {
         if pool.closed {
             return Err(Kind::Closed.into());
         }
-        let is_free = pool.in_use < pool.lanes() && pool.queue.is_empty();
-        if is_free && pool.has_idle() {
-            let lease = self.lease(&mut pool);
-            drop(pool);
-            let lease = match self.vet(lease, deadline, false) {
-                Some(lease) => lease,
-                None => self.take(deadline, true)?,
-            };
-            return Ok(Entered::Leased(lease));
-        }
-        if is_free && pool.idle.is_empty() && pool.has_room() {
+        if pool.is_free() && pool.idle.is_empty() && pool.has_room() {
             let lease = self.lease(&mut pool);
             drop(pool);
             return Ok(Entered::Leased(self.dialled(lease, deadline)?));

@@ -20,16 +20,17 @@ pub const LOOSE: usize = 16 << 10;
 
 impl<'a> Outbox<'_, 'a> {
     /// How much of a value is copied.
+    #[inline]
     pub fn copied(&self, value: &[u8]) -> usize {
         if self.loose.is_some() && value.len() >= LOOSE { 0 } else { value.len() }
     }
 
     /// Appends an argument that may be large.
-    #[inline]
+    #[inline(always)]
     pub fn value(&mut self, value: &'a [u8]) -> Result<()> {
         match &mut self.loose {
             Some(loose) if value.len() >= LOOSE => {
-                length(self.bytes, b'$', value.len() as u64);
+                length(self.bytes, value.len());
                 loose.try_reserve(1).map_err(|_| Error::no_memory("memory for the request"))?;
                 loose.push(Loose { at: self.bytes.len(), bytes: value });
                 self.bytes.extend_from_slice(b"\r\n");
@@ -44,6 +45,7 @@ impl<'a> Outbox<'_, 'a> {
 const FRAMING: usize = 25;
 
 /// Makes room for a command or a batch of `arguments` arguments of `bytes` bytes in all.
+#[inline]
 pub fn reserve(out: &mut Vec<u8>, arguments: usize, bytes: usize) -> Result<()> {
     let framing = arguments.saturating_add(2).saturating_mul(FRAMING);
     out.try_reserve(bytes.saturating_add(framing))
@@ -51,7 +53,7 @@ pub fn reserve(out: &mut Vec<u8>, arguments: usize, bytes: usize) -> Result<()> 
 }
 
 pub fn command(out: &mut Vec<u8>, name: &[u8], arguments: usize) {
-    length(out, b'*', arguments as u64 + 1);
+    long_length(out, b'*', arguments as u64 + 1);
     argument(out, name);
 }
 
@@ -65,17 +67,19 @@ pub fn words(out: &mut Vec<u8>, words: &[&[u8]]) {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub fn argument(out: &mut Vec<u8>, bytes: &[u8]) {
-    length(out, b'$', bytes.len() as u64);
+    length(out, bytes.len());
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
 
-#[inline]
+#[inline(always)]
 pub fn prefixed(out: &mut Vec<u8>, prefix: &[u8], key: &[u8]) {
-    length(out, b'$', (prefix.len() + key.len()) as u64);
-    out.extend_from_slice(prefix);
+    length(out, prefix.len() + key.len());
+    if !prefix.is_empty() {
+        out.extend_from_slice(prefix);
+    }
     out.extend_from_slice(key);
     out.extend_from_slice(b"\r\n");
 }
@@ -84,30 +88,55 @@ pub fn integer(out: &mut Vec<u8>, number: i64) {
     let mut digits = [0; 20];
     let at = write_digits(&mut digits, number.unsigned_abs());
     let sign = usize::from(number < 0);
-    length(out, b'$', (digits.len() - at + sign) as u64);
+    length(out, digits.len() - at + sign);
     out.extend_from_slice(&b"-"[..sign]);
     out.extend_from_slice(&digits[at..]);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Lengths are mostly short, and the short ones cost no division.
-#[inline]
-fn length(out: &mut Vec<u8>, kind: u8, number: u64) {
-    let digit = |number: u64| b'0' + (number % 10) as u8;
-    match number {
-        0..10 => out.extend_from_slice(&[kind, digit(number), b'\r', b'\n']),
-        10..100 => {
-            let line = [kind, digit(number / 10), digit(number), b'\r', b'\n'];
-            out.extend_from_slice(&line);
+/// The lines of the lengths below a thousand, each followed by zeros and, in the last byte, by how long it is.
+static LINES: [[u8; 8]; 1000] = {
+    let mut lines = [[0; 8]; 1000];
+    let mut number = 0;
+    while number < lines.len() {
+        let mut line = [b'$', 0, 0, 0, 0, 0, 0, 0];
+        let mut at = 1;
+        let mut place = if number < 10 {
+            1
+        } else if number < 100 {
+            10
+        } else {
+            100
+        };
+        while place > 0 {
+            line[at] = b'0' + (number / place % 10) as u8;
+            at += 1;
+            place /= 10;
         }
-        100..1000 => {
-            let digits = [digit(number / 100), digit(number / 10), digit(number)];
-            out.extend_from_slice(&[kind, digits[0], digits[1], digits[2], b'\r', b'\n']);
+        line[at] = b'\r';
+        line[at + 1] = b'\n';
+        line[7] = at as u8 + 2;
+        lines[number] = line;
+        number += 1;
+    }
+    lines
+};
+
+/// Lengths are mostly short. The line of such a one is appended as eight bytes, which is one store, and those that are too many
+/// are taken back.
+#[inline(always)]
+fn length(out: &mut Vec<u8>, number: usize) {
+    match LINES.get(number) {
+        Some(line) => {
+            let end = out.len() + usize::from(line[7]);
+            out.extend_from_slice(line);
+            out.truncate(end);
         }
-        _ => long_length(out, kind, number),
+        None => long_length(out, b'$', number as u64),
     }
 }
 
+#[inline(never)]
 fn long_length(out: &mut Vec<u8>, kind: u8, number: u64) {
     let mut digits = [0; 20];
     let at = write_digits(&mut digits, number);

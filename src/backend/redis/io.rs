@@ -74,8 +74,9 @@ impl Io {
         if let Some(io) = current.upgrade() {
             return Ok(io);
         }
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|errno| Error::no_memory(format!("a descriptor for the I/O thread: {errno}")))?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| {
+            Error::no_memory(format!("a descriptor for the I/O thread: {errno}"))
+        })?;
         let shared = Arc::new(Shared {
             mail: Mutex::default(),
             has_mail: AtomicBool::new(false),

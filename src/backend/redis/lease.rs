@@ -4,9 +4,10 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::link::{Driven, Exchanged, Link};
-use super::links::Links;
+use super::links::{Links, UNSEEN};
 use super::pool::{MOST_TIMED, Pool, TIMED};
 use super::waiter::Waiter;
+use crate::deadline::Deadline;
 use crate::error::{Kind, Result};
 
 /// A link in the hands of a call. Unless it is given back it is closed.
@@ -47,21 +48,20 @@ impl<'a> Lease<'a> {
         exchanged
     }
 
+    /// Whether the link was used so lately that it need not be looked at.
+    #[inline(always)]
+    pub fn was_seen(&self, deadline: &Deadline) -> bool {
+        self.link.as_ref().is_some_and(|link| link.was_used_within(UNSEEN, deadline.started()))
+    }
+
     /// The call is done, and the link may serve the next: the first in the queue, with all that is queued, or whoever comes.
+    #[inline(always)]
     pub fn give_back(mut self) {
-        let Some(mut link) = self.link.take() else { return };
+        let Some(link) = self.link.take() else { return };
         let (links, round) = (self.links, self.round);
-        // From here on it is counted here.
+        // From here on it is counted there.
         std::mem::forget(self);
-        link.turn.calls = link.turn.calls.wrapping_add(1);
-        let is_timed = link.turn.calls.is_multiple_of(TIMED) && round != ASIDE;
-        let took = (is_timed && link.batch.calls <= MOST_TIMED).then(|| link.idle_at(Instant::now()));
-        let mut pool = links.pool();
-        if let Some(took) = took {
-            pool.time(took);
-        }
-        pool.back_from(round);
-        links.pass_on(pool, link);
+        links.take_back(link, round);
     }
 
     /// Has the next in the batch go on with it; where no thread waits in it, the I/O thread, or, `or_io` being false, nobody,
@@ -117,7 +117,9 @@ impl Drop for Lease<'_> {
         if let Some(mut link) = self.link.take() {
             let bells = link.batch.bells;
             // Nothing is left in it, unless there was a panic in the middle.
-            link.fail_all(false, || Kind::Internal("the call of another thread failed".into()).into());
+            link.fail_all(false, || {
+                Kind::Internal("the call of another thread failed".into()).into()
+            });
             drop(link);
             self.links.bells.ring(bells);
         }
@@ -133,6 +135,26 @@ impl Drop for Lease<'_> {
 }
 
 impl Links {
+    /// Takes a link back that was taken in that round.
+    #[inline(never)]
+    fn take_back(&self, mut link: Box<Link>, round: u64) {
+        link.turn.calls = link.turn.calls.wrapping_add(1);
+        let is_timed = link.turn.calls.is_multiple_of(TIMED)
+            && round != ASIDE
+            && link.batch.calls <= MOST_TIMED;
+        let took = if is_timed { Some(link.idle_at(Instant::now())) } else { None };
+        let mut pool = self.pool();
+        if let Some(took) = took {
+            pool.time(took);
+        }
+        pool.back_from(round);
+        if pool.is_awaited() || pool.closed {
+            return self.pass_on(pool, link);
+        }
+        pool.turn = false;
+        pool.idle.push(link);
+    }
+
     /// Gives a free link to whoever is next: who waits for a link of its own, or the queue, in turn.
     pub fn pass_on(&self, mut pool: MutexGuard<'_, Pool>, mut link: Box<Link>) {
         if pool.closed {

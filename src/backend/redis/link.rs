@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use super::batch::{Batch, Bells, Requests, Undecided};
-use super::command::{Outcome, Replies, kind_of, server_error};
+use super::command::{Expect, Outcome, Pending, Replies, encode, kind_of, quick, server_error};
 use super::decode::{Decoder, Inbox, Reply, Want};
 use super::encode::{Loose, Outbox, command};
 use super::handshake::Handshake;
 use super::stream::{Broken, Stream};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::op::Answer;
+use crate::op::{Answer, Op};
 
 /// A request buffer above this is given back after the call.
 const KEEP: usize = 1 << 20;
@@ -72,6 +72,19 @@ pub enum Exchanged<T> {
         link_is_sound: bool,
     },
     Failed(Failure),
+}
+
+/// Where a call left the usual course.
+enum Missed {
+    /// `sent`: some of the request.
+    Send {
+        broken: Broken,
+        sent: bool,
+    },
+    Room(Error),
+    Read(Broken),
+    /// All is sent, and the reply is to be waited for, or not the usual one.
+    Reply,
 }
 
 /// How a batch left the link.
@@ -155,6 +168,12 @@ impl Link {
         }
     }
 
+    /// Whether its last call began within `span` before that time.
+    #[inline]
+    pub fn was_used_within(&self, span: Duration, now: Instant) -> bool {
+        self.last_used + span > now
+    }
+
     /// How long it had not been used at that time.
     pub fn idle_at(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last_used)
@@ -209,9 +228,49 @@ impl Link {
         }
         self.last_used = deadline.started();
         self.batch.calls = 1;
-        let exchanged = self.exchange(&loose, quick, replies, deadline, at_once);
+        let answer = match self.ask(&loose, deadline, at_once) {
+            Ok(()) => quick(&mut self.inbox).ok_or(Missed::Reply),
+            Err(missed) => Err(missed),
+        };
+        let exchanged = match answer {
+            Ok(answer) => {
+                Exchanged::Answered { result: Ok(answer), link_is_sound: self.inbox.is_empty() }
+            }
+            Err(missed) => self.unusual(missed, replies(), deadline),
+        };
         self.tidy();
         exchanged
+    }
+
+    /// The same for a small operation with the usual answer, after which the link is sound; `Err`: whatever else it came to.
+    #[inline(always)]
+    pub fn call_small(
+        &mut self,
+        op: &Op<'_>,
+        prefix: &[u8],
+        deadline: &Deadline,
+        at_once: bool,
+    ) -> Result<Answer, Exchanged<Answer>> {
+        self.outbox.clear();
+        if let Err(error) = encode(op, prefix, &mut Outbox { bytes: &mut self.outbox, loose: None })
+        {
+            return Err(Exchanged::Answered { result: Err(error), link_is_sound: true });
+        }
+        self.last_used = deadline.started();
+        self.batch.calls = 1;
+        let missed = match self.ask(&[], deadline, at_once) {
+            Ok(()) => match quick(op, &mut self.inbox) {
+                Some(answer) if self.inbox.is_empty() => return Ok(answer),
+                Some(answer) => {
+                    return Err(Exchanged::Answered { result: Ok(answer), link_is_sound: false });
+                }
+                None => Missed::Reply,
+            },
+            Err(missed) => missed,
+        };
+        let exchanged = self.unusual(missed, Pending::new(Expect::new(op)), deadline);
+        self.tidy();
+        Err(exchanged)
     }
 
     /// An idle link may stay idle for long.
@@ -222,38 +281,43 @@ impl Link {
         self.inbox.tidy();
     }
 
-    #[inline]
-    fn exchange<R: Replies>(
+    /// Sends the outbox and reads once: the usual course, after which the reply may be all there.
+    #[inline(always)]
+    fn ask(
         &mut self,
         loose: &[Loose<'_>],
-        quick: impl FnOnce(&mut Inbox) -> Option<R::Output>,
-        replies: impl FnOnce() -> R,
         deadline: &Deadline,
         at_once: bool,
-    ) -> Exchanged<R::Output> {
+    ) -> Result<(), Missed> {
         let mut sent = 0;
         // If nothing has been waited for since the deadline was set, the socket's own patience is the same bound.
         let fresh = match self.send(loose, deadline, &mut sent) {
             Ok(sent_at_once) => at_once && sent_at_once,
-            Err(broken) => return self.not_sent(broken, sent > 0, replies().is_single()),
+            Err(broken) => return Err(Missed::Send { broken, sent: sent > 0 }),
         };
-        if self.inbox.is_empty() {
-            let read = match self.inbox.room(0) {
-                Ok(room) => self.stream.read(room, deadline, fresh, || {}),
-                Err(error) => return self.failed(error, true, false),
-            };
-            if let Err(broken) = read {
-                return self.broke(broken, "waiting for the reply", true);
-            }
-            // What came within the socket's patience came in time.
-            if (fresh || !deadline.has_passed())
-                && let Some(answer) = quick(&mut self.inbox)
-            {
-                let link_is_sound = self.inbox.is_empty();
-                return Exchanged::Answered { result: Ok(answer), link_is_sound };
-            }
+        if !self.inbox.is_empty() {
+            return Err(Missed::Reply);
         }
-        self.wait_for(replies(), deadline)
+        let room = self.inbox.room(0).map_err(Missed::Room)?;
+        self.stream.read(room, deadline, fresh, || {}).map_err(Missed::Read)?;
+        // What came within the socket's patience came in time.
+        if fresh || !deadline.has_passed() { Ok(()) } else { Err(Missed::Reply) }
+    }
+
+    /// Goes on where the usual course was left.
+    #[inline(never)]
+    fn unusual<R: Replies>(
+        &mut self,
+        missed: Missed,
+        replies: R,
+        deadline: &Deadline,
+    ) -> Exchanged<R::Output> {
+        match missed {
+            Missed::Send { broken, sent } => self.not_sent(broken, sent, replies.is_single()),
+            Missed::Room(error) => self.failed(error, true, false),
+            Missed::Read(broken) => self.broke(broken, "waiting for the reply", true),
+            Missed::Reply => self.wait_for(replies, deadline),
+        }
     }
 
     fn wait_for<R: Replies>(
@@ -286,17 +350,29 @@ impl Link {
         Exchanged::Answered { result, link_is_sound }
     }
 
-    /// Sends the outbox; whether it all went without waiting. What arrives meanwhile is taken in, so that a server that
-    /// answers before it has read everything is not kept waiting in turn.
+    /// Sends the outbox; whether it all went without waiting.
+    #[inline(always)]
     fn send(
         &mut self,
         loose: &[Loose<'_>],
         deadline: &Deadline,
         sent: &mut usize,
     ) -> Result<bool, Broken> {
-        let mut at_once = true;
-        while !self.stream.write(&self.outbox, loose, sent)? {
-            at_once = false;
+        if self.stream.write(&self.outbox, loose, sent)? {
+            return Ok(true);
+        }
+        self.send_rest(loose, deadline, sent).map(|()| false)
+    }
+
+    /// Sends what there was no room for. What arrives meanwhile is taken in, so that a server that answers before it has read
+    /// everything is not kept waiting in turn.
+    fn send_rest(
+        &mut self,
+        loose: &[Loose<'_>],
+        deadline: &Deadline,
+        sent: &mut usize,
+    ) -> Result<(), Broken> {
+        loop {
             let takes_in = self.inbox.len() < MOST_UNREAD;
             self.stream.wait_to_write(takes_in, deadline)?;
             if takes_in && let Ok(room) = self.inbox.room(0) {
@@ -305,8 +381,10 @@ impl Link {
             if deadline.has_passed() {
                 return Err(Broken::Timeout);
             }
+            if self.stream.write(&self.outbox, loose, sent)? {
+                return Ok(());
+            }
         }
-        Ok(at_once)
     }
 
     /// Takes a batch over, to be driven next: `requests` is exchanged for what was left of the last one, which is nothing but
@@ -461,9 +539,7 @@ impl Link {
             if self.inbox.is_empty() && !is_begun {
                 return None;
             }
-            if !is_begun
-                && let Some(answer) = entry.expect.quick(&mut self.inbox)
-            {
+            if !is_begun && let Some(answer) = entry.expect.quick(&mut self.inbox) {
                 self.decide(Exchanged::Answered { result: Ok(answer), link_is_sound: true });
                 continue;
             }

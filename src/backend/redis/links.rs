@@ -81,6 +81,7 @@ impl Links {
         })
     }
 
+    #[inline(always)]
     pub fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,6 +151,7 @@ impl Links {
     }
 
     /// Takes an idle link, or the right to dial one.
+    #[inline(always)]
     pub fn lease(&self, pool: &mut Pool) -> Lease<'_> {
         pool.in_use += 1;
         let link = pool.idle.pop();
@@ -196,6 +198,14 @@ impl Links {
                 pool.waiting += 1;
             }
             pool = self.freed.wait_timeout(pool, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The link that was at hand, or another if it is not there any more.
+    pub fn look_at<'a>(&'a self, lease: Lease<'a>, deadline: &Deadline) -> Result<Lease<'a>> {
+        match self.vet(lease, deadline, false) {
+            Some(lease) => Ok(lease),
+            None => self.take(deadline, true),
         }
     }
 

@@ -21,16 +21,18 @@ mod tls;
 mod trust;
 mod waiter;
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use redis::ConnectionInfo;
 
 use self::command::{Expect, Pending, Replies};
-use self::encode::Outbox;
-use self::link::Exchanged;
 use self::crowd::Entered;
+use self::encode::Outbox;
+use self::lease::Lease;
+use self::link::Exchanged;
 use self::links::Links;
+use self::pool::Pool;
 use super::Backend;
 use crate::completion::{Account, Carried};
 use crate::config::Config;
@@ -72,27 +74,84 @@ impl Redis {
         })
     }
 
-    /// The same for an operation, which may be carried out together with others' if it is small.
-    fn carry_out(&self, op: &Op<'_>, deadline: &Deadline) -> Result<Answer> {
-        let pending = || Pending::new(Expect::new(op));
-        let is_small = command::is_small(op, &self.prefix);
+    /// The same for a small operation, which may be carried out together with others'. There are functions of their own for what
+    /// is less usual, so that what is usual costs less.
+    #[inline(always)]
+    fn carry_out_small(&self, op: &Op<'_>, deadline: &Deadline) -> Result<Answer> {
+        let mut pool = self.links.pool();
+        if !pool.has_one_at_hand() {
+            return self.carry_out_in_crowd(pool, op, deadline);
+        }
+        let lease = self.links.lease(&mut pool);
+        drop(pool);
+        if !lease.was_seen(deadline) {
+            return self.carry_out_over_unseen(lease, op, deadline);
+        }
+        self.carry_out_over(lease, op, deadline)
+    }
+
+    #[inline(never)]
+    fn carry_out_in_crowd(
+        &self,
+        pool: MutexGuard<'_, Pool>,
+        op: &Op<'_>,
+        deadline: &Deadline,
+    ) -> Result<Answer> {
+        let copy = |out: &mut Vec<u8>| {
+            command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
+        };
+        match self.links.enter(pool, deadline, copy, Expect::new(op))? {
+            Entered::Leased(lease) => self.carry_out_over_unseen(lease, op, deadline),
+            Entered::Done(exchanged) => self.carry_out_alone(op, deadline, Some(exchanged)),
+        }
+    }
+
+    #[inline(never)]
+    fn carry_out_over_unseen(
+        &self,
+        lease: Lease<'_>,
+        op: &Op<'_>,
+        deadline: &Deadline,
+    ) -> Result<Answer> {
+        let lease = self.links.look_at(lease, deadline)?;
+        self.carry_out_over(lease, op, deadline)
+    }
+
+    #[inline(always)]
+    fn carry_out_over(
+        &self,
+        mut lease: Lease<'_>,
+        op: &Op<'_>,
+        deadline: &Deadline,
+    ) -> Result<Answer> {
+        let at_once = lease.at_once;
+        match lease.link()?.call_small(op, &self.prefix, deadline, at_once) {
+            Ok(answer) => {
+                lease.give_back();
+                Ok(answer)
+            }
+            Err(exchanged) => self.carry_out_alone(op, deadline, Some(lease.end(exchanged))),
+        }
+    }
+
+    /// Carries an operation out over a link of its own. `first`: what a first attempt came to.
+    #[inline(never)]
+    fn carry_out_alone(
+        &self,
+        op: &Op<'_>,
+        deadline: &Deadline,
+        mut first: Option<Exchanged<Answer>>,
+    ) -> Result<Answer> {
         self.insist(op.is_read(), |second| {
-            let mut lease = if is_small && !second {
-                let copy = |out: &mut Vec<u8>| {
-                    command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
-                };
-                match self.links.enter(deadline, copy, Expect::new(op))? {
-                    Entered::Leased(lease) => lease,
-                    Entered::Done(exchanged) => return Ok(exchanged),
-                }
-            } else {
-                self.links.take(deadline, second)?
-            };
+            if let Some(exchanged) = first.take() {
+                return Ok(exchanged);
+            }
+            let mut lease = self.links.take(deadline, second)?;
             let at_once = lease.at_once && !second;
             let exchanged = lease.link()?.call(
                 |out| command::encode(op, &self.prefix, out),
                 |inbox| command::quick(op, inbox),
-                pending,
+                || Pending::new(Expect::new(op)),
                 deadline,
                 at_once,
             );
@@ -126,11 +185,14 @@ impl Redis {
 impl Backend for Redis {
     fn call(&self, op: &Op<'_>) -> Result<Answer> {
         let deadline = Deadline::after(self.timeout);
+        if command::is_small(op, &self.prefix) {
+            return self.carry_out_small(op, &deadline);
+        }
         match op {
             Op::Clear if !self.prefix.is_empty() => self.clear_prefix(&deadline, &mut |_| Ok(())),
             op => match nothing_to_do(op) {
                 Some(answer) => self.not_closed(answer),
-                None => self.carry_out(op, &deadline),
+                None => self.carry_out_alone(op, &deadline, None),
             },
         }
     }

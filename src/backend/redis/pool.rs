@@ -80,7 +80,8 @@ impl Pool {
     }
 
     /// How many links may be in use before callers queue.
-    pub fn lanes(&self) -> usize {
+    #[inline]
+    fn lanes(&self) -> usize {
         match (self.is_far, self.spins) {
             (true, _) => usize::MAX,
             (false, true) => LANES,
@@ -93,13 +94,32 @@ impl Pool {
         self.lanes().min(LANES_FAR)
     }
 
+    /// Whether there is a link for a small call, which is the usual case.
+    #[inline(always)]
+    pub fn has_one_at_hand(&self) -> bool {
+        self.is_free() && self.has_idle() && !self.closed
+    }
+
+    /// Whether a small call need not queue.
+    #[inline(always)]
+    pub fn is_free(&self) -> bool {
+        self.in_use < self.lanes() && self.queue.is_empty()
+    }
+
     pub fn has_room(&self) -> bool {
         self.count < self.most
     }
 
     /// Whether there is an idle link that nobody has been promised.
+    #[inline]
     pub fn has_idle(&self) -> bool {
         self.idle.len() > self.waiting
+    }
+
+    /// Whether anybody waits for a link.
+    #[inline]
+    pub fn is_awaited(&self) -> bool {
+        self.waiting > 0 || !self.queue.is_empty() || !self.large.is_empty()
     }
 
     /// Counts a link out that was taken in that round.
@@ -145,6 +165,7 @@ impl Pool {
 }
 
 impl Queue {
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }

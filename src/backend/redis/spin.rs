@@ -38,18 +38,27 @@ impl Spinner {
 
     /// Calls `ready` again and again, letting others run in between, until it has an answer, the limit is reached, or the
     /// deadline.
-    pub fn spin<T>(
+    pub fn spin<T>(&mut self, deadline: Instant, ready: impl FnMut() -> Option<T>) -> Option<T> {
+        if self.is_due() { self.spin_now(deadline, ready) } else { None }
+    }
+
+    /// Whether this wait is one to spin for.
+    #[inline]
+    pub fn is_due(&mut self) -> bool {
+        if self.limit.is_zero() {
+            return false;
+        }
+        let is_due = self.pause == 0;
+        self.pause = self.pause.saturating_sub(1);
+        is_due
+    }
+
+    /// Spins, where it is due.
+    pub fn spin_now<T>(
         &mut self,
         deadline: Instant,
         mut ready: impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        if self.limit.is_zero() {
-            return None;
-        }
-        if self.pause > 0 {
-            self.pause -= 1;
-            return None;
-        }
         let until = deadline.min(Instant::now() + self.limit);
         loop {
             rustix::thread::sched_yield();

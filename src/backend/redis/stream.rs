@@ -236,7 +236,28 @@ impl Stream {
 
     /// Sends what goes without waiting of a request, from `sent` on, which is counted up; whether all of it went. Under
     /// TLS what was taken in counts as sent.
+    #[inline(always)]
     pub fn write(
+        &mut self,
+        bytes: &[u8],
+        loose: &[Loose<'_>],
+        sent: &mut usize,
+    ) -> Result<bool, Broken> {
+        if self.tls.is_none() && loose.is_empty() && *sent < bytes.len() {
+            // The usual case.
+            match self.socket.send(&bytes[*sent..]) {
+                Ok(count) => *sent += count,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+            if *sent == bytes.len() {
+                return Ok(true);
+            }
+        }
+        self.write_rest(bytes, loose, sent)
+    }
+
+    fn write_rest(
         &mut self,
         bytes: &[u8],
         loose: &[Loose<'_>],
@@ -289,6 +310,7 @@ impl Stream {
     /// Appends at least one byte, waiting until the deadline. `fresh`: the deadline was set just now, so that the socket's
     /// own patience is as good a bound and one system call will do. `before_sleep` is called when there is nothing to do
     /// but sleep.
+    #[inline(always)]
     pub fn read(
         &mut self,
         buffer: &mut Vec<u8>,
@@ -297,9 +319,11 @@ impl Stream {
         before_sleep: impl FnOnce(),
     ) -> Result<(), Broken> {
         let Self { socket, tls, spinner } = self;
-        let spun = spinner
-            .spin(deadline.instant(), || receive(socket, tls.as_deref_mut(), buffer).transpose());
-        if let Some(received) = spun {
+        if spinner.is_due()
+            && let Some(received) = spinner.spin_now(deadline.instant(), || {
+                receive(socket, tls.as_deref_mut(), buffer).transpose()
+            })
+        {
             return received.map(drop);
         }
         before_sleep();

@@ -92,7 +92,7 @@ fn the_index_beside_a_map() {
             assert_eq!(index.len(), len);
             if step % 16 == 0 {
                 let mut found = Vec::new();
-                let mut next = index.first(tag);
+                let mut next = index.first(tag).unwrap();
                 while let Some(place) = next {
                     found.push(place);
                     next = index.after(place);

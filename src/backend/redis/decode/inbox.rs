@@ -66,6 +66,7 @@ impl Inbox {
     }
 
     /// Where to put what arrives next: a buffer with spare capacity.
+    #[inline(always)]
     pub fn room(&mut self, wanted: usize) -> Result<&mut Vec<u8>> {
         if self.is_empty() {
             self.bytes.truncate(HEADER);
@@ -73,21 +74,25 @@ impl Inbox {
         }
         let wanted = wanted.max(READ_SIZE);
         if self.bytes.capacity() - self.bytes.len() < wanted {
-            if self.start > HEADER {
-                self.bytes.drain(HEADER..self.start);
-                self.start = HEADER;
-            }
-            self.bytes.try_reserve(wanted).map_err(no_memory)?;
+            self.make_room(wanted)?;
         }
         Ok(&mut self.bytes)
     }
 
+    fn make_room(&mut self, wanted: usize) -> Result<()> {
+        if self.start > HEADER {
+            self.bytes.drain(HEADER..self.start);
+            self.start = HEADER;
+        }
+        self.bytes.try_reserve(wanted).map_err(no_memory)
+    }
+
     /// The head of the frame at `at`, counted from the undecoded start, and where its body begins.
     pub(super) fn head(&self, at: usize) -> Result<Option<(Head, usize)>> {
-        if let Some((len, body)) = self.short_bulk(at) {
-            return Ok(Some((Head::Bulk(len), body)));
-        }
         let bytes = &self.bytes[self.start + at..];
+        if let Some((len, body)) = short_bulk(bytes).or_else(|| longer_bulk(bytes)) {
+            return Ok(Some((Head::Bulk(len), at + body)));
+        }
         let Some(&kind) = bytes.first() else { return Ok(None) };
         if !b"+-:$*_%~>|(,#=!".contains(&kind) {
             return Err(Error::protocol(format!("a reply starts with byte {kind:#04x}")));
@@ -120,45 +125,48 @@ impl Inbox {
         Ok(Some((head, at + end + 1)))
     }
 
-    /// The head of a bulk string below a megabyte, if that is what is at `at`: the common case, in one pass.
-    #[inline]
-    fn short_bulk(&self, at: usize) -> Option<(usize, usize)> {
-        let [b'$', line @ ..] = self.bytes.get(self.start + at..)? else { return None };
-        let mut len = 0;
-        for (count, &byte) in line.iter().enumerate().take(7) {
-            let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
-                let ends = count > 0 && byte == b'\r' && line.get(count + 1) == Some(&b'\n');
-                return ends.then_some((len, at + count + 3));
-            }
-            len = len * 10 + usize::from(digit);
+    /// The reply, if it is one of the most common, and all there: a small value, none, or OK.
+    pub(super) fn common(&mut self, want: Want) -> Option<Reply> {
+        match want {
+            Want::Plain => self.ok().then_some(Reply::Simple(Simple::Ok)),
+            Want::Value => self.small_value().map(|value| value.map_or(Reply::Nil, Reply::Value)),
+            _ => None,
         }
-        None
     }
 
-    /// The reply, if it is one of the two most common, and all there: a small value, or OK.
-    #[inline]
-    pub fn common(&mut self, want: Want) -> Result<Option<Reply>> {
-        match want {
-            Want::Plain if self.bytes[self.start..].starts_with(b"+OK\r\n") => {
-                self.start += 5;
-                Ok(Some(Reply::Simple(Simple::Ok)))
-            }
-            Want::Value => match self.short_bulk(0) {
-                Some((len, body)) if len < LARGE && self.has_body(body, len)? => {
-                    Ok(Some(Reply::Value(self.small(body, len))))
-                }
-                _ => Ok(None),
-            },
-            _ => Ok(None),
+    /// Takes an OK, if that is the reply and all there.
+    #[inline(always)]
+    pub fn ok(&mut self) -> bool {
+        let is_ok = self.bytes[self.start..].starts_with(b"+OK\r\n");
+        if is_ok {
+            self.start += 5;
         }
+        is_ok
+    }
+
+    /// Takes a small value or the word that there is none, if that is the reply and all there.
+    #[inline(always)]
+    pub fn small_value(&mut self) -> Option<Option<Value>> {
+        let bytes = &self.bytes[self.start..];
+        let Some((len, body)) = short_bulk(bytes).or_else(|| longer_bulk(bytes)) else {
+            if !bytes.starts_with(b"$-1\r\n") {
+                return None;
+            }
+            self.start += 5;
+            return Some(None);
+        };
+        if len >= LARGE || !is_whole(bytes, (len, body)) {
+            return None;
+        }
+        Some(Some(self.small(body, len)))
     }
 
     /// Takes a small value whose body is at `at` and all there.
+    #[inline(always)]
     pub(super) fn small(&mut self, at: usize, len: usize) -> Value {
         let data = self.start + at;
         self.start = data + len + 2;
-        Value::copy_framed(&mut self.bytes[data - HEADER..=data + len])
+        Value::copy_framed(&mut self.bytes[data - HEADER..data + len + 1])
     }
 
     pub(super) fn text(&self, from: usize, to: usize) -> String {
@@ -183,6 +191,55 @@ impl Inbox {
     pub(super) fn missing(&self, needed: usize) -> usize {
         (self.start + needed).saturating_sub(self.bytes.len())
     }
+}
+
+/// The length of a bulk string below a thousand, if that is what `bytes` begin with and there are eight of them, and where its
+/// body begins: the common case, taken from one word without a loop.
+#[inline(always)]
+fn short_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
+    short_line(u64::from_le_bytes(*bytes.first_chunk()?))
+}
+
+/// The same of the first eight bytes as one word.
+#[inline(always)]
+fn short_line(first: u64) -> Option<(usize, usize)> {
+    let is_line = |mask, line| first & u64::from_le_bytes(mask) == u64::from_le_bytes(line);
+    // What is a digit becomes its value, and anything else is found by a bit that no digit has.
+    let digits = (first >> 8) ^ 0x30_3030;
+    let not_digits = digits.wrapping_add(0x76_7676) | digits;
+    let digit = |place: usize| (digits >> (8 * place)) as usize & 0xf;
+    if is_line([255, 0, 0, 0, 255, 255, 0, 0], *b"$\0\0\0\r\n\0\0") && not_digits & 0x80_8080 == 0 {
+        return Some((digit(0) * 100 + digit(1) * 10 + digit(2), 6));
+    }
+    if is_line([255, 0, 0, 255, 255, 0, 0, 0], *b"$\0\0\r\n\0\0\0") && not_digits & 0x8080 == 0 {
+        return Some((digit(0) * 10 + digit(1), 5));
+    }
+    if is_line([255, 0, 255, 255, 0, 0, 0, 0], *b"$\0\r\n\0\0\0\0") && not_digits & 0x80 == 0 {
+        return Some((digit(0), 4));
+    }
+    None
+}
+
+/// The same below a megabyte, however much there is.
+#[inline(never)]
+fn longer_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
+    let [b'$', line @ ..] = bytes else { return None };
+    let mut len = 0;
+    for (count, &byte) in line.iter().enumerate().take(7) {
+        if !byte.is_ascii_digit() {
+            let ends = count > 0 && byte == b'\r' && line.get(count + 1) == Some(&b'\n');
+            return ends.then_some((len, count + 3));
+        }
+        len = len * 10 + usize::from(byte - b'0');
+    }
+    None
+}
+
+/// Whether the body of such a bulk string is all there, and ends as it should.
+#[inline(always)]
+fn is_whole(bytes: &[u8], (len, body): (usize, usize)) -> bool {
+    let end = body + len;
+    bytes.get(end..end + 2).is_some_and(|end| end == b"\r\n")
 }
 
 /// Where the first line ends. All lines but error texts are short; in a long one `contains`, a fast search, goes first, so
@@ -252,6 +309,46 @@ impl Inbox {
         Ok(Some(Value::Buffer(std::mem::take(buffer))))
     }
 
+    /// Goes on with a batch for as long as its answers are short and all there. A function of its own, for its loop then has
+    /// the registers to itself.
+    #[inline(never)]
+    fn short_part(&mut self, mut at: usize, spans: &mut Vec<Span>, count: usize) -> usize {
+        let bytes = &mut self.bytes[self.start..];
+        // The answers of a batch are often equally long: the first line of the last one, and what it says.
+        let (mut mask, mut line, mut last) = (0, 1, (0, 0));
+        while spans.len() < count + Values::RESERVED_SPANS
+            && let Some(rest) = bytes.get(at..)
+        {
+            if let Some(first) = rest.first_chunk() {
+                let first = u64::from_le_bytes(*first);
+                if first & mask != line {
+                    let Some(bulk) = short_line(first) else {
+                        if !rest.starts_with(b"$-1\r\n") {
+                            break;
+                        }
+                        spans.push(Span::MISS);
+                        at += 5;
+                        continue;
+                    };
+                    last = bulk;
+                    mask = (1 << (8 * last.1)) - 1;
+                    line = first & mask;
+                }
+            } else {
+                break;
+            }
+            let (len, body) = last;
+            let end = at + body + len;
+            match bytes.get_mut(end..end + 2) {
+                Some(end) if *end == *b"\r\n" => end[0] = 0,
+                _ => break,
+            }
+            spans.push(Span { at: at + body, len });
+            at = end + 2;
+        }
+        at
+    }
+
     /// Goes on with a batch at `at`; whether it is whole.
     pub(super) fn batch(
         &mut self,
@@ -261,14 +358,9 @@ impl Inbox {
         count: usize,
     ) -> Result<bool> {
         while spans.len() < count + Values::RESERVED_SPANS {
-            if let Some((len, body)) = self.short_bulk(*at)
-                && self.has_body(body, len)?
-            {
-                let end = self.start + body + len;
-                self.bytes[end] = 0;
-                spans.push(Span { at: body, len });
-                *at = body + len + 2;
-                continue;
+            *at = self.short_part(*at, spans, count);
+            if spans.len() == count + Values::RESERVED_SPANS {
+                break;
             }
             match self.head(*at)? {
                 None => {
@@ -311,17 +403,14 @@ impl Inbox {
         let frame = self.start..self.start + end;
         self.start = frame.end;
         if self.is_empty() && end >= self.bytes.capacity() / 2 {
-            for span in &mut spans {
-                if span.at != Span::MISS.at {
-                    span.at += frame.start;
-                }
-            }
+            spans[0].at = frame.start;
             let arena = std::mem::replace(self, Inbox::new()).bytes;
             return Ok(Values::Arena { spans, arena });
         }
         let mut arena = Vec::new();
         arena.try_reserve_exact(end).map_err(no_memory)?;
         arena.extend_from_slice(&self.bytes[frame]);
+        spans[0].at = 0;
         Ok(Values::Arena { spans, arena })
     }
 

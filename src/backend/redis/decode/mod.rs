@@ -113,7 +113,7 @@ impl Decoder {
         loop {
             match &mut self.state {
                 State::Head => {
-                    if let Some(reply) = inbox.common(self.want)? {
+                    if let Some(reply) = inbox.common(self.want) {
                         self.state = State::Done;
                         return Ok(Some(reply));
                     }

@@ -125,6 +125,36 @@ fn batches() {
 }
 
 #[test]
+fn values_of_every_length() {
+    let lengths = [0, 0, 1, 9, 10, 10, 99, 100, 100, 999, 100, 10, 1, 1000, 20_000, 1, 0];
+    let mut bytes = format!("*{}\r\n", 2 * lengths.len()).into_bytes();
+    for len in lengths {
+        let one = format!("${len}\r\n{}\r\n", "x".repeat(len));
+        assert_eq!(value(one.as_bytes()), vec![b'x'; len]);
+        bytes.extend_from_slice(one.as_bytes());
+        bytes.extend_from_slice(b"$-1\r\n");
+    }
+    let Reply::Batch(values) = whole(Want::Batch(2 * lengths.len()), &bytes) else { panic!() };
+    for (i, len) in lengths.into_iter().enumerate() {
+        assert_eq!(values.get(2 * i), Some(&vec![b'x'; len][..]));
+        assert_eq!(values.get(2 * i + 1), None);
+    }
+    for line in
+        ["$:\r\n", "$1:\r\n", "$/1\r\n", "$1 0\r\n", "$\u{0}00\r\n", "$-11\r\n", "$\u{e9}0\r\n"]
+    {
+        for before in ["", "$100\r\n", "$10\r\n", "$1\r\n"] {
+            let before = match before {
+                "" => String::new(),
+                line => format!("{line}{}\r\n", "x".repeat(line.trim()[1..].parse().unwrap())),
+            };
+            let bytes = format!("*2\r\n{before}{line}xxxxxxxxxx\r\n");
+            assert!(decode(Want::Batch(2), bytes.as_bytes(), bytes.len()).is_err(), "{bytes:?}");
+            assert!(decode(Want::Value, line.as_bytes(), line.len()).is_err(), "{line:?}");
+        }
+    }
+}
+
+#[test]
 fn a_batch_after_other_bytes_keeps_them() {
     let mut inbox = Inbox::new();
     inbox.bytes.extend_from_slice(b"*1\r\n$1\r\na\r\n:7\r\n");
