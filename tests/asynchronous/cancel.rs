@@ -6,7 +6,7 @@ use super::support::capi::*;
 use super::support::poll;
 use super::support::queue::*;
 use super::support::scripted::{Scripted, bulk};
-use super::{A_WHILE, Gates, OK, echo, failed, is_value, large};
+use super::{A_WHILE, Gates, OK, echo, failed, is_value, large, wait_for_key};
 
 const ONE: &str = "socket_timeout=60&max_connections=1";
 
@@ -56,7 +56,7 @@ fn what_was_sent_may_have_been_applied() {
         failed(&queue.next(), CACHETORY_ERR_CANCELLED, MAYBE_APPLIED);
         gates.open(1);
         assert_eq!(to.get(2, "held:2"), OK);
-        server.wait_for("GET", 1);
+        wait_for_key(&server, "held:2");
         assert_eq!(queue.cancel(2), OK);
         failed(&queue.next(), CACHETORY_ERR_CANCELLED, 0);
         assert_eq!(to.get(3, "own"), OK);
@@ -185,7 +185,9 @@ fn no_more_outstanding_than_allowed() {
     let (cache, queue) = (Cache::must_open(&url), Queue::open());
     let to = cache.to(&queue);
     for tag in 1..=3 {
-        assert_eq!(to.get(tag, format!("held:{tag}")), OK);
+        let key = format!("held:{tag}");
+        assert_eq!(to.get(tag, &key), OK);
+        wait_for_key(&server, &key);
     }
     let is_busy = || {
         for outcome in [to.get(4, "k"), to.set(4, "k", large(), NO_EXPIRY, 0), to.clear(4)] {

@@ -6,7 +6,7 @@ use super::support::proxy::{Proxy, Way};
 use super::support::queue::*;
 use super::support::server::Setup;
 use super::support::socket::Address;
-use super::{Gates, OK, is_value, large};
+use super::{Gates, OK, is_value, large, wait_for_key};
 
 const PATIENT: &str = "socket_timeout=60";
 
@@ -22,8 +22,9 @@ fn a_slow_answer_does_not_hold_up_later_calls() {
     let (cache, queue) = (Cache::must_open(&server.url(PATIENT)), Queue::open());
     let to = cache.to(&queue);
     for slow in 1..=3 {
-        assert_eq!(to.get(1000 + slow, format!("held:{slow}")), OK);
-        server.wait_for("GET", slow as usize);
+        let key = format!("held:{slow}");
+        assert_eq!(to.get(1000 + slow, &key), OK);
+        wait_for_key(&server, &key);
         for tag in 0..200 {
             assert_eq!(to.get(tag, format!("{tag}")), OK);
         }
@@ -31,7 +32,7 @@ fn a_slow_answer_does_not_hold_up_later_calls() {
             is_value(completion, format!("{tag}"));
         }
         gates.open(slow as usize);
-        is_value(queue.next(), format!("held:{slow}"));
+        is_value(queue.next(), key);
     }
 }
 

@@ -49,6 +49,8 @@ fn echo(command: &Command) -> Vec<u8> {
         "GET" => bulk(&command[1]),
         "MGET" => array(&command[1..].iter().map(bulk).collect::<Vec<_>>()),
         "SET" | "MSET" | "MULTI" | "DISCARD" | "FLUSHDB" => b"+OK\r\n".to_vec(),
+        // All transactions here are of two.
+        "EXEC" => b"*2\r\n+OK\r\n+OK\r\n".to_vec(),
         _ => b":1\r\n".to_vec(),
     }
 }
@@ -80,6 +82,15 @@ impl Gates {
             }
         })
     }
+}
+
+/// Waits until a request about this key was read.
+#[track_caller]
+fn wait_for_key(server: &Scripted, key: &str) {
+    let has_key = |request: &support::scripted::Request| {
+        request.command.get(1).is_some_and(|found| found == key.as_bytes())
+    };
+    support::poll(key, || server.requests().iter().any(has_key).then_some(()));
 }
 
 /// The submission of an operation with arguments that any server can answer.
