@@ -171,7 +171,13 @@ impl Links {
     /// Looks at a link before its batch is begun; it comes back if it may be used. Otherwise the batch is back in the queue, or
     /// the link is being asked whether it is there.
     pub fn begin(&self, mut link: Box<Link>, now: Instant) -> Option<Box<Link>> {
-        self.top_up(&mut link);
+        if link.batch.sent > 0 {
+            // A thread has begun it, and left.
+            return Some(link);
+        }
+        if link.turn.round != ASIDE {
+            self.top_up(&mut link);
+        }
         let idle = link.idle_at(now);
         let is_wary = link.batch.entries.iter().any(|entry| entry.second);
         if idle < UNSEEN && !is_wary {
