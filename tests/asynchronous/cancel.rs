@@ -1,11 +1,12 @@
 //! Cancelling: before a call is sent, after, of many at once; and the bound on what is outstanding.
 
 use std::thread;
+use std::time::Duration;
 
 use super::support::capi::*;
 use super::support::poll;
 use super::support::queue::*;
-use super::support::scripted::{Scripted, bulk};
+use super::support::scripted::{Scripted, bulk, name};
 use super::{A_WHILE, Gates, OK, echo, failed, is_value, large, wait_for_key};
 
 const ONE: &str = "socket_timeout=60&max_connections=1";
@@ -217,4 +218,27 @@ fn no_more_outstanding_than_allowed() {
     for (tag, completion) in other.take(3) {
         is_value(completion, format!("{tag}"));
     }
+}
+
+/// The link for it is being asked whether it is there.
+#[test]
+fn what_waits_for_a_health_check() {
+    let server = Scripted::tcp(|peer| {
+        while let Some(command) = peer.request() {
+            if name(&command) == "PING" {
+                return peer.hang();
+            }
+            peer.send(echo(&command));
+        }
+    });
+    let url = server.url("health_check_interval=0.05&socket_timeout=60&max_connections=1");
+    let (cache, queue) = (Cache::must_open(&url), Queue::open());
+    let to = cache.to(&queue);
+    assert_eq!(to.get(1, "k"), OK);
+    is_value(queue.next(), "k");
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(to.set(2, "k", "v", NO_EXPIRY, 0), OK);
+    server.wait_for("PING", 1);
+    assert_eq!(queue.cancel(2), OK);
+    failed(&queue.next(), CACHETORY_ERR_CANCELLED, 0);
 }

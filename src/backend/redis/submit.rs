@@ -198,7 +198,9 @@ impl Links {
             let Some(mut link) = held.link.take() else { return };
             let bells = link.batch.bells;
             let mut batch = link.unload();
+            batch.unsent();
             let answers = answers_in_time(&mut link, &deadline);
+            batch.begin_send();
             link.load(&mut batch, bells);
             if answers {
                 link.touch(Instant::now());
@@ -215,6 +217,7 @@ impl Links {
     fn end_unbegun(&self, mut link: Box<Link>) {
         let (bells, round) = (link.batch.bells, link.turn.round);
         let batch = link.unload();
+        batch.unsent();
         drop(Lease::of(self, link));
         let mut pool = self.pool();
         if pool.closed {
