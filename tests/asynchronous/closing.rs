@@ -45,8 +45,7 @@ fn a_cache_with_calls_sent_and_queued() {
 #[test]
 fn a_cache_that_is_still_being_connected() {
     let server = super::support::scripted::Scripted::tcp(|peer| peer.hang());
-    let (cache, queue) =
-        (Cache::must_open(&server.url("db=1&socket_timeout=60")), Queue::open());
+    let (cache, queue) = (Cache::must_open(&server.url("db=1&socket_timeout=60")), Queue::open());
     for tag in 0..100 {
         assert_eq!(cache.to(&queue).set(tag, "k", "v", NO_EXPIRY, 0), OK);
     }

@@ -144,7 +144,9 @@ fn a_loading_server_that_is_ready_later() {
     let loaded = super::Gates::default();
     let gate = loaded.clone();
     let server = Scripted::tcp(move |peer| {
-        let answer = |command: &super::Command| match gate.is_open_for(&vec![b"".to_vec(), b"held:1".to_vec()]) {
+        let answer = |command: &super::Command| match gate
+            .is_open_for(&vec![b"".to_vec(), b"held:1".to_vec()])
+        {
             true => echo(command),
             false => b"-LOADING Redis is loading the dataset in memory\r\n".to_vec(),
         };

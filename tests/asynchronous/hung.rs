@@ -70,10 +70,8 @@ fn calls_that_still_wait_for_a_connection() {
         }
         while peer.request().is_some() {}
     });
-    let (cache, queue) = (
-        Cache::must_open(&server.url("db=1&socket_timeout=1&max_connections=1")),
-        Queue::open(),
-    );
+    let (cache, queue) =
+        (Cache::must_open(&server.url("db=1&socket_timeout=1&max_connections=1")), Queue::open());
     let to = cache.to(&queue);
     assert_eq!(to.get(1, "sent"), OK);
     server.wait_for("GET", 1);

@@ -143,11 +143,12 @@ fn all_fail(cache: &Cache, submissions: &[Submission], status: i32, flags: u32) 
     let queue = Queue::open();
     let completions = submit_all(cache, &queue, submissions);
     let pairs = submissions.iter().zip(completions);
-    pairs.map(|((what, _), completion)| {
-        println!("{what}");
-        failed(&completion, status, flags)
-    })
-    .collect()
+    pairs
+        .map(|((what, _), completion)| {
+            println!("{what}");
+            failed(&completion, status, flags)
+        })
+        .collect()
 }
 
 /// That each of them, submitted together, is answered.

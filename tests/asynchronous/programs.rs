@@ -1,10 +1,10 @@
 //! What needs a process of its own: the I/O thread, forks, a resolver that hangs.
 
+use super::Gates;
+use super::support::certs::certs;
 use super::support::program::Program;
 use super::support::scripted::{Scripted, name};
 use super::support::server::Setup;
-use super::support::certs::certs;
-use super::Gates;
 
 #[test]
 fn the_thread_and_its_life() {
@@ -35,7 +35,11 @@ fn forks() {
             }
         }
     });
-    program.run(&["held", &server.url("socket_timeout=60"), &server.url("socket_timeout=60&max_connections=1")]);
+    program.run(&[
+        "held",
+        &server.url("socket_timeout=60"),
+        &server.url("socket_timeout=60&max_connections=1"),
+    ]);
     assert!(server.count("GET") > 0);
     let server = Setup::redis().tls(&certs().server, None).start();
     let tls = format!("{}?ssl_ca_certs={}", server.tls_url(), certs().ca.cert.display());

@@ -21,8 +21,9 @@ use crate::error::{Error, Kind, Result};
 use crate::threads::Workers;
 
 /// Where links are dialled for asynchronous calls.
-static DIALLERS: Workers = Workers::new("cachetory-dial", 16);
-/// The most that are dialled at once for one cache.
+static DIALLERS: Workers = Workers::new("cachetory-dial", 64);
+/// The most that are dialled at once for one cache. One that has no link yet dials one, so that servers that are not there do
+/// not take all the threads.
 const MOST_DIALLED: usize = 4;
 
 impl Links {
@@ -120,7 +121,8 @@ impl Links {
             }
         }
         let needs_lane = !pool.queue.is_empty() && pool.in_use < pool.lanes_for_calls();
-        let wanted = (pool.large.len() + usize::from(needs_lane)).min(MOST_DIALLED);
+        let most = if pool.count > pool.dialling { MOST_DIALLED } else { 1 };
+        let wanted = (pool.large.len() + usize::from(needs_lane)).min(most);
         let mut dials = 0;
         while pool.dialling < wanted && pool.has_room() {
             pool.dialling += 1;
