@@ -163,6 +163,15 @@ impl Requests {
         }
     }
 
+    /// Nothing of them was sent after all.
+    pub fn unsent(&self) {
+        for entry in &self.entries {
+            if let Owner::Call(call) = &entry.owner {
+                call.unsent();
+            }
+        }
+    }
+
     /// Keeps those that `is_kept` says, in one pass.
     pub fn retain(&mut self, mut is_kept: impl FnMut(&Entry) -> bool) {
         let (mut from, mut to) = (0, 0);

@@ -217,11 +217,6 @@ impl Queue {
     /// Puts a batch that was not begun before what is queued.
     pub fn put_back(&mut self, mut batch: Requests, bells: u8) {
         self.bells |= bells;
-        batch.entries.iter().for_each(|entry| {
-            if let Owner::Call(call) = &entry.owner {
-                call.unsent();
-            }
-        });
         batch.append(&mut self.requests);
         self.requests = batch;
     }

@@ -21,8 +21,9 @@ use crate::error::{Error, Kind, Result};
 use crate::threads::Workers;
 
 /// Where links are dialled for asynchronous calls.
-static DIALLERS: Workers = Workers::new("cachetory-dial", 16);
-/// The most that are dialled at once for one cache.
+static DIALLERS: Workers = Workers::new("cachetory-dial", 64);
+/// The most that are dialled at once for one cache. One that has no link yet dials one, so that servers that are not there do
+/// not take all the threads.
 const MOST_DIALLED: usize = 4;
 
 impl Links {
@@ -120,7 +121,8 @@ impl Links {
             }
         }
         let needs_lane = !pool.queue.is_empty() && pool.in_use < pool.lanes_for_calls();
-        let wanted = (pool.large.len() + usize::from(needs_lane)).min(MOST_DIALLED);
+        let most = if pool.count > pool.dialling { MOST_DIALLED } else { 1 };
+        let wanted = (pool.large.len() + usize::from(needs_lane)).min(most);
         let mut dials = 0;
         while pool.dialling < wanted && pool.has_room() {
             pool.dialling += 1;
@@ -171,7 +173,13 @@ impl Links {
     /// Looks at a link before its batch is begun; it comes back if it may be used. Otherwise the batch is back in the queue, or
     /// the link is being asked whether it is there.
     pub fn begin(&self, mut link: Box<Link>, now: Instant) -> Option<Box<Link>> {
-        self.top_up(&mut link);
+        if link.batch.sent > 0 {
+            // A thread has begun it, and left.
+            return Some(link);
+        }
+        if link.turn.round != ASIDE {
+            self.top_up(&mut link);
+        }
         let idle = link.idle_at(now);
         let is_wary = link.batch.entries.iter().any(|entry| entry.second);
         if idle < UNSEEN && !is_wary {
@@ -192,7 +200,9 @@ impl Links {
             let Some(mut link) = held.link.take() else { return };
             let bells = link.batch.bells;
             let mut batch = link.unload();
+            batch.unsent();
             let answers = answers_in_time(&mut link, &deadline);
+            batch.begin_send();
             link.load(&mut batch, bells);
             if answers {
                 link.touch(Instant::now());
@@ -209,6 +219,7 @@ impl Links {
     fn end_unbegun(&self, mut link: Box<Link>) {
         let (bells, round) = (link.batch.bells, link.turn.round);
         let batch = link.unload();
+        batch.unsent();
         drop(Lease::of(self, link));
         let mut pool = self.pool();
         if pool.closed {
