@@ -1,0 +1,349 @@
+//! Exactly once: several threads submit calls to several caches and queues while a saboteur kills the server, breaks and
+//! stalls connections, cancels, and closes caches and queues, and every tag is accounted for.
+//!
+//! What is held against each completion: its tag was accepted by this queue and has not been reported before; the queue was
+//! not closed when it was reported; its status is one that the call can have, given what was done to it; a value belongs to
+//! the key that was asked for, whole; and a write that is said not to have been applied is never seen.
+//!
+//! CACHETORY_STRESS_CALLS says how many calls there are, and CACHETORY_STRESS_SEED repeats the choices of a run, though not
+//! its timing.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod book;
+mod calls;
+mod saboteur;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use book::Book;
+use calls::{Applied, Kind};
+use support::capi::*;
+use support::proxy::Proxy;
+use support::server::{Server, Setup};
+use support::socket::Address;
+
+const CALLS: usize = 1_000_000;
+const SUBMITTERS: usize = 4;
+const REAPERS: usize = 2;
+const QUEUES: usize = 4;
+/// More than this is not outstanding on a queue.
+const MOST_OUTSTANDING: usize = 8000;
+/// Nothing that completes is further away than this.
+const HANG: Duration = Duration::from_secs(60);
+
+/// A cache that may be closed under its users and opened again.
+struct Slot {
+    url: String,
+    pub is_memory: bool,
+    pub reopens: bool,
+    current: RwLock<Arc<Opened>>,
+}
+
+struct Opened {
+    cache: Cache,
+    /// It is about to be closed, or is.
+    closing: AtomicBool,
+}
+
+impl Opened {
+    fn new(url: &str) -> Arc<Self> {
+        Arc::new(Self { cache: Cache::must_open(url), closing: AtomicBool::new(false) })
+    }
+}
+
+impl Slot {
+    fn new(url: String, reopens: bool) -> Self {
+        let is_memory = url.starts_with("memory:");
+        let current = RwLock::new(Opened::new(&url));
+        Self { url, is_memory, reopens, current }
+    }
+
+    fn current(&self) -> Arc<Opened> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn reopen(&self) {
+        let new = Opened::new(&self.url);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, new);
+        drop(current);
+        old.closing.store(true, Ordering::SeqCst);
+        assert_eq!(old.cache.close(), CACHETORY_OK);
+    }
+}
+
+/// All there is to a run.
+struct World {
+    server: Server,
+    proxy: Proxy,
+    slots: Vec<Slot>,
+    books: Vec<RwLock<Arc<Book>>>,
+    /// Of queues that are closed, while somebody may still be at work on them.
+    retired: Mutex<Vec<Arc<Book>>>,
+    closed: AtomicUsize,
+    applied: Applied,
+    calls: u64,
+    next_tag: AtomicU64,
+    seed: u64,
+    /// Nothing more is submitted, broken or closed.
+    calm: AtomicBool,
+    /// All is accounted for, or somebody has panicked.
+    over: AtomicBool,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    answered: AtomicUsize,
+    failed: AtomicUsize,
+    cancelled: AtomicUsize,
+    refused: AtomicUsize,
+    forgotten: AtomicUsize,
+}
+
+impl World {
+    fn new(calls: u64, seed: u64) -> Self {
+        let server = Setup::redis().start();
+        let proxy = Proxy::to(Address::Tcp(server.port()));
+        let options = "socket_timeout=0.7&socket_connect_timeout=0.5";
+        let unix = server.unix_url();
+        let slots = vec![
+            Slot::new(proxy.address().url(options), false),
+            Slot::new(format!("{unix}?{options}&prefix=p%3A"), false),
+            Slot::new("memory://".to_owned(), false),
+            Slot::new(format!("{}?{options}&protocol=3", server.tcp_url()), true),
+            Slot::new(format!("{unix}?{options}&max_connections=1&spin_us=0"), false),
+            Slot::new("memory://?max_bytes=1m".to_owned(), true),
+        ];
+        Self {
+            server,
+            proxy,
+            slots,
+            books: (0..QUEUES).map(|_| RwLock::new(Arc::default())).collect(),
+            retired: Mutex::default(),
+            closed: AtomicUsize::new(0),
+            applied: Applied::new(calls),
+            calls,
+            next_tag: AtomicU64::new(0),
+            seed,
+            calm: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            counts: Counts::default(),
+        }
+    }
+
+    fn book(&self, number: usize) -> Arc<Book> {
+        Arc::clone(&self.books[number].read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::SeqCst) || self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    fn submit_all(&self, thread: u64) {
+        let mut random = Random(self.seed ^ (thread + 1));
+        while !self.is_over() {
+            let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
+            if tag >= self.calls {
+                return;
+            }
+            let slot = &self.slots[random.below(self.slots.len())];
+            let book = self.book(random.below(QUEUES));
+            if book.outstanding() > MOST_OUTSTANDING {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let opened = slot.current();
+            let kind = Kind::random(&mut random);
+            book.write(tag, kind.clone(), Arc::clone(&opened), slot.is_memory);
+            match kind.submit(opened.cache.to(book.queue()), tag) {
+                Ok(status) => assert_eq!(status, CACHETORY_OK),
+                Err(failure) => {
+                    book.strike_out(tag);
+                    if kind.is_write() {
+                        self.applied.is_not(tag);
+                    }
+                    self.counts.refused.fetch_add(1, Ordering::Relaxed);
+                    match failure.status {
+                        CACHETORY_ERR_BUSY => assert!(failure.is_retryable()),
+                        CACHETORY_ERR_CLOSED => {
+                            let closing = opened.closing.load(Ordering::SeqCst);
+                            assert!(closing || book.is_closing(), "{failure:?}");
+                        }
+                        _ => panic!("call {tag}: {failure:?}"),
+                    }
+                }
+            }
+        }
+    }
+
+    fn reap_all(&self, thread: u64) {
+        let mut random = Random(self.seed ^ (100 + thread));
+        while !self.is_over() {
+            let book = self.book(random.below(QUEUES));
+            self.reap(&book, 1 + random.below(100), random.below(4) as i64);
+        }
+    }
+
+    /// Takes some completions; how many.
+    fn reap(&self, book: &Book, room: usize, timeout_ms: i64) -> usize {
+        let was_closed = book.is_closed();
+        let some = match book.queue().wait(room, timeout_ms) {
+            Ok(some) => some,
+            Err(failure) => {
+                assert!(failure.status == CACHETORY_ERR_CLOSED && book.is_closing());
+                return 0;
+            }
+        };
+        assert!(!was_closed, "a closed queue reports nothing");
+        let count = some.len();
+        for mut completion in some {
+            let entry = book.read(completion.tag());
+            let outcome = calls::check(&entry, &mut completion, &self.applied);
+            let count = match outcome {
+                Ok(_) => &self.counts.answered,
+                Err(CACHETORY_ERR_CANCELLED) => {
+                    book.was_cancelled(completion.tag());
+                    &self.counts.cancelled
+                }
+                Err(_) => &self.counts.failed,
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        count
+    }
+
+    /// Closes a queue, and puts another in its place.
+    fn replace(&self, number: usize) {
+        let new = Arc::default();
+        let mut current = self.books[number].write().unwrap_or_else(PoisonError::into_inner);
+        let old: Arc<Book> = std::mem::replace(&mut *current, new);
+        drop(current);
+        old.close();
+        self.closed.fetch_add(1, Ordering::Relaxed);
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(old);
+        self.forget();
+    }
+
+    /// What is left on closed queues that nobody is at work on any more was forgotten with them.
+    fn forget(&self) {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).retain(|book| {
+            let is_done = Arc::strong_count(book) == 1;
+            if is_done {
+                self.counts.forgotten.fetch_add(book.outstanding(), Ordering::Relaxed);
+            }
+            !is_done
+        });
+    }
+
+    /// Takes what is left, which must come by itself, and sees that there is no more.
+    fn settle(&self) {
+        let end = Instant::now() + HANG;
+        for number in 0..QUEUES {
+            let book = self.book(number);
+            while book.outstanding() > 0 {
+                assert!(!self.is_over(), "another thread has failed");
+                self.reap(&book, 64, 10);
+                let left = book.outstanding();
+                assert!(Instant::now() < end, "{left} calls never complete: {:?}", book.some());
+            }
+            assert_eq!(book.queue().wait(1, 0).unwrap().len(), 0, "nothing is left to report");
+            book.balance();
+        }
+        self.applied.balance();
+        for slot in &self.slots {
+            // All of its calls are over, so there is room for as many as ever, and it is in step.
+            let Opened { cache, .. } = &*slot.current();
+            support::poll("the server is there", || cache.set("last", "v").ok());
+            assert_eq!(cache.get("last"), Ok(Some(b"v".to_vec())));
+        }
+    }
+}
+
+/// Ends the run for the others too when its thread panics.
+struct EndsAll<'a>(&'a World);
+
+impl Drop for EndsAll<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.over.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// A small generator (splitmix64).
+pub struct Random(u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+#[test]
+fn every_call_completes_once_whatever_happens() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = number("CACHETORY_STRESS_SEED").unwrap_or(now.as_nanos() as u64);
+    let calls = number("CACHETORY_STRESS_CALLS").unwrap_or(CALLS as u64);
+    println!("CACHETORY_STRESS_SEED={seed}");
+    let start = Instant::now();
+    let world = World::new(calls, seed);
+    thread::scope(|scope| {
+        let world = &world;
+        let spawn = |body: fn(&World, u64), number: u64| {
+            scope.spawn(move || {
+                let _ends_all = EndsAll(world);
+                body(world, number);
+            })
+        };
+        let submitters: Vec<_> =
+            (0..SUBMITTERS as u64).map(|number| spawn(World::submit_all, number)).collect();
+        let reapers: Vec<_> =
+            (0..REAPERS as u64).map(|number| spawn(World::reap_all, number)).collect();
+        let vandals = [World::break_things, World::cancel_things, World::close_things]
+            .map(|body| spawn(body, 0));
+        submitters.into_iter().for_each(|thread| thread.join().unwrap());
+        world.calm.store(true, Ordering::SeqCst);
+        vandals.into_iter().for_each(|thread| thread.join().unwrap());
+        world.settle();
+        world.over.store(true, Ordering::SeqCst);
+        reapers.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    world.forget();
+    let Counts { answered, failed, cancelled, refused, forgotten } = &world.counts;
+    let counts = [answered, failed, cancelled, refused, forgotten]
+        .map(|count| count.load(Ordering::Relaxed));
+    println!(
+        "{calls} calls: {} answered, {} failed, {} cancelled, {} refused, {} gone with {} closed queues; {:?}",
+        counts[0],
+        counts[1],
+        counts[2],
+        counts[3],
+        counts[4],
+        world.closed.load(Ordering::Relaxed),
+        start.elapsed()
+    );
+    assert_eq!(counts.iter().sum::<usize>() as u64, calls, "every call is accounted for");
+    assert!(counts[0] as u64 > calls / 10, "most things work most of the time");
+}
