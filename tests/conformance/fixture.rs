@@ -78,6 +78,11 @@ impl Fixture<'_> {
         self.target.server.is_some()
     }
 
+    /// Whether the calls on the cache are submitted and waited for.
+    pub fn is_asynchronous(&self) -> bool {
+        self.target.asynchronous
+    }
+
     pub fn is_resp3(&self) -> bool {
         self.target.resp3
     }
