@@ -39,6 +39,19 @@ fn memory_asynchronously() {
 }
 
 #[test]
+fn redis_over_unix_asynchronously() {
+    let server = server::redis();
+    run(&Target::server(server, &format!("{}?db=9", server.unix_url()), 9).asynchronous());
+}
+
+#[test]
+fn redis_with_a_prefix_asynchronously() {
+    let server = server::redis();
+    let url = format!("{}/10?prefix=%00*[a]&protocol=3", server.tcp_url());
+    run(&Target::server(server, &url, 10).prefix(b"\0*[a]").resp3().asynchronous());
+}
+
+#[test]
 fn redis_over_tcp() {
     let server = server::redis();
     run(&Target::server(server, &server.tcp_url(), 0));
