@@ -16,10 +16,10 @@
 /*
  * Conventions
  *
- * Handles. A handle (cachetory_t) is a small value with a number in it, not an address. {0} is no handle: closing it is
- * OK. Anything else on it, and anything at all on a stale, closed or made-up handle, gives CACHETORY_ERR_CLOSED. It is
- * never undefined behaviour, and neither is a second close, or a close while other threads are inside a call: those calls
- * finish or return CACHETORY_ERR_CLOSED.
+ * Handles. A handle (cachetory_t, cachetory_queue_t) is a small value with a number in it, not an address. {0} is no
+ * handle: closing it is OK. Anything else on it, and anything at all on a stale, closed or made-up handle, gives
+ * CACHETORY_ERR_CLOSED. It is never undefined behaviour, and neither is a second close, or a close while other threads are
+ * inside a call: those calls finish or return CACHETORY_ERR_CLOSED.
  *
  * Threads. Any thread may use any handle at any time; one cache is meant to be shared by the whole process. A struct of
  * the caller's (a value, an error) is the caller's to guard.
@@ -31,8 +31,8 @@
  * Outputs come after the inputs, the error last. They are set empty first and filled only on success. A NULL `error` is
  * allowed everywhere; any other NULL output is an argument error unless its function says that it may be NULL.
  *
- * Ownership. No pointer that is passed in is kept after the call returns, and the library never calls back. Values and
- * batches belong to the caller until freed, and outlive the cache that they came from.
+ * Ownership. No pointer that is passed in is kept after the call returns, and the library never calls back. Values,
+ * batches and completions belong to the caller until freed, and outlive the cache and the queue that they came from.
  *
  * Errors. A return value >= 0 is an answer (a miss is an answer), < 0 an error. Where an error is given, every call sets
  * it: `status` equals the returned value, and on success the message is empty. It is the caller's own struct: nothing to
@@ -51,10 +51,37 @@
  * Times are int64_t milliseconds. CACHETORY_NO_EXPIRY means "never".
  *
  * Fork. After fork() the child's first call makes its own connections; parent and child never share a socket. In the
- * child an inherited memory:// cache is empty.
+ * child an inherited memory:// cache is empty, and an inherited queue is closed: its calls stay the parent's.
  *
  * The process. The library never writes to stdout or stderr, installs no signal handler and never dies of SIGPIPE; its
  * own threads block all signals. A bug that is caught inside it is CACHETORY_ERR_INTERNAL.
+ */
+
+/*
+ * Asynchronous calls: submit and reap
+ *
+ * Each call on a cache but open and close has an asynchronous twin, cachetory_get_async and so on. It takes a queue and a
+ * tag, a number of the caller's own, and the inputs of the synchronous call. It copies them, returns at once, and never
+ * blocks on the network. The result comes to the queue as a completion that carries the tag.
+ *
+ *   cachetory_queue_open           a queue. Any number of caches and threads may use one.
+ *   cachetory_get_async, ...       submit calls. From 0 up: accepted. Below 0: refused, nothing will come.
+ *   cachetory_queue_wait           take completions, one or many at a time, as soon as there are any; or
+ *   cachetory_queue_fd             let an event loop tell when there are some, then take them with a timeout of 0.
+ *   cachetory_completion_free      release each.
+ *   cachetory_queue_close          the end.
+ *
+ * Exactly once. An accepted call completes once and only once: with the answer, an error, its deadline, a cancel, whatever
+ * becomes of the connection or the cache. Only closing its queue ends it without a completion. Deadlines hold also while
+ * nobody waits on the queue. Closing a cache completes its outstanding calls with CACHETORY_ERR_CANCELLED.
+ *
+ * Order. Completions need not come in the order of the submissions. A call that is submitted after the completion of
+ * another was taken sees what that one did.
+ *
+ * Back-pressure. When as many calls of a cache are outstanding as the URL option `max_pending` says, 65536 unless given,
+ * submissions fail with CACHETORY_ERR_BUSY. A call is outstanding until its completion is there.
+ *
+ * Mixing. One cache may be used by both kinds of call at the same time.
  */
 
 /* The length of a key that is NUL-terminated: the library measures it. */
@@ -186,6 +213,36 @@ typedef struct cachetory_item_t {
   cachetory_bytes_t key;
   cachetory_bytes_t value;
 } cachetory_item_t;
+
+// A queue of completed asynchronous calls. The number is not an address; {0} is no handle.
+typedef struct cachetory_queue_t {
+  uint64_t id;
+} cachetory_queue_t;
+
+// What became of an asynchronous call. It belongs to the caller, who releases it with cachetory_completion_free.
+//
+// `value` and `values` are owned on their own: release them, or move them out by zeroing the member, before
+// cachetory_completion_free, which releases what is left.
+typedef struct cachetory_completion_t {
+  // The caller's own, from the submission.
+  uint64_t tag;
+  // What the synchronous call would have returned.
+  cachetory_status_t status;
+  // CACHETORY_ERROR_RETRYABLE | CACHETORY_ERROR_MAYBE_APPLIED
+  uint32_t flags;
+  // cachetory_get_async, on CACHETORY_OK. Else empty.
+  cachetory_value_t value;
+  // cachetory_mget_async, on CACHETORY_OK. Else empty.
+  cachetory_values_t values;
+  // cachetory_mdelete_async, on CACHETORY_OK. Else 0.
+  uint64_t deleted;
+  // Where status < 0: why, NUL-terminated UTF-8. Else NULL. Released with the completion.
+  const char *message;
+  // The library's.
+  void *owner;
+  // Zero.
+  uint64_t reserved[5];
+} cachetory_completion_t;
 
 #ifdef __cplusplus
 extern "C" {
@@ -364,6 +421,195 @@ const char *cachetory_status_name(cachetory_status_t status);
 
 // The version of the library, such as "0.1.0". Static: not to be released. Any thread.
 const char *cachetory_version(void);
+
+// Opens a queue that asynchronous calls report to. It takes one descriptor.
+//
+// `out` receives a handle for any number of threads and caches; end it with cachetory_queue_close. Blocks for nothing. Any
+// thread.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` is NULL), CACHETORY_ERR_NO_MEMORY.
+cachetory_status_t cachetory_queue_open(cachetory_queue_t *out,
+                                        cachetory_error_t *error);
+
+// Ends a queue: cancels its outstanding calls and releases the completions that nobody has taken. None of its tags is
+// reported any more. A write that was sent before may still be applied.
+//
+// Threads in cachetory_queue_wait return CACHETORY_ERR_CLOSED. The descriptor becomes readable, on its duplicates too, and is
+// closed: take it out of a poll set before. Completions that were taken stay the caller's. Closing {0} does nothing. Blocks
+// for nothing. Any thread.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (closed already, never opened, or inherited from the parent process).
+cachetory_status_t cachetory_queue_close(cachetory_queue_t queue);
+
+// The descriptor that tells when completions wait: for poll(2), epoll(7) and event loops.
+//
+// It is readable exactly while completions wait, non-blocking and closed on exec. It is the queue's: poll it, or a dup(2) of
+// it, and never read, write or close it. It is made readable anew at every change from no completion to some, so an
+// edge-triggered poller that calls cachetory_queue_wait until `*count` is 0 misses nothing. Every call gives the same
+// descriptor. Blocks for nothing. Any thread.
+//
+// Returns the descriptor; -1 where there is no such queue.
+int cachetory_queue_fd(cachetory_queue_t queue);
+
+// Takes completions out of a queue, up to `capacity` of those that are there, and waits up to `timeout_ms` while there are
+// none: 0 does not wait, CACHETORY_NO_EXPIRY waits for ever.
+//
+// `*count` receives how many were written to `out`, whose further elements stay as they were; each of them belongs to the
+// caller: release it with cachetory_completion_free. Nothing in time is CACHETORY_OK and a `*count` of 0. On a failure no
+// completion is taken. Several threads may wait on one queue: each completion goes to one of them. Blocks up to
+// `timeout_ms`. Any thread.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` or `count` is NULL, `capacity` is 0, `timeout_ms` is negative),
+// CACHETORY_ERR_CLOSED (also while it waits), _INTERNAL.
+cachetory_status_t cachetory_queue_wait(cachetory_queue_t queue,
+                                        cachetory_completion_t *out,
+                                        size_t capacity,
+                                        int64_t timeout_ms,
+                                        size_t *count,
+                                        cachetory_error_t *error);
+
+// Cancels every outstanding call with that tag: each completes at once, with CACHETORY_ERR_CANCELLED. Calls that have completed
+// stay as they are, taken or not.
+//
+// A write that had been sent completes with CACHETORY_ERROR_MAYBE_APPLIED; one without that flag is never sent. Blocks for
+// nothing. Any thread.
+//
+// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _INTERNAL.
+cachetory_status_t cachetory_queue_cancel(cachetory_queue_t queue,
+                                          uint64_t tag,
+                                          cachetory_error_t *error);
+
+// Releases a completion, with the value or batch that is still in it, and empties the struct, so that a second call does
+// nothing; NULL does nothing. Any thread, also after the queue or the cache was closed.
+void cachetory_completion_free(cachetory_completion_t *completion);
+
+// Submits a cachetory_ping.
+//
+// What holds for every cachetory_*_async call: with CACHETORY_OK the call is accepted, and its completion comes to `queue`,
+// with this `tag` (any number; more calls may have the same) and the status that cachetory_ping would have returned. Otherwise nothing
+// ever comes. Nothing is kept of what is passed in: it is copied. Blocks for nothing. Any thread.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (the cache or the queue), _BUSY (`max_pending` calls of the cache are outstanding:
+// take completions, and try again), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+cachetory_status_t cachetory_ping_async(cachetory_t cache,
+                                        cachetory_queue_t queue,
+                                        uint64_t tag,
+                                        cachetory_error_t *error);
+
+// Submits a cachetory_get. See cachetory_ping_async.
+//
+// On CACHETORY_OK the completion's `value` is the value; CACHETORY_NOT_FOUND has none. `key_len` may be CACHETORY_STRLEN.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+cachetory_status_t cachetory_get_async(cachetory_t cache,
+                                       cachetory_queue_t queue,
+                                       uint64_t tag,
+                                       const void *key,
+                                       size_t key_len,
+                                       cachetory_error_t *error);
+
+// Submits a cachetory_mget. See cachetory_ping_async.
+//
+// On CACHETORY_OK the completion's `values` are the answers; with `count` 0 they are empty. Each key's len may be
+// CACHETORY_STRLEN.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+cachetory_status_t cachetory_mget_async(cachetory_t cache,
+                                        cachetory_queue_t queue,
+                                        uint64_t tag,
+                                        const cachetory_bytes_t *keys,
+                                        size_t count,
+                                        cachetory_error_t *error);
+
+// Submits a cachetory_set. See cachetory_ping_async.
+//
+// The completion's status is CACHETORY_OK, CACHETORY_NOT_STORED or an error. `key_len` may be CACHETORY_STRLEN.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+cachetory_status_t cachetory_set_async(cachetory_t cache,
+                                       cachetory_queue_t queue,
+                                       uint64_t tag,
+                                       const void *key,
+                                       size_t key_len,
+                                       const void *value,
+                                       size_t value_len,
+                                       int64_t ttl_ms,
+                                       uint32_t flags,
+                                       cachetory_error_t *error);
+
+// Submits a cachetory_mset. See cachetory_ping_async.
+//
+// `flags` must be 0. Each key's len may be CACHETORY_STRLEN.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+cachetory_status_t cachetory_mset_async(cachetory_t cache,
+                                        cachetory_queue_t queue,
+                                        uint64_t tag,
+                                        const cachetory_item_t *items,
+                                        size_t count,
+                                        int64_t ttl_ms,
+                                        uint32_t flags,
+                                        cachetory_error_t *error);
+
+// Submits a cachetory_expire_in. See cachetory_ping_async.
+//
+// The completion's status is CACHETORY_OK, CACHETORY_NOT_FOUND or an error. `key_len` may be CACHETORY_STRLEN.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+cachetory_status_t cachetory_expire_in_async(cachetory_t cache,
+                                             cachetory_queue_t queue,
+                                             uint64_t tag,
+                                             const void *key,
+                                             size_t key_len,
+                                             int64_t ttl_ms,
+                                             cachetory_error_t *error);
+
+// Submits a cachetory_expire_at. See cachetory_ping_async.
+//
+// The completion's status is CACHETORY_OK, CACHETORY_NOT_FOUND or an error. `key_len` may be CACHETORY_STRLEN.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+cachetory_status_t cachetory_expire_at_async(cachetory_t cache,
+                                             cachetory_queue_t queue,
+                                             uint64_t tag,
+                                             const void *key,
+                                             size_t key_len,
+                                             int64_t unix_ms,
+                                             cachetory_error_t *error);
+
+// Submits a cachetory_delete. See cachetory_ping_async.
+//
+// The completion's status is CACHETORY_OK, CACHETORY_NOT_FOUND or an error. `key_len` may be CACHETORY_STRLEN.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+cachetory_status_t cachetory_delete_async(cachetory_t cache,
+                                          cachetory_queue_t queue,
+                                          uint64_t tag,
+                                          const void *key,
+                                          size_t key_len,
+                                          cachetory_error_t *error);
+
+// Submits a cachetory_mdelete. See cachetory_ping_async.
+//
+// On CACHETORY_OK the completion's `deleted` is how many keys were there. Each key's len may be CACHETORY_STRLEN.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+cachetory_status_t cachetory_mdelete_async(cachetory_t cache,
+                                           cachetory_queue_t queue,
+                                           uint64_t tag,
+                                           const cachetory_bytes_t *keys,
+                                           size_t count,
+                                           cachetory_error_t *error);
+
+// Submits a cachetory_clear. See cachetory_ping_async.
+//
+// With the URL option `prefix` each round trip has the deadline to itself, as in cachetory_clear.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+cachetory_status_t cachetory_clear_async(cachetory_t cache,
+                                         cachetory_queue_t queue,
+                                         uint64_t tag,
+                                         cachetory_error_t *error);
 
 #ifdef __cplusplus
 }  // extern "C"

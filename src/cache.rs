@@ -1,6 +1,9 @@
 //! What a handle names: a configuration, and this process's backend for it.
 
+use std::sync::Arc;
+
 use crate::backend::{self, Backend};
+use crate::completion::{self, Account, Queue};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::fork::{self, PerProcess};
@@ -9,8 +12,21 @@ use crate::reserve;
 
 pub struct Cache {
     config: Config,
-    /// A child process gets a backend of its own: an empty store, or connections of its own.
-    backend: PerProcess<Result<Box<dyn Backend>>>,
+    /// A child process gets one of its own.
+    process: PerProcess<Result<Process>>,
+}
+
+/// What a cache is in one process: an empty store, or connections of its own, and its asynchronous calls.
+struct Process {
+    backend: Box<dyn Backend>,
+    account: Arc<Account>,
+}
+
+impl Process {
+    fn open(config: &Config) -> Result<Self> {
+        let account = Arc::new(Account::new(config.max_pending));
+        Ok(Self { backend: backend::open(config, &account)?, account })
+    }
 }
 
 impl Cache {
@@ -19,30 +35,47 @@ impl Cache {
         reserve::set_aside()?;
         fork::watch()?;
         let config = Config::parse(url)?;
-        let backend = backend::open(&config)?;
-        Ok(Self { config, backend: PerProcess::new(Ok(backend)) })
+        let process = Process::open(&config)?;
+        Ok(Self { config, process: PerProcess::new(Ok(process)) })
     }
 
     pub fn call(&self, op: &Op<'_>) -> Result<Answer> {
         reserve::check()?;
         self.check(op)?;
-        let open = |inherited: &Result<Box<dyn Backend>>| {
-            if let Ok(backend) = inherited {
-                backend.abandon();
-            }
-            backend::open(&self.config)
-        };
-        match self.backend.get_or_make(open) {
-            Ok(backend) => backend.call(op),
-            Err(error) => Err(Kind::Internal(error.to_string().into()).into()),
-        }
+        self.process()?.backend.call(op)
     }
 
-    /// Waits for nobody; calls under way finish or fail with [`Kind::Closed`].
+    /// Has the call carried out without waiting for it; its completion goes to `queue`. An error: it never completes.
+    pub fn submit(&self, op: &Op<'_>, queue: &Arc<Queue>, tag: u64) -> Result<()> {
+        reserve::check()?;
+        self.check(op)?;
+        let Process { backend, account } = self.process()?;
+        let hand_over = |call| backend.submit(op, call);
+        completion::submit(queue, account, tag, op.is_read(), self.config.timeout, hand_over)
+    }
+
+    fn process(&self) -> Result<&Process> {
+        let open = |inherited: &Result<Process>| {
+            if let Ok(process) = inherited {
+                process.backend.abandon();
+            }
+            Process::open(&self.config)
+        };
+        self.process
+            .get_or_make(open)
+            .as_ref()
+            .map_err(|error| Kind::Internal(error.to_string().into()).into())
+    }
+
+    /// Waits for nobody; calls under way finish or fail with [`Kind::Closed`], asynchronous ones with [`Kind::Cancelled`].
     pub fn close(&self) {
-        self.backend.for_each(|backend, own| match backend {
-            Ok(backend) if own => backend.close(),
-            Ok(backend) => backend.abandon(),
+        self.process.for_each(|process, own| match process {
+            Ok(process) if own => {
+                // First, for the backend would have its own reasons for their failure.
+                process.account.close();
+                process.backend.close();
+            }
+            Ok(process) => process.backend.abandon(),
             Err(_) => {}
         });
     }

@@ -2,13 +2,14 @@
 //!
 //! One request's way: a `cachetory_*` function in [`ffi`] checks the caller's arguments and looks the handle up; [`cache`]
 //! holds what the handle names; a [`backend`] carries the [`op`] out and gives an [`op::Answer`] back, its bytes in a
-//! [`value`]. [`config`] reads the URL, [`deadline`] bounds everything that may wait, `reserve` keeps the process
+//! [`value`]. Of an asynchronous call the answer goes to a queue: [`completion`]. [`config`] reads the URL, [`deadline`] bounds everything that may wait, `reserve` keeps the process
 //! alive where memory runs out, [`error`] is everything that can go
 //! wrong and the one map to a status, and [`fork`] notices that this is a child process that must not use what it inherited.
 //! Arrows point one way: nothing below `ffi` knows that C exists, nothing above `backend::redis` knows RESP.
 
 pub mod backend;
 pub mod cache;
+pub mod completion;
 pub mod config;
 pub mod deadline;
 pub mod error;

@@ -1,5 +1,8 @@
 //! What carries operations out: the trait, and the table from a configuration to a backend.
 
+use std::sync::Arc;
+
+use crate::completion::{Account, Carried};
 use crate::config::{Config, Target};
 use crate::error::{Kind, Result};
 use crate::op::{Answer, Op};
@@ -12,6 +15,10 @@ pub mod redis;
 pub trait Backend: Send + Sync {
     fn call(&self, op: &Op<'_>) -> Result<Answer>;
 
+    /// Takes an asynchronous call, which waits for nothing. `Ok`: the call will be decided, if it is not already. An error: it
+    /// is refused, and as if it had never been. The operation is borrowed until this returns.
+    fn submit(&self, op: &Op<'_>, call: Carried) -> Result<()>;
+
     /// Frees what can be freed now and fails what waits; calls that are under way finish or fail. Waits for nobody.
     fn close(&self);
 
@@ -20,8 +27,22 @@ pub trait Backend: Send + Sync {
     fn abandon(&self) {}
 }
 
-/// Opens what `config` names. Connects to nothing: the first call does.
-pub fn open(config: &Config) -> Result<Box<dyn Backend>> {
+/// A submission to a backend that has its answers at once.
+fn submit_at_once(backend: &impl Backend, op: &Op<'_>, call: Carried) -> Result<()> {
+    if !call.begin_send() {
+        return Ok(());
+    }
+    match backend.call(op) {
+        Err(error) if matches!(error.kind, Kind::Closed) => Err(error),
+        result => {
+            call.decide(result);
+            Ok(())
+        }
+    }
+}
+
+/// Opens what `config` names. Connects to nothing: the first call does. `account` has the asynchronous calls of the cache.
+pub fn open(config: &Config, _account: &Arc<Account>) -> Result<Box<dyn Backend>> {
     match &config.target {
         Target::Memory => Ok(Box::new(memory::Memory::new(config.max_bytes))),
         Target::Dummy => Ok(Box::new(dummy::Dummy)),

@@ -6,14 +6,15 @@ use std::ptr;
 use super::arg;
 use super::guard::{guard, silence_panics};
 use super::handle::Table;
+use super::request;
 use super::types::*;
 use crate::cache::Cache;
 use crate::error::{
     CACHETORY_NOT_FOUND, CACHETORY_NOT_STORED, CACHETORY_OK, Error, Kind, Result, status_name,
 };
-use crate::op::{Answer, Op, Ttl};
+use crate::op::{Answer, Op};
 
-static CACHES: Table<Box<Cache>> = Table::new();
+pub(super) static CACHES: Table<Box<Cache>> = Table::new(0);
 
 fn call(cache: cachetory_t, op: &Op<'_>) -> Result<Answer> {
     CACHES.get(cache.id)?.call(op)
@@ -39,10 +40,6 @@ fn unexpected(answer: &Answer) -> Error {
         Answer::Deleted(_) => "Deleted",
     };
     Kind::Internal(format!("an answer of another operation: {name}").into()).into()
-}
-
-fn ttl(ttl_ms: i64) -> Ttl {
-    (ttl_ms != CACHETORY_NO_EXPIRY).then_some(ttl_ms)
 }
 
 /// Opens the cache that `url` names.
@@ -130,8 +127,7 @@ pub unsafe extern "C" fn cachetory_get(
     unsafe {
         guard(error, || {
             let out = arg::output(out, cachetory_value_t::EMPTY)?;
-            let key = arg::key(key, key_len)?;
-            match call(cache, &Op::Get { key })? {
+            match call(cache, &request::get(key, key_len)?)? {
                 Answer::Value(value) => {
                     *out = give_value(value);
                     Ok(CACHETORY_OK)
@@ -198,15 +194,7 @@ pub unsafe extern "C" fn cachetory_set(
     // SAFETY: the pointers are the caller's, as the header describes them.
     unsafe {
         guard(error, || {
-            if flags & !CACHETORY_SET_IF_NOT_EXISTS != 0 {
-                return Err(Error::invalid_argument(format!("unknown flag in {flags:#x}")));
-            }
-            let op = Op::Set {
-                key: arg::key(key, key_len)?,
-                value: arg::bytes(value, value_len, "value")?,
-                ttl_ms: ttl(ttl_ms),
-                if_not_exists: flags & CACHETORY_SET_IF_NOT_EXISTS != 0,
-            };
+            let op = request::set(key, key_len, value, value_len, ttl_ms, flags)?;
             plain(call(cache, &op)?)
         })
     }
@@ -232,11 +220,8 @@ pub unsafe extern "C" fn cachetory_mset(
     // SAFETY: the pointers are the caller's, as the header describes them.
     unsafe {
         guard(error, || {
-            if flags != 0 {
-                return Err(Error::invalid_argument("flags must be 0"));
-            }
-            let items = arg::items(items, count)?;
-            plain(call(cache, &Op::MSet { items: &items, ttl_ms: ttl(ttl_ms) })?)
+            let items = request::items(items, count, flags)?;
+            plain(call(cache, &request::mset(&items, ttl_ms))?)
         })
     }
 }
@@ -258,12 +243,7 @@ pub unsafe extern "C" fn cachetory_expire_in(
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
     // SAFETY: the pointers are the caller's, as the header describes them.
-    unsafe {
-        guard(error, || {
-            let key = arg::key(key, key_len)?;
-            plain(call(cache, &Op::ExpireIn { key, ttl_ms: ttl(ttl_ms) })?)
-        })
-    }
+    unsafe { guard(error, || plain(call(cache, &request::expire_in(key, key_len, ttl_ms)?)?)) }
 }
 
 /// Has a key expire at `unix_ms` milliseconds after 1970-01-01 UTC (PEXPIREAT), or never with CACHETORY_NO_EXPIRY (PERSIST and
@@ -284,12 +264,7 @@ pub unsafe extern "C" fn cachetory_expire_at(
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
     // SAFETY: the pointers are the caller's, as the header describes them.
-    unsafe {
-        guard(error, || {
-            let key = arg::key(key, key_len)?;
-            plain(call(cache, &Op::ExpireAt { key, unix_ms: ttl(unix_ms) })?)
-        })
-    }
+    unsafe { guard(error, || plain(call(cache, &request::expire_at(key, key_len, unix_ms)?)?)) }
 }
 
 /// Deletes a key (DEL).
@@ -307,12 +282,7 @@ pub unsafe extern "C" fn cachetory_delete(
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
     // SAFETY: the pointers are the caller's, as the header describes them.
-    unsafe {
-        guard(error, || {
-            let key = arg::key(key, key_len)?;
-            plain(call(cache, &Op::Delete { key })?)
-        })
-    }
+    unsafe { guard(error, || plain(call(cache, &request::delete(key, key_len)?)?)) }
 }
 
 /// Deletes `count` keys at once (DEL).

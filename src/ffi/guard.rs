@@ -73,7 +73,8 @@ fn catch<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-fn report(failure: &Error) -> cachetory_error_t {
+/// An error as the caller sees it.
+pub fn report(failure: &Error) -> cachetory_error_t {
     let mut flags = 0;
     if failure.is_retryable() {
         flags |= CACHETORY_ERROR_RETRYABLE;

@@ -22,9 +22,11 @@ const INDEX_BITS: u32 = 20;
 const PAGE_BITS: u32 = 9;
 const PAGE: usize = 1 << PAGE_BITS;
 const PAGES: usize = 1 << (INDEX_BITS - PAGE_BITS);
-/// Generations start above this, so that no id fits in 32 bits.
+/// Generations start here, so that no id fits in 32 bits.
 const FIRST_GENERATION: u64 = 1 << 32;
 const GENERATIONS: u64 = 1 << (64 - GENERATION_SHIFT);
+/// A generation's remainder by this is its table's kind, so that no id is one of two tables.
+const KINDS: u64 = 2;
 
 struct Slot<T> {
     state: AtomicU64,
@@ -36,6 +38,7 @@ struct Slot<T> {
 unsafe impl<T: Send + Sync> Sync for Slot<T> {}
 
 pub struct Table<T> {
+    kind: u64,
     pages: [OnceBox<[Slot<T>; PAGE]>; PAGES],
 }
 
@@ -88,19 +91,21 @@ impl<T> Slot<T> {
 }
 
 fn next_generation(generation: u64) -> u64 {
-    let next = generation + 1;
-    if next == GENERATIONS { FIRST_GENERATION } else { next }
+    let next = generation + KINDS;
+    if next < GENERATIONS { next } else { FIRST_GENERATION + next % KINDS }
 }
 
 impl<T> Table<T> {
-    pub const fn new() -> Self {
-        Self { pages: [const { OnceBox::new() }; PAGES] }
+    /// An id of this table is none of a table of another `kind`, which is below [`KINDS`].
+    pub const fn new(kind: u64) -> Self {
+        assert!(kind < KINDS);
+        Self { kind, pages: [const { OnceBox::new() }; PAGES] }
     }
 
     /// Takes the object in; the answer is its id.
     pub fn open(&self, object: T) -> Result<u64> {
         for (number, page) in self.pages.iter().enumerate() {
-            let page = page.get_or_init(new_page);
+            let page = page.get_or_init(|| new_page(self.kind));
             for (offset, slot) in page.iter().enumerate() {
                 let state = slot.state.load(Ordering::Relaxed);
                 if state & (REFS | OPEN | TAKEN) != 0 {
@@ -166,10 +171,11 @@ fn names(state: u64, id: u64) -> bool {
 }
 
 /// Generations start anywhere, so that an id made up, or kept from another process, names nothing.
-fn new_page<T>() -> Box<[Slot<T>; PAGE]> {
+fn new_page<T>(kind: u64) -> Box<[Slot<T>; PAGE]> {
     let random = RandomState::new();
     Box::new(std::array::from_fn(|offset| {
-        let start = FIRST_GENERATION + random.hash_one(offset) % (GENERATIONS - FIRST_GENERATION);
+        let start = random.hash_one(offset) % ((GENERATIONS - FIRST_GENERATION) / KINDS);
+        let start = FIRST_GENERATION + start * KINDS + kind;
         Slot { state: AtomicU64::new(start << GENERATION_SHIFT), object: UnsafeCell::new(None) }
     }))
 }
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn ids_are_large_and_stale_ones_are_refused() {
-        let table = Table::new();
+        let table = Table::new(0);
         let first = table.open("first").unwrap();
         let second = table.open("second").unwrap();
         assert!(first > u64::from(u32::MAX) && second > u64::from(u32::MAX));
@@ -201,7 +207,7 @@ mod tests {
 
     #[test]
     fn an_object_lives_until_its_last_reference() {
-        let table = Table::new();
+        let table = Table::new(0);
         let object = Arc::new(());
         let id = table.open(Arc::clone(&object)).unwrap();
         let in_use = table.get(id).unwrap();
@@ -209,6 +215,19 @@ mod tests {
         assert_eq!(Arc::strong_count(&object), 2);
         drop(in_use);
         assert_eq!(Arc::strong_count(&object), 1);
+    }
+
+    #[test]
+    fn no_id_is_one_of_two_tables() {
+        let tables = [Table::new(0), Table::new(1)];
+        for round in 0..1000 {
+            let ids = tables.each_ref().map(|table| table.open(round).unwrap());
+            assert!(tables[1].get(ids[0]).is_err() && tables[0].get(ids[1]).is_err());
+            assert!(ids.iter().enumerate().all(|(kind, id)| (id >> INDEX_BITS) % 2 == kind as u64));
+            tables.iter().zip(ids).for_each(|(table, id)| drop(table.close(id).unwrap()));
+        }
+        let last = GENERATIONS - KINDS;
+        assert_eq!([last, last + 1].map(next_generation), [FIRST_GENERATION, FIRST_GENERATION + 1]);
     }
 
     struct Counted<'a>(&'a AtomicUsize);
@@ -223,7 +242,7 @@ mod tests {
     fn every_object_is_dropped_once_whatever_races() {
         let dropped = AtomicUsize::new(0);
         let opened = AtomicUsize::new(0);
-        let table = Table::new();
+        let table = Table::new(0);
         let shared = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {

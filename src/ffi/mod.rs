@@ -5,6 +5,10 @@
 
 mod arg;
 pub mod cache;
+pub mod completion;
 mod guard;
 mod handle;
+pub mod queue;
+mod request;
+pub mod submit;
 pub mod types;

@@ -35,6 +35,13 @@ pub struct cachetory_t {
     pub id: u64,
 }
 
+/// A queue of completed asynchronous calls. The number is not an address; {0} is no handle.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct cachetory_queue_t {
+    pub id: u64,
+}
+
 /// Bytes that belong to somebody else. A key's len may be CACHETORY_STRLEN.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

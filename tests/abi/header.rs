@@ -6,7 +6,14 @@ use std::{env, fs};
 
 /// Where the types, the macros and the functions of the ABI are written, in the order of the header. A function elsewhere
 /// would be exported without being declared; `symbols` notices.
-const SOURCES: [&str; 3] = ["src/error.rs", "src/ffi/types.rs", "src/ffi/cache.rs"];
+const SOURCES: [&str; 6] = [
+    "src/error.rs",
+    "src/ffi/types.rs",
+    "src/ffi/completion.rs",
+    "src/ffi/cache.rs",
+    "src/ffi/queue.rs",
+    "src/ffi/submit.rs",
+];
 
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{align_of, offset_of, size_of};
 
 use cachetory::error::*;
+use cachetory::ffi::completion::cachetory_completion_t;
 use cachetory::ffi::types::*;
 
 use crate::compile::{check, compilers};
@@ -42,7 +43,7 @@ const SPELLING: [(&str, &str, i64); 26] = [
 /// A struct's name, size and alignment, and the names and offsets of its members.
 type Struct = (&'static str, usize, usize, Vec<(&'static str, usize)>);
 
-fn structs() -> [Struct; 6] {
+fn structs() -> [Struct; 8] {
     [
         (
             "cachetory_t",
@@ -98,6 +99,28 @@ fn structs() -> [Struct; 6] {
                 ("message", offset_of!(cachetory_error_t, message)),
             ],
         ),
+        (
+            "cachetory_queue_t",
+            size_of::<cachetory_queue_t>(),
+            align_of::<cachetory_queue_t>(),
+            vec![("id", offset_of!(cachetory_queue_t, id))],
+        ),
+        (
+            "cachetory_completion_t",
+            size_of::<cachetory_completion_t>(),
+            align_of::<cachetory_completion_t>(),
+            vec![
+                ("tag", offset_of!(cachetory_completion_t, tag)),
+                ("status", offset_of!(cachetory_completion_t, status)),
+                ("flags", offset_of!(cachetory_completion_t, flags)),
+                ("value", offset_of!(cachetory_completion_t, value)),
+                ("values", offset_of!(cachetory_completion_t, values)),
+                ("deleted", offset_of!(cachetory_completion_t, deleted)),
+                ("message", offset_of!(cachetory_completion_t, message)),
+                ("owner", offset_of!(cachetory_completion_t, owner)),
+                ("reserved", offset_of!(cachetory_completion_t, reserved)),
+            ],
+        ),
     ]
 }
 
@@ -135,7 +158,10 @@ fn no_struct_or_member_is_left_out_here() {
 
 #[test]
 fn c_and_rust_agree() {
-    let mut facts = vec![("sizeof(cachetory_error_t)".to_owned(), 512)];
+    let mut facts = vec![
+        ("sizeof(cachetory_error_t)".to_owned(), 512),
+        ("sizeof(cachetory_completion_t)".to_owned(), 128),
+    ];
     for (name, size, align, members) in structs() {
         facts.push((format!("sizeof({name})"), size as i64));
         facts.push((format!("ALIGNOF({name})"), align as i64));

@@ -15,16 +15,27 @@ pub struct Target {
     server: Option<(&'static Server, i64)>,
     prefix: Vec<u8>,
     resp3: bool,
+    asynchronous: bool,
 }
 
 impl Target {
     pub fn memory(url: &str) -> Self {
-        Self { url: url.to_owned(), server: None, prefix: Vec::new(), resp3: false }
+        Self::new(url, None)
     }
 
     pub fn server(server: &'static Server, url: &str, db: i64) -> Self {
-        let server = Some((server, db));
-        Self { url: url.to_owned(), server, prefix: Vec::new(), resp3: false }
+        Self::new(url, Some((server, db)))
+    }
+
+    fn new(url: &str, server: Option<(&'static Server, i64)>) -> Self {
+        let url = url.to_owned();
+        Self { url, server, prefix: Vec::new(), resp3: false, asynchronous: false }
+    }
+
+    /// Every call on the fixture's cache is submitted and waited for.
+    pub fn asynchronous(mut self) -> Self {
+        self.asynchronous = true;
+        self
     }
 
     pub fn prefix(mut self, prefix: &[u8]) -> Self {
@@ -37,8 +48,13 @@ impl Target {
         self
     }
 
+    fn open(&self, url: &str) -> Cache {
+        let cache = Cache::must_open(url);
+        if self.asynchronous { cache.asynchronous() } else { cache }
+    }
+
     fn fixture(&self) -> Fixture<'_> {
-        let fixture = Fixture { target: self, cache: Cache::must_open(&self.url) };
+        let fixture = Fixture { target: self, cache: self.open(&self.url) };
         if self.server.is_some() {
             let () = fixture.query(&[b"FLUSHDB"]);
         }
@@ -57,6 +73,11 @@ impl Fixture<'_> {
         self.target.server.is_some()
     }
 
+    /// Whether asynchronous calls are there.
+    pub fn has_async(&self) -> bool {
+        !self.has_server()
+    }
+
     pub fn is_resp3(&self) -> bool {
         self.target.resp3
     }
@@ -67,13 +88,13 @@ impl Fixture<'_> {
 
     /// Another handle of the same URL: on a server the same data, in memory a store of its own.
     pub fn open_again(&self) -> Cache {
-        Cache::must_open(&self.target.url)
+        self.target.open(&self.target.url)
     }
 
     /// The same with other options: of one given twice the first counts.
     pub fn open_with(&self, options: &str) -> Cache {
         let (base, others) = self.target.url.split_once('?').unwrap_or((&self.target.url, ""));
-        Cache::must_open(&format!("{base}?{options}&{others}"))
+        self.target.open(&format!("{base}?{options}&{others}"))
     }
 
     /// The independent client, in the cache's database.

@@ -32,6 +32,11 @@ fn memory_with_a_prefix() {
 }
 
 #[test]
+fn memory_asynchronously() {
+    run(&Target::memory("memory://").asynchronous());
+}
+
+#[test]
 fn redis_over_tcp() {
     let server = server::redis();
     run(&Target::server(server, &server.tcp_url(), 0));

@@ -8,6 +8,8 @@ use std::ptr;
 use cachetory::ffi::cache::*;
 use cachetory::ffi::types::*;
 
+use super::queue::{Completion, Queue, Submit};
+
 pub use cachetory::error::*;
 pub use cachetory::ffi::types::{
     CACHETORY_ERROR_MAYBE_APPLIED as MAYBE_APPLIED, CACHETORY_ERROR_RETRYABLE as RETRYABLE,
@@ -104,6 +106,10 @@ pub struct Value(cachetory_value_t);
 unsafe impl Send for Value {}
 
 impl Value {
+    pub fn from_raw(value: cachetory_value_t) -> Self {
+        Self(value)
+    }
+
     pub fn bytes(&self) -> &[u8] {
         assert!(!self.0.data.is_null(), "a hit has data");
         // SAFETY: the library filled it, and it is not released before `self`.
@@ -133,6 +139,10 @@ pub struct Values(cachetory_values_t);
 unsafe impl Send for Values {}
 
 impl Values {
+    pub fn from_raw(values: cachetory_values_t) -> Self {
+        Self(values)
+    }
+
     pub fn len(&self) -> usize {
         self.0.len
     }
@@ -169,7 +179,11 @@ impl Drop for Values {
 }
 
 /// A handle that is closed with this value, if not before.
-pub struct Cache(cachetory_t);
+pub struct Cache {
+    handle: cachetory_t,
+    /// Calls are submitted, each to a queue of its own, and waited for.
+    asynchronous: bool,
+}
 
 impl Cache {
     pub fn open(url: &str) -> Result<Self, Failure> {
@@ -185,7 +199,7 @@ impl Cache {
             Ok(status) => {
                 assert_eq!(status, CACHETORY_OK);
                 assert!(handle.id > u64::from(u32::MAX), "an id does not fit in 32 bits");
-                Ok(Self(handle))
+                Ok(Self::from_raw(handle))
             }
             Err(failure) => {
                 assert_eq!(handle.id, 0, "no handle where opening failed");
@@ -201,21 +215,42 @@ impl Cache {
 
     /// A handle that the caller made up, or got from elsewhere.
     pub fn from_raw(handle: cachetory_t) -> Self {
-        Self(handle)
+        Self { handle, asynchronous: false }
+    }
+
+    /// The same handle, whose every call is an asynchronous one that is waited for.
+    pub fn asynchronous(mut self) -> Self {
+        self.asynchronous = true;
+        self
     }
 
     pub fn raw(&self) -> cachetory_t {
-        self.0
+        self.handle
+    }
+
+    /// The completion of a call, or what its submission failed with.
+    fn complete(&self, submit: impl FnOnce(Submit) -> Outcome) -> Result<Completion, Failure> {
+        let queue = Queue::open();
+        assert_eq!(submit(self.to(&queue))?, CACHETORY_OK, "a submission is accepted, or fails");
+        let completion = queue.next();
+        completion.outcome().map(|_| completion)
+    }
+
+    fn complete_plain(&self, submit: impl FnOnce(Submit) -> Outcome) -> Outcome {
+        self.complete(submit)?.outcome()
     }
 
     /// The handle stays, and names nothing any more.
     pub fn close(&self) -> i32 {
-        cachetory_close(self.0)
+        cachetory_close(self.handle)
     }
 
     pub fn ping(&self) -> Outcome {
+        if self.asynchronous {
+            return self.complete_plain(|to| to.ping(1));
+        }
         // SAFETY: the error is ours.
-        outcome(|error| unsafe { cachetory_ping(self.0, error) })
+        outcome(|error| unsafe { cachetory_ping(self.handle, error) })
     }
 
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>, Failure> {
@@ -223,11 +258,17 @@ impl Cache {
     }
 
     pub fn get_value(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>, Failure> {
+        if self.asynchronous {
+            let mut completion = self.complete(|to| to.get(1, key))?;
+            let value = completion.take_value();
+            assert_eq!(completion.outcome()? == CACHETORY_OK, value.is_some());
+            return Ok(value);
+        }
         let key = borrow(key.as_ref());
         let mut out = rubbish_value();
         // SAFETY: the key is borrowed for the call, the output and the error are ours.
         let status = outcome(|error| unsafe {
-            cachetory_get(self.0, key.data.cast(), key.len, &mut out, error)
+            cachetory_get(self.handle, key.data.cast(), key.len, &mut out, error)
         });
         if status == Ok(CACHETORY_OK) {
             return Ok(Some(Value(out)));
@@ -245,11 +286,16 @@ impl Cache {
     }
 
     pub fn mget_values<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Values, Failure> {
+        if self.asynchronous {
+            let values = self.complete(|to| to.mget(1, keys))?.take_values();
+            assert_eq!(values.len(), keys.len(), "as many answers as keys");
+            return Ok(values);
+        }
         let borrowed = borrow_all(keys);
         let mut out = rubbish_values();
         // SAFETY: the keys are borrowed for the call, the output and the error are ours.
         let status = outcome(|error| unsafe {
-            cachetory_mget(self.0, borrowed.as_ptr(), borrowed.len(), &mut out, error)
+            cachetory_mget(self.handle, borrowed.as_ptr(), borrowed.len(), &mut out, error)
         });
         match status {
             Ok(status) => {
@@ -276,11 +322,14 @@ impl Cache {
         ttl_ms: i64,
         flags: u32,
     ) -> Outcome {
+        if self.asynchronous {
+            return self.complete_plain(|to| to.set(1, key, value, ttl_ms, flags));
+        }
         let (key, value) = (borrow(key.as_ref()), borrow(value.as_ref()));
         // SAFETY: key and value are borrowed for the call, the error is ours.
         outcome(|error| unsafe {
             cachetory_set(
-                self.0,
+                self.handle,
                 key.data.cast(),
                 key.len,
                 value.data.cast(),
@@ -293,42 +342,57 @@ impl Cache {
     }
 
     pub fn mset<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, items: &[(K, V)], ttl_ms: i64) -> Outcome {
+        if self.asynchronous {
+            return self.complete_plain(|to| to.mset(1, items, ttl_ms));
+        }
         let items = borrow_items(items);
         // SAFETY: the items are borrowed for the call, the error is ours.
         outcome(|error| unsafe {
-            cachetory_mset(self.0, items.as_ptr(), items.len(), ttl_ms, 0, error)
+            cachetory_mset(self.handle, items.as_ptr(), items.len(), ttl_ms, 0, error)
         })
     }
 
     pub fn expire_in(&self, key: impl AsRef<[u8]>, ttl_ms: i64) -> Outcome {
+        if self.asynchronous {
+            return self.complete_plain(|to| to.expire_in(1, key, ttl_ms));
+        }
         let key = borrow(key.as_ref());
         // SAFETY: the key is borrowed for the call, the error is ours.
         outcome(|error| unsafe {
-            cachetory_expire_in(self.0, key.data.cast(), key.len, ttl_ms, error)
+            cachetory_expire_in(self.handle, key.data.cast(), key.len, ttl_ms, error)
         })
     }
 
     pub fn expire_at(&self, key: impl AsRef<[u8]>, unix_ms: i64) -> Outcome {
+        if self.asynchronous {
+            return self.complete_plain(|to| to.expire_at(1, key, unix_ms));
+        }
         let key = borrow(key.as_ref());
         // SAFETY: the key is borrowed for the call, the error is ours.
         outcome(|error| unsafe {
-            cachetory_expire_at(self.0, key.data.cast(), key.len, unix_ms, error)
+            cachetory_expire_at(self.handle, key.data.cast(), key.len, unix_ms, error)
         })
     }
 
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Outcome {
+        if self.asynchronous {
+            return self.complete_plain(|to| to.delete(1, key));
+        }
         let key = borrow(key.as_ref());
         // SAFETY: the key is borrowed for the call, the error is ours.
-        outcome(|error| unsafe { cachetory_delete(self.0, key.data.cast(), key.len, error) })
+        outcome(|error| unsafe { cachetory_delete(self.handle, key.data.cast(), key.len, error) })
     }
 
     /// How many were there.
     pub fn mdelete<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64, Failure> {
+        if self.asynchronous {
+            return Ok(self.complete(|to| to.mdelete(1, keys))?.deleted());
+        }
         let keys = borrow_all(keys);
         let mut deleted = 0x7777;
         // SAFETY: the keys are borrowed for the call, the output and the error are ours.
         let status = outcome(|error| unsafe {
-            cachetory_mdelete(self.0, keys.as_ptr(), keys.len(), &mut deleted, error)
+            cachetory_mdelete(self.handle, keys.as_ptr(), keys.len(), &mut deleted, error)
         });
         match status {
             Ok(status) => assert_eq!(status, CACHETORY_OK),
@@ -338,8 +402,11 @@ impl Cache {
     }
 
     pub fn clear(&self) -> Outcome {
+        if self.asynchronous {
+            return self.complete_plain(|to| to.clear(1));
+        }
         // SAFETY: the error is ours.
-        outcome(|error| unsafe { cachetory_clear(self.0, error) })
+        outcome(|error| unsafe { cachetory_clear(self.handle, error) })
     }
 }
 

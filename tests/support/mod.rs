@@ -8,6 +8,7 @@ pub mod certs;
 pub mod dir;
 pub mod program;
 pub mod proxy;
+pub mod queue;
 pub mod scripted;
 pub mod server;
 pub mod socket;

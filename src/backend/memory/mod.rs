@@ -36,6 +36,7 @@ use self::queue::Queue;
 pub use self::shard::ENTRY_OVERHEAD;
 use self::shard::{Entry, NEVER, Shard, cost};
 use super::Backend;
+use crate::completion::Carried;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Op, Ttl};
 use crate::value::Value;
@@ -96,6 +97,10 @@ impl<C: Clock> Backend for Memory<C> {
             Op::MDelete { keys } => self.mdelete(keys),
             Op::Clear => self.clear(),
         }
+    }
+
+    fn submit(&self, op: &Op<'_>, call: Carried) -> Result<()> {
+        super::submit_at_once(self, op, call)
     }
 
     fn close(&self) {

@@ -25,6 +25,7 @@ use self::encode::Outbox;
 use self::link::Exchanged;
 use self::links::{Entered, Links};
 use super::Backend;
+use crate::completion::Carried;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -127,6 +128,10 @@ impl Backend for Redis {
             Op::Clear if !self.prefix.is_empty() => self.clear_prefix(&deadline),
             op => self.carry_out(op, &deadline),
         }
+    }
+
+    fn submit(&self, _op: &Op<'_>, _call: Carried) -> Result<()> {
+        Err(Kind::Unsupported("asynchronous calls on Redis are not there yet".into()).into())
     }
 
     fn close(&self) {

@@ -1,0 +1,37 @@
+//! Asynchronous calls, from their acceptance to their completion.
+//!
+//! A call that was accepted completes **exactly once**. What decides it (an answer, a failure, its deadline, a cancel, the
+//! end of its cache or of its queue) comes from any thread at any time, so there is one place where that is settled: the
+//! index of outstanding calls of the [`Queue`] that it reports to, under the queue's lock. Who takes the call out of the
+//! index has decided it, and puts its completion beside it; whoever comes later finds it gone, and its answer is dropped.
+//!
+//! A [`Call`] is known to three: the queue's index, until it is decided; its cache's [`Account`], for its deadline and the
+//! end of the cache; and who carries it out, who holds it as [`Carried`]. That one may vanish (a panic, a bug): then the call
+//! fails as it is dropped.
+//!
+//! Its state is an atomic beside the index, so that the carrier need not lock to see whether a call is still wanted, and to
+//! mark it as sent. A cancelled write either was never sent, or its completion says that it may have been applied: both
+//! the mark and the decision are one exchange of the same atomic.
+//!
+//! Locks: a queue's comes before an account's, and none of a backend's is taken under either.
+
+mod account;
+mod call;
+mod delivery;
+mod index;
+mod queue;
+mod sync;
+
+pub use self::account::Account;
+pub use self::call::{Call, Carried, submit};
+pub use self::delivery::Delivery;
+pub use self::queue::Queue;
+use crate::error::Result;
+use crate::op::Answer;
+
+/// What became of a call.
+#[derive(Debug)]
+pub struct Completion {
+    pub tag: u64,
+    pub result: Result<Answer>,
+}

@@ -1,0 +1,293 @@
+//! A completion queue: what is outstanding, what is complete, and who waits for it.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::{read, retry_on_intr, write};
+
+use super::Completion;
+use super::call::Call;
+use super::delivery::Decided;
+use super::index::Index;
+use super::sync::{Condvar, Mutex, MutexGuard, lock};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::fork;
+use crate::op::Answer;
+
+/// An empty queue gives back more memory than for so many completions.
+const KEPT: usize = 1024;
+
+pub struct Queue {
+    /// In a child process an inherited queue is closed; its calls stay the parent's.
+    generation: u64,
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+struct State {
+    closed: bool,
+    index: Index,
+    /// Has room for all that is outstanding as well, so that nothing fails when it is decided.
+    done: VecDeque<Completion>,
+    /// Threads that wait for something to be done.
+    sleeping: usize,
+    /// One of them has been woken and has not looked yet.
+    woken: bool,
+    /// An eventfd, readable exactly while something is done, once somebody has asked for it. Until then it costs no system
+    /// call. It is there from the start, so that it is the opening that fails where there is none to be had.
+    fd: Option<OwnedFd>,
+    watched: bool,
+}
+
+impl Queue {
+    pub fn open() -> Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let fd = eventfd(0, flags).map_err(|_| Error::no_memory("a descriptor"))?;
+        Ok(Self {
+            generation: fork::generation(),
+            state: Mutex::new(State {
+                closed: false,
+                index: Index::new(),
+                done: VecDeque::new(),
+                sleeping: 0,
+                woken: false,
+                fd: Some(fd),
+                watched: false,
+            }),
+            arrived: Condvar::new(),
+        })
+    }
+
+    /// The descriptor to poll. It is the queue's.
+    pub fn fd(&self) -> Result<RawFd> {
+        let mut state = self.lock()?;
+        let fd = state.fd.as_ref().ok_or(Kind::Closed)?.as_raw_fd();
+        if !state.watched {
+            state.watched = true;
+            if !state.done.is_empty() {
+                state.set_readable();
+            }
+        }
+        Ok(fd)
+    }
+
+    /// Passes up to `room` completions to `put`; how many. Waits for the first one, up to `timeout`; `None`: for ever.
+    pub fn wait(
+        &self,
+        room: usize,
+        timeout: Option<Duration>,
+        mut put: impl FnMut(usize, Completion),
+    ) -> Result<usize> {
+        let mut state = self.lock()?;
+        let mut until = None;
+        while state.done.is_empty() && !state.closed {
+            if let (Some(timeout), None) = (timeout, until) {
+                if timeout.is_zero() {
+                    return Ok(0);
+                }
+                until = Some(Deadline::after(timeout).instant());
+            } else if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(0);
+            }
+            state = self.sleep(state, until);
+        }
+        if state.closed {
+            return Err(Kind::Closed.into());
+        }
+        let mut count = 0;
+        while count < room
+            && let Some(completion) = state.done.pop_front()
+        {
+            put(count, completion);
+            count += 1;
+        }
+        if state.done.is_empty() {
+            state.set_unreadable();
+            if state.done.capacity() > KEPT && state.index.len() == 0 {
+                state.done = VecDeque::new();
+            }
+        } else if state.must_wake() {
+            drop(state);
+            self.arrived.notify_one();
+        }
+        Ok(count)
+    }
+
+    /// Sleeps until something may have been done, or until `until`, or for no reason.
+    fn sleep<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'a, State> {
+        state.sleeping += 1;
+        let mut state = match until {
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                let woken = self.arrived.wait_timeout(state, left);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.sleeping -= 1;
+        state.woken = false;
+        state
+    }
+
+    /// Cancels every outstanding call with that tag; whether there was any.
+    pub fn cancel(&self, tag: u64) -> Result<bool> {
+        let mut state = self.open_state()?;
+        let was_empty = state.done.is_empty();
+        let mut next = state.index.first(tag);
+        let any = next.is_some();
+        while let Some(place) = next {
+            next = state.index.after(place);
+            if let Some(call) = state.index.remove(place) {
+                let error = call.failure(Kind::Cancelled, call.settle());
+                state.done.push_back(Completion { tag, result: Err(error) });
+            }
+        }
+        self.announce(state, was_empty);
+        Ok(any)
+    }
+
+    /// Ends it: whoever waits is told, what is outstanding is cancelled, and what was not taken is freed.
+    pub fn close(&self) -> Result<()> {
+        let Ok(mut state) = self.lock() else {
+            self.abandon();
+            return Err(Kind::Closed.into());
+        };
+        state.closed = true;
+        let index = std::mem::replace(&mut state.index, Index::new());
+        let done = std::mem::take(&mut state.done);
+        for call in index.calls() {
+            call.settle();
+        }
+        // On a duplicate of the descriptor a poller may wait for ever otherwise.
+        state.set_readable();
+        let fd = state.fd.take();
+        drop(state);
+        self.arrived.notify_all();
+        drop((index, done, fd));
+        Ok(())
+    }
+
+    /// In a child process: frees the copy of what the parent had, unless one of its threads was in the middle of something.
+    fn abandon(&self) {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        state.closed = true;
+        let index = std::mem::replace(&mut state.index, Index::new());
+        let done = std::mem::take(&mut state.done);
+        let fd = state.fd.take();
+        drop(state);
+        drop((index, done, fd));
+    }
+
+    /// Takes note of a call, and sees to it that there is room for its completion.
+    pub(super) fn insert(&self, call: &Arc<Call>) -> Result<()> {
+        let mut state = self.open_state()?;
+        let outstanding = state.index.len() + 1;
+        if state.done.capacity() - state.done.len() < outstanding {
+            let no_memory = |_| Error::no_memory("memory for another call");
+            state.done.try_reserve(outstanding).map_err(no_memory)?;
+        }
+        let place = state.index.insert(call.tag(), Arc::clone(call))?;
+        call.set_place(place);
+        Ok(())
+    }
+
+    /// Takes a call out as if it had never been there. `false`: it was decided already.
+    pub(super) fn withdraw(&self, call: &Call) -> bool {
+        self.lock().is_ok_and(|mut state| state.remove(call).is_some())
+    }
+
+    /// Decides a call, if nobody has. `result` is given whether it had been sent.
+    pub(super) fn decide(&self, call: &Call, result: impl FnOnce(bool) -> Result<Answer>) -> bool {
+        let Ok(mut state) = self.lock() else { return false };
+        let was_empty = state.done.is_empty();
+        let Some(was_sent) = state.remove(call) else { return false };
+        state.done.push_back(Completion { tag: call.tag(), result: result(was_sent) });
+        self.announce(state, was_empty);
+        true
+    }
+
+    /// The same for many, with one wake-up. What is left in `decided` is to be dropped.
+    pub(super) fn decide_all(&self, decided: &mut [Decided]) {
+        let Ok(mut state) = self.lock() else { return };
+        let was_empty = state.done.is_empty();
+        for Decided { call, result } in decided {
+            if state.remove(call).is_some()
+                && let Some(result) = result.take()
+            {
+                state.done.push_back(Completion { tag: call.tag(), result });
+            }
+        }
+        self.announce(state, was_empty);
+    }
+
+    /// Tells who watches or waits, if there is anything new.
+    fn announce(&self, mut state: MutexGuard<'_, State>, was_empty: bool) {
+        if state.done.is_empty() {
+            return;
+        }
+        if was_empty && state.watched {
+            state.set_readable();
+        }
+        if state.must_wake() {
+            drop(state);
+            self.arrived.notify_one();
+        }
+    }
+
+    fn open_state(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.lock()?;
+        if state.closed { Err(Kind::Closed.into()) } else { Ok(state) }
+    }
+
+    /// Not in a child process, where a thread that is not there might hold it.
+    fn lock(&self) -> Result<MutexGuard<'_, State>> {
+        if self.generation == fork::generation() {
+            Ok(lock(&self.state))
+        } else {
+            Err(Kind::Closed.into())
+        }
+    }
+}
+
+impl State {
+    /// Takes a call out of the index, and so decides it; whether it had been sent. `None`: it was decided already.
+    fn remove(&mut self, call: &Call) -> Option<bool> {
+        if call.is_decided() {
+            return None;
+        }
+        self.index.remove(call.place())?;
+        Some(call.settle())
+    }
+
+    /// Whether somebody is to be woken. One is enough: who takes only a part wakes the next.
+    fn must_wake(&mut self) -> bool {
+        let must = self.sleeping > 0 && !self.woken;
+        self.woken |= must;
+        must
+    }
+
+    /// Under the lock, so that it is readable exactly while something is done.
+    fn set_readable(&self) {
+        if let Some(fd) = &self.fd {
+            let _ = retry_on_intr(|| write(fd, &1u64.to_ne_bytes()));
+        }
+    }
+
+    fn set_unreadable(&self) {
+        if let (Some(fd), true) = (&self.fd, self.watched) {
+            let _ = retry_on_intr(|| read(fd, &mut [0; 8]));
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The `cachetory_queue_*` calls. Their comments become those of the header.
+
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::arg;
+use super::completion::{cachetory_completion_t, give_completion, release_completion};
+use super::guard::{guard, silence_panics};
+use super::handle::Table;
+use super::types::*;
+use crate::completion::{Completion, Queue};
+use crate::error::{CACHETORY_NOT_FOUND, CACHETORY_OK, Error};
+use crate::{fork, reserve};
+
+pub(super) static QUEUES: Table<Arc<Queue>> = Table::new(1);
+
+/// Opens a queue that asynchronous calls report to. It takes one descriptor.
+///
+/// `out` receives a handle for any number of threads and caches; end it with cachetory_queue_close. Blocks for nothing. Any
+/// thread.
+///
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` is NULL), CACHETORY_ERR_NO_MEMORY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachetory_queue_open(
+    out: *mut cachetory_queue_t,
+    error: *mut cachetory_error_t,
+) -> cachetory_status_t {
+    // SAFETY: the pointers are the caller's, as the header describes them.
+    unsafe {
+        guard(error, || {
+            silence_panics();
+            let out = arg::output(out, cachetory_queue_t::default())?;
+            reserve::set_aside()?;
+            fork::watch()?;
+            out.id = QUEUES.open(Arc::new(Queue::open()?))?;
+            Ok(CACHETORY_OK)
+        })
+    }
+}
+
+/// Ends a queue: cancels its outstanding calls and releases the completions that nobody has taken. None of its tags is
+/// reported any more. A write that was sent before may still be applied.
+///
+/// Threads in cachetory_queue_wait return CACHETORY_ERR_CLOSED. The descriptor becomes readable, on its duplicates too, and is
+/// closed: take it out of a poll set before. Completions that were taken stay the caller's. Closing {0} does nothing. Blocks
+/// for nothing. Any thread.
+///
+/// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (closed already, never opened, or inherited from the parent process).
+#[unsafe(no_mangle)]
+pub extern "C" fn cachetory_queue_close(queue: cachetory_queue_t) -> cachetory_status_t {
+    if queue.id == 0 {
+        return CACHETORY_OK;
+    }
+    let body = || {
+        QUEUES.close(queue.id)?.close()?;
+        Ok(CACHETORY_OK)
+    };
+    // SAFETY: there is no error to fill.
+    unsafe { guard(ptr::null_mut(), body) }
+}
+
+/// The descriptor that tells when completions wait: for poll(2), epoll(7) and event loops.
+///
+/// It is readable exactly while completions wait, non-blocking and closed on exec. It is the queue's: poll it, or a dup(2) of
+/// it, and never read, write or close it. It is made readable anew at every change from no completion to some, so an
+/// edge-triggered poller that calls cachetory_queue_wait until `*count` is 0 misses nothing. Every call gives the same
+/// descriptor. Blocks for nothing. Any thread.
+///
+/// Returns the descriptor; -1 where there is no such queue.
+#[unsafe(no_mangle)]
+pub extern "C" fn cachetory_queue_fd(queue: cachetory_queue_t) -> c_int {
+    let mut fd = -1;
+    let body = || {
+        fd = QUEUES.get(queue.id)?.fd()?;
+        Ok(CACHETORY_OK)
+    };
+    // SAFETY: there is no error to fill.
+    unsafe { guard(ptr::null_mut(), body) };
+    fd
+}
+
+/// Takes completions out of a queue, up to `capacity` of those that are there, and waits up to `timeout_ms` while there are
+/// none: 0 does not wait, CACHETORY_NO_EXPIRY waits for ever.
+///
+/// `*count` receives how many were written to `out`, whose further elements stay as they were; each of them belongs to the
+/// caller: release it with cachetory_completion_free. Nothing in time is CACHETORY_OK and a `*count` of 0. On a failure no
+/// completion is taken. Several threads may wait on one queue: each completion goes to one of them. Blocks up to
+/// `timeout_ms`. Any thread.
+///
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` or `count` is NULL, `capacity` is 0, `timeout_ms` is negative),
+/// CACHETORY_ERR_CLOSED (also while it waits), _INTERNAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachetory_queue_wait(
+    queue: cachetory_queue_t,
+    out: *mut cachetory_completion_t,
+    capacity: usize,
+    timeout_ms: i64,
+    count: *mut usize,
+    error: *mut cachetory_error_t,
+) -> cachetory_status_t {
+    // SAFETY: the pointers are the caller's, as the header describes them.
+    unsafe {
+        guard(error, || {
+            let count = arg::output(count, 0)?;
+            if out.is_null() {
+                return Err(Error::invalid_argument("the output is NULL"));
+            }
+            if capacity == 0 {
+                return Err(Error::invalid_argument("capacity must be at least 1"));
+            }
+            if timeout_ms < 0 {
+                return Err(Error::invalid_argument("timeout_ms must not be negative"));
+            }
+            let timeout = (timeout_ms != CACHETORY_NO_EXPIRY)
+                .then(|| Duration::from_millis(timeout_ms.unsigned_abs()));
+            // They are turned into what the caller sees where they lie, when the queue is no longer locked.
+            const { assert!(size_of::<Completion>() <= size_of::<cachetory_completion_t>()) };
+            const { assert!(align_of::<Completion>() <= align_of::<cachetory_completion_t>()) };
+            let put = |index, completion| out.add(index).cast::<Completion>().write(completion);
+            let taken = QUEUES.get(queue.id)?.wait(capacity, timeout, put)?;
+            for index in 0..taken {
+                let place = out.add(index);
+                place.write(give_completion(place.cast::<Completion>().read()));
+            }
+            *count = taken;
+            Ok(CACHETORY_OK)
+        })
+    }
+}
+
+/// Cancels every outstanding call with that tag: each completes at once, with CACHETORY_ERR_CANCELLED. Calls that have completed
+/// stay as they are, taken or not.
+///
+/// A write that had been sent completes with CACHETORY_ERROR_MAYBE_APPLIED; one without that flag is never sent. Blocks for
+/// nothing. Any thread.
+///
+/// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _INTERNAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachetory_queue_cancel(
+    queue: cachetory_queue_t,
+    tag: u64,
+    error: *mut cachetory_error_t,
+) -> cachetory_status_t {
+    // SAFETY: the pointer is the caller's, as the header describes it.
+    unsafe {
+        guard(error, || {
+            let any = QUEUES.get(queue.id)?.cancel(tag)?;
+            Ok(if any { CACHETORY_OK } else { CACHETORY_NOT_FOUND })
+        })
+    }
+}
+
+/// Releases a completion, with the value or batch that is still in it, and empties the struct, so that a second call does
+/// nothing; NULL does nothing. Any thread, also after the queue or the cache was closed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachetory_completion_free(completion: *mut cachetory_completion_t) {
+    // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.
+    let body = || unsafe {
+        if let Some(completion) = completion.as_mut() {
+            release_completion(completion);
+        }
+        Ok(CACHETORY_OK)
+    };
+    // SAFETY: there is no error to fill.
+    unsafe { guard(ptr::null_mut(), body) };
+}
