@@ -46,7 +46,7 @@ typedef struct client_t {
     http_buffer_t input;
     http_request_t request; /* the one that is arriving */
     http_method_t method;   /* of the one that is answered, */
-    bool keep_alive;        /* and whether another may follow it */
+    bool keep_alive;        /* after which another may follow */
     char head[HTTP_MAX_ANSWER_HEAD];
     size_t head_len, sent;
     cachetory_value_t value; /* the answer's body, moved out of the completion that brought it */
@@ -289,7 +289,7 @@ static void accept_clients(void)
     }
 }
 
-/* Clients that are in the middle of something have until `stop_at` to come to its end; so has a request that is in its socket. */
+/* Clients that are in the middle of something, or whose request is in the socket, have until `stop_at` to come to its end. */
 static void begin_to_stop(void)
 {
     char byte;
@@ -396,7 +396,7 @@ int main(int argc, char **argv)
         fail(strerror(errno));
     set_flags(signal_pipe[0]);
     set_flags(signal_pipe[1]);
-    struct sigaction action = {.sa_handler = on_signal};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one ends it at once */
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
 
