@@ -474,7 +474,7 @@ cachetory_status_t cachetory_queue_wait(cachetory_queue_t queue,
 // A write that had been sent completes with CACHETORY_ERROR_MAYBE_APPLIED; one without that flag is never sent. Blocks for
 // nothing. Any thread.
 //
-// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _INTERNAL.
+// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _NO_MEMORY, _INTERNAL.
 cachetory_status_t cachetory_queue_cancel(cachetory_queue_t queue,
                                           uint64_t tag,
                                           cachetory_error_t *error);

@@ -54,6 +54,7 @@ impl Cache {
         completion::submit(queue, account, tag, op.is_read(), self.config.timeout, hand_over)
     }
 
+    #[inline(always)]
     fn process(&self) -> Result<&Process> {
         let open = |inherited: &Result<Process>| {
             if let Ok(process) = inherited {
@@ -61,10 +62,10 @@ impl Cache {
             }
             Process::open(&self.config)
         };
-        self.process
-            .get_or_make(open)
-            .as_ref()
-            .map_err(|error| Kind::Internal(error.to_string().into()).into())
+        match self.process.get_or_make(open) {
+            Ok(process) => Ok(process),
+            Err(error) => Err(Kind::Internal(error.to_string().into()).into()),
+        }
     }
 
     /// Waits for nobody; calls under way finish or fail with [`Kind::Closed`], asynchronous ones with [`Kind::Cancelled`].
@@ -81,6 +82,7 @@ impl Cache {
     }
 
     /// The bounds that hold on every backend alike.
+    #[inline(always)]
     fn check(&self, op: &Op<'_>) -> Result<()> {
         match *op {
             Op::Ping | Op::Clear => Ok(()),

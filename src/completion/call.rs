@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::account::Account;
 use super::queue::Queue;
 use super::sync::AtomicU8;
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::Answer;
 
@@ -31,8 +32,9 @@ pub struct Call {
     custody: AtomicU8,
     /// Where the queue's index has it; written and read under the queue's lock.
     place: AtomicU32,
-    /// In the account's nanoseconds.
-    deadline: AtomicU64,
+    deadline: Instant,
+    /// By how many nanoseconds it was put off; written and read under the queue's lock, or by who carries the call out.
+    put_off: AtomicU64,
     queue: Arc<Queue>,
     account: Arc<Account>,
 }
@@ -57,7 +59,8 @@ pub fn submit(
         state: AtomicU8::new(QUEUED),
         custody: AtomicU8::new(SUBMITTING),
         place: AtomicU32::new(0),
-        deadline: AtomicU64::new(account.deadline_after(span)),
+        deadline: Deadline::after(span).instant(),
+        put_off: AtomicU64::new(0),
         queue: Arc::clone(queue),
         account: Arc::clone(account),
     });
@@ -66,9 +69,6 @@ pub fn submit(
         return Err(error);
     }
     // From here on others may decide it.
-    if let Err(error) = account.list(&call) {
-        return call.refuse(error);
-    }
     let carried = Carried(Arc::clone(&call));
     match panic::catch_unwind(AssertUnwindSafe(|| backend(carried))) {
         Ok(Ok(())) => {
@@ -87,7 +87,7 @@ pub fn submit(
 
 impl Call {
     pub fn deadline(&self) -> Instant {
-        self.account.instant(self.nanoseconds())
+        self.deadline + Duration::from_nanos(self.put_off.load(Ordering::Relaxed))
     }
 
     pub fn is_read(&self) -> bool {
@@ -122,18 +122,6 @@ impl Call {
         !self.is_decided() && self.queue.decide(self, |_| result)
     }
 
-    /// The caller wants it no more.
-    pub(super) fn cancel(&self) -> bool {
-        self.queue.decide(self, |was_sent| Err(self.failure(Kind::Cancelled, was_sent)))
-    }
-
-    pub(super) fn time_out(&self) -> bool {
-        self.queue.decide(self, |was_sent| {
-            let doing = if was_sent { "waiting for the reply" } else { "waiting for a connection" };
-            Err(self.failure(Kind::Timeout(doing), was_sent))
-        })
-    }
-
     fn orphan(&self) -> bool {
         self.queue.decide(self, |was_sent| {
             let kind = Kind::Internal("nobody carries the call out any more".into());
@@ -141,7 +129,16 @@ impl Call {
         })
     }
 
-    pub(super) fn failure(&self, kind: Kind, was_sent: bool) -> Error {
+    pub(super) fn cancelled(&self, was_sent: bool) -> Error {
+        self.failure(Kind::Cancelled, was_sent)
+    }
+
+    pub(super) fn timed_out(&self, was_sent: bool) -> Error {
+        let doing = if was_sent { "waiting for the reply" } else { "waiting for a connection" };
+        self.failure(Kind::Timeout(doing), was_sent)
+    }
+
+    fn failure(&self, kind: Kind, was_sent: bool) -> Error {
         let error = Error::from(kind);
         if was_sent && !self.is_read { error.maybe_applied() } else { error }
     }
@@ -160,9 +157,7 @@ impl Call {
 
     /// As if it had never been. `false`: it was decided already.
     fn withdraw(&self) -> bool {
-        let withdrawn = self.queue.withdraw(self);
-        self.account.tidy();
-        withdrawn
+        self.queue.withdraw(self)
     }
 
     pub(super) fn tag(&self) -> u64 {
@@ -173,12 +168,13 @@ impl Call {
         &self.queue
     }
 
-    pub(super) fn nanoseconds(&self) -> u64 {
-        self.deadline.load(Ordering::Relaxed)
+    pub(super) fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
-    pub(super) fn set_nanoseconds(&self, deadline: u64) {
-        self.deadline.store(deadline, Ordering::Relaxed);
+    pub(super) fn put_off(&self, deadline: Instant) {
+        let by = deadline.saturating_duration_since(self.deadline).as_nanos();
+        self.put_off.store(u64::try_from(by).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub(super) fn place(&self) -> u32 {
@@ -203,10 +199,16 @@ impl Carried {
         self.0.decide(result)
     }
 
-    /// Gives the call `span` from now. Only for one that is a sequence of requests, each with a deadline of its own. Where
-    /// memory is short the old deadline stays.
+    /// Gives the call `span` from now. Only for one that is a sequence of requests, each with a deadline of its own.
     pub fn renew_deadline(&self, span: Duration) {
-        self.0.account.renew(&self.0, span);
+        self.0.queue.put_off(&self.0, Deadline::after(span).instant());
+    }
+}
+
+#[cfg(test)]
+impl Carried {
+    pub(super) fn share(&self) -> Arc<Call> {
+        Arc::clone(&self.0)
     }
 }
 
@@ -223,6 +225,5 @@ impl Drop for Carried {
         if !self.is_decided() && self.custody.swap(DROPPED, Ordering::AcqRel) == ACCEPTED {
             self.orphan();
         }
-        self.account.tidy();
     }
 }

@@ -1,9 +1,12 @@
-//! The outstanding calls of a queue: slots, and through each a chain of those whose tags hash alike. Putting in and taking
-//! out are a few steps whatever the tags are; looking for a tag walks its chain.
+//! The outstanding calls of a queue. Each has a slot, which is in two lists: the lane of the calls of the same cache, in the order
+//! of their deadlines, and, from the first time that a tag is looked for, the chain of the calls whose tags hash alike.
+//! Putting in and taking out are a few steps, whatever the tags are.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::ptr;
+use std::sync::{Arc, Weak};
 
+use super::account::Account;
 use super::call::Call;
 use crate::error::{Error, Kind, Result};
 
@@ -18,12 +21,26 @@ struct Slot {
     /// The neighbours in the chain; of a free slot, `next` is the next free one.
     next: u32,
     previous: u32,
+    lane: u32,
+    /// The neighbours in the lane.
+    older: u32,
+    newer: u32,
+}
+
+/// The calls of one cache. They keep the account alive, a lane does not; one whose account is gone is free.
+struct Lane {
+    account: Weak<Account>,
+    oldest: u32,
+    newest: u32,
 }
 
 pub struct Index {
     slots: Vec<Slot>,
-    /// The first slot of each chain. As many as a power of two, and at least as many as slots are taken.
+    /// The first slot of each chain. As many as a power of two, and at least as many as slots; none before they are needed.
     chains: Vec<u32>,
+    lanes: Vec<Lane>,
+    /// The lane of the last call, which is likely that of the next.
+    recent: u32,
     free: u32,
     len: usize,
     seed: u64,
@@ -32,11 +49,56 @@ pub struct Index {
 impl Index {
     pub fn new() -> Self {
         let seed = RandomState::new().hash_one(0) | 1;
-        Self { slots: Vec::new(), chains: Vec::new(), free: NONE, len: 0, seed }
+        let (slots, chains, lanes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { slots, chains, lanes, recent: 0, free: NONE, len: 0, seed }
     }
 
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// The lane of a cache's calls, if it has one.
+    pub fn lane(&self, account: &Account) -> Option<u32> {
+        let is_its = |lane: &Lane| ptr::eq(lane.account.as_ptr(), account);
+        if self.lanes.get(self.recent as usize).is_some_and(is_its) {
+            return Some(self.recent);
+        }
+        self.lanes.iter().position(is_its).map(|lane| lane as u32)
+    }
+
+    /// Makes a lane for a cache that has none. `announce` is called when there is room for it.
+    pub fn open_lane(
+        &mut self,
+        account: &Arc<Account>,
+        announce: impl FnOnce() -> Result<()>,
+    ) -> Result<u32> {
+        self.lanes.try_reserve(1).map_err(no_memory)?;
+        announce()?;
+        let opened = Lane { account: Arc::downgrade(account), oldest: NONE, newest: NONE };
+        match self.lanes.iter().position(|lane| lane.account.strong_count() == 0) {
+            Some(free) => {
+                self.lanes[free] = opened;
+                Ok(free as u32)
+            }
+            None => {
+                self.lanes.push(opened);
+                Ok(self.lanes.len() as u32 - 1)
+            }
+        }
+    }
+
+    /// Forgets a lane that is empty.
+    pub fn close_lane(&mut self, lane: u32) {
+        self.lanes[lane as usize].account = Weak::new();
+    }
+
+    /// Where the call is whose deadline is the first of its lane's.
+    pub fn oldest(&self, lane: u32) -> Option<u32> {
+        Some(self.lanes[lane as usize].oldest).filter(|&place| place != NONE)
+    }
+
+    pub fn call(&self, place: u32) -> Option<&Arc<Call>> {
+        self.slots[place as usize].call.as_ref()
     }
 
     /// Which chain a tag belongs to. Tags are addresses, counters, whatever the caller likes; the seed is nobody's to know.
@@ -46,41 +108,62 @@ impl Index {
     }
 
     /// Where it was put.
-    pub fn insert(&mut self, tag: u64, call: Arc<Call>) -> Result<u32> {
+    pub fn insert(&mut self, tag: u64, lane: u32, call: Arc<Call>) -> Result<u32> {
         let place = self.place()?;
+        let slot = &mut self.slots[place as usize];
+        slot.tag = tag;
+        slot.lane = lane;
+        slot.call = Some(call);
         self.len += 1;
-        self.slots[place as usize].call = Some(call);
-        self.slots[place as usize].tag = tag;
-        self.link(place);
+        self.recent = lane;
+        self.join_lane(place);
+        if !self.chains.is_empty() {
+            self.join_chain(place);
+        }
         Ok(place)
     }
 
-    /// A free slot, in no chain.
+    /// A free slot.
     fn place(&mut self) -> Result<u32> {
-        let no_memory = |_| Error::no_memory("memory for another call");
-        if self.len == self.chains.len() {
-            let wanted = (2 * self.len).max(16);
-            let more = wanted - self.chains.len();
-            self.chains.try_reserve_exact(more).map_err(no_memory)?;
-            self.slots.try_reserve_exact(wanted - self.slots.len()).map_err(no_memory)?;
-            self.chains.clear();
-            self.chains.resize(wanted, NONE);
-            for place in 0..self.slots.len() {
-                self.link(place as u32);
-            }
-        }
-        if self.free == NONE {
-            let place = u32::try_from(self.slots.len()).ok().filter(|&place| place != NONE);
-            let place = place.ok_or(Kind::Busy)?;
-            self.slots.push(Slot { tag: 0, call: None, next: NONE, previous: NONE });
+        if self.free != NONE {
+            let place = self.free;
+            self.free = self.slots[place as usize].next;
             return Ok(place);
         }
-        let place = self.free;
-        self.free = self.slots[place as usize].next;
+        if self.slots.len() == self.slots.capacity() {
+            self.grow()?;
+        }
+        let place = self.slots.len() as u32;
+        let (next, previous, older, newer) = (NONE, NONE, NONE, NONE);
+        self.slots.push(Slot { tag: 0, call: None, next, previous, lane: 0, older, newer });
         Ok(place)
     }
 
-    fn link(&mut self, place: u32) {
+    #[cold]
+    fn grow(&mut self) -> Result<()> {
+        let wanted = (2 * self.slots.len()).max(16);
+        if wanted > 1 << 31 {
+            return Err(Kind::Busy.into());
+        }
+        self.slots.try_reserve_exact(wanted - self.slots.len()).map_err(no_memory)?;
+        if self.chains.is_empty() { Ok(()) } else { self.chain_all() }
+    }
+
+    /// Puts every call into a chain, and each that comes from now on.
+    fn chain_all(&mut self) -> Result<()> {
+        let wanted = self.slots.capacity().next_power_of_two();
+        self.chains.try_reserve_exact(wanted - self.chains.len()).map_err(no_memory)?;
+        self.chains.clear();
+        self.chains.resize(wanted, NONE);
+        for place in 0..self.slots.len() {
+            if self.slots[place].call.is_some() {
+                self.join_chain(place as u32);
+            }
+        }
+        Ok(())
+    }
+
+    fn join_chain(&mut self, place: u32) {
         let chain = self.chain(self.slots[place as usize].tag);
         let next = std::mem::replace(&mut self.chains[chain], place);
         if next != NONE {
@@ -90,15 +173,7 @@ impl Index {
         (slot.previous, slot.next) = (NONE, next);
     }
 
-    /// Takes out the call at `place`, where there must be one.
-    pub fn remove(&mut self, place: u32) -> Option<Arc<Call>> {
-        let free = self.free;
-        let slot = self.slots.get_mut(place as usize)?;
-        let call = slot.call.take()?;
-        let (tag, next, previous) = (slot.tag, slot.next, slot.previous);
-        slot.next = free;
-        self.free = place;
-        self.len -= 1;
+    fn leave_chain(&mut self, tag: u64, next: u32, previous: u32) {
         if next != NONE {
             self.slots[next as usize].previous = previous;
         }
@@ -108,6 +183,52 @@ impl Index {
             let chain = self.chain(tag);
             self.chains[chain] = next;
         }
+    }
+
+    fn join_lane(&mut self, place: u32) {
+        let lane = &mut self.lanes[self.slots[place as usize].lane as usize];
+        let older = std::mem::replace(&mut lane.newest, place);
+        if older == NONE {
+            lane.oldest = place;
+        } else {
+            self.slots[older as usize].newer = place;
+        }
+        let slot = &mut self.slots[place as usize];
+        (slot.older, slot.newer) = (older, NONE);
+    }
+
+    fn leave_lane(&mut self, place: u32) {
+        let Slot { lane, older, newer, .. } = self.slots[place as usize];
+        let lane = &mut self.lanes[lane as usize];
+        if newer == NONE {
+            lane.newest = older;
+        } else {
+            self.slots[newer as usize].older = older;
+        }
+        if older == NONE {
+            lane.oldest = newer;
+        } else {
+            self.slots[older as usize].newer = newer;
+        }
+    }
+
+    /// Its deadline is now the last of its lane's.
+    pub fn make_newest(&mut self, place: u32) {
+        self.leave_lane(place);
+        self.join_lane(place);
+    }
+
+    /// Takes out the call at `place`, if there is one.
+    pub fn remove(&mut self, place: u32) -> Option<Arc<Call>> {
+        let slot = self.slots.get_mut(place as usize)?;
+        let call = slot.call.take()?;
+        let (tag, next, previous) = (slot.tag, slot.next, slot.previous);
+        slot.next = std::mem::replace(&mut self.free, place);
+        self.len -= 1;
+        if !self.chains.is_empty() {
+            self.leave_chain(tag, next, previous);
+        }
+        self.leave_lane(place);
         if self.len == 0 && self.slots.len() > KEPT {
             (self.slots, self.chains, self.free) = (Vec::new(), Vec::new(), NONE);
         }
@@ -115,8 +236,14 @@ impl Index {
     }
 
     /// Where the first call with that tag is.
-    pub fn first(&self, tag: u64) -> Option<u32> {
-        if self.len == 0 { None } else { self.seek(tag, self.chains[self.chain(tag)]) }
+    pub fn first(&mut self, tag: u64) -> Result<Option<u32>> {
+        if self.len == 0 {
+            return Ok(None);
+        }
+        if self.chains.is_empty() {
+            self.chain_all()?;
+        }
+        Ok(self.seek(tag, self.chains[self.chain(tag)]))
     }
 
     /// Where the next one with the same tag is.
@@ -136,8 +263,17 @@ impl Index {
         None
     }
 
+    #[cfg(test)]
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// All there are, in no order.
     pub fn calls(&self) -> impl Iterator<Item = &Arc<Call>> {
         self.slots.iter().filter_map(|slot| slot.call.as_ref())
     }
+}
+
+fn no_memory<T>(_: T) -> Error {
+    Error::no_memory("memory for another call")
 }

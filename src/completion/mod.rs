@@ -5,9 +5,9 @@
 //! index of outstanding calls of the [`Queue`] that it reports to, under the queue's lock. Who takes the call out of the
 //! index has decided it, and puts its completion beside it; whoever comes later finds it gone, and its answer is dropped.
 //!
-//! A [`Call`] is known to three: the queue's index, until it is decided; its cache's [`Account`], for its deadline and the
-//! end of the cache; and who carries it out, who holds it as [`Carried`]. That one may vanish (a panic, a bug): then the call
-//! fails as it is dropped.
+//! A [`Call`] is known to two: the queue's index, until it is decided; and who carries it out, who holds it as [`Carried`].
+//! That one may vanish (a panic, a bug): then the call fails as it is dropped. Its cache's [`Account`] knows how many there are
+//! and to which queues they report, and so finds them when their deadline passes and when the cache is closed.
 //!
 //! Its state is an atomic beside the index, so that the carrier need not lock to see whether a call is still wanted, and to
 //! mark it as sent. A cancelled write either was never sent, or its completion says that it may have been applied: both
@@ -21,6 +21,8 @@ mod delivery;
 mod index;
 mod queue;
 mod sync;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub use self::account::Account;
 pub use self::call::{Call, Carried, submit};

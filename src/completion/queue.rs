@@ -9,6 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, retry_on_intr, write};
 
 use super::Completion;
+use super::account::Account;
 use super::call::Call;
 use super::delivery::Decided;
 use super::index::Index;
@@ -141,17 +142,60 @@ impl Queue {
     pub fn cancel(&self, tag: u64) -> Result<bool> {
         let mut state = self.open_state()?;
         let was_empty = state.done.is_empty();
-        let mut next = state.index.first(tag);
+        let mut next = state.index.first(tag)?;
         let any = next.is_some();
         while let Some(place) = next {
             next = state.index.after(place);
-            if let Some(call) = state.index.remove(place) {
-                let error = call.failure(Kind::Cancelled, call.settle());
-                state.done.push_back(Completion { tag, result: Err(error) });
-            }
+            state.fail(place, Call::cancelled);
         }
         self.announce(state, was_empty);
         Ok(any)
+    }
+
+    /// Cancels every outstanding call of a cache that is closed, and takes no more of them.
+    pub(super) fn end_lane(&self, account: &Account) {
+        let Ok(mut state) = self.lock() else { return };
+        let Some(lane) = state.index.lane(account) else { return };
+        let was_empty = state.done.is_empty();
+        while let Some(place) = state.index.oldest(lane) {
+            state.fail(place, Call::cancelled);
+        }
+        state.index.close_lane(lane);
+        self.announce(state, was_empty);
+    }
+
+    /// The first deadline of a cache's calls.
+    pub(super) fn next_deadline(&self, account: &Account) -> Option<Instant> {
+        let state = self.lock().ok()?;
+        let place = state.index.oldest(state.index.lane(account)?)?;
+        state.index.call(place).map(|call| call.deadline())
+    }
+
+    /// Fails a cache's calls whose deadline has passed; the next deadline.
+    pub(super) fn expire(&self, account: &Account, now: Instant) -> Option<Instant> {
+        let mut state = self.lock().ok()?;
+        let lane = state.index.lane(account)?;
+        let was_empty = state.done.is_empty();
+        let mut next = None;
+        while let Some(place) = state.index.oldest(lane) {
+            next = state.index.call(place).map(|call| call.deadline());
+            if next.is_some_and(|deadline| deadline > now) {
+                break;
+            }
+            next = None;
+            state.fail(place, Call::timed_out);
+        }
+        self.announce(state, was_empty);
+        next
+    }
+
+    /// Gives a call another deadline, which comes after those of its cache's other calls.
+    pub(super) fn put_off(&self, call: &Call, deadline: Instant) {
+        let Ok(mut state) = self.lock() else { return };
+        if !call.is_decided() {
+            call.put_off(deadline);
+            state.index.make_newest(call.place());
+        }
     }
 
     /// Ends it: whoever waits is told, what is outstanding is cancelled, and what was not taken is freed.
@@ -198,7 +242,14 @@ impl Queue {
             let no_memory = |_| Error::no_memory("memory for another call");
             state.done.try_reserve(outstanding).map_err(no_memory)?;
         }
-        let place = state.index.insert(call.tag(), Arc::clone(call))?;
+        let lane = match state.index.lane(call.account()) {
+            Some(lane) => lane,
+            None => {
+                let announce = || call.account().enlist(call.queue());
+                state.index.open_lane(call.account(), announce)?
+            }
+        };
+        let place = state.index.insert(call.tag(), lane, Arc::clone(call))?;
         call.set_place(place);
         Ok(())
     }
@@ -246,6 +297,16 @@ impl Queue {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn sleeping(&self) -> usize {
+        lock(&self.state).sleeping
+    }
+
+    #[cfg(test)]
+    pub(super) fn lanes(&self) -> usize {
+        lock(&self.state).index.lanes()
+    }
+
     fn open_state(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.lock()?;
         if state.closed { Err(Kind::Closed.into()) } else { Ok(state) }
@@ -269,6 +330,14 @@ impl State {
         }
         self.index.remove(call.place())?;
         Some(call.settle())
+    }
+
+    /// Takes out the call at `place` with an error, given whether it had been sent.
+    fn fail(&mut self, place: u32, error: fn(&Call, bool) -> Error) {
+        if let Some(call) = self.index.remove(place) {
+            let error = error(&call, call.settle());
+            self.done.push_back(Completion { tag: call.tag(), result: Err(error) });
+        }
     }
 
     /// Whether somebody is to be woken. One is enough: who takes only a part wakes the next.

@@ -83,13 +83,23 @@ fn copy(text: &CStr) -> Option<CString> {
     CString::from_vec_with_nul(bytes).ok()
 }
 
-/// Hands a completion over to the caller.
-pub fn give_completion(completion: Completion) -> cachetory_completion_t {
-    let mut given = cachetory_completion_t { tag: completion.tag, ..cachetory_completion_t::EMPTY };
+/// Hands a completion over to the caller, who has it at `place`, where it is rewritten as the caller's own struct.
+///
+/// # Safety
+/// At `place` there is room for the struct, and in it a [`Completion`], which is taken over.
+pub unsafe fn give_completion(place: *mut cachetory_completion_t) {
+    const { assert!(size_of::<Completion>() <= size_of::<cachetory_completion_t>()) };
+    const { assert!(align_of::<Completion>() <= align_of::<cachetory_completion_t>()) };
+    // SAFETY: by the caller's promise.
+    let (completion, given) = unsafe {
+        let completion = place.cast::<Completion>().read();
+        place.write(cachetory_completion_t::EMPTY);
+        (completion, &mut *place)
+    };
+    given.tag = completion.tag;
     if let Err(failure) = completion.result.and_then(|answer| given.fill(answer)) {
         given.fail(&failure);
     }
-    given
 }
 
 /// Takes back what [`give_completion`] gave, and empties the caller's struct.

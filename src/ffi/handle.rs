@@ -129,7 +129,7 @@ impl<T> Table<T> {
     }
 
     pub fn get(&self, id: u64) -> Result<Ref<'_, T>> {
-        let slot = self.slot(id).ok_or(Kind::Closed)?;
+        let Some(slot) = self.slot(id) else { return Err(Kind::Closed.into()) };
         if !names(slot.state.load(Ordering::Relaxed), id) {
             return Err(Kind::Closed.into());
         }

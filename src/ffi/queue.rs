@@ -116,13 +116,10 @@ pub unsafe extern "C" fn cachetory_queue_wait(
             let timeout = (timeout_ms != CACHETORY_NO_EXPIRY)
                 .then(|| Duration::from_millis(timeout_ms.unsigned_abs()));
             // They are turned into what the caller sees where they lie, when the queue is no longer locked.
-            const { assert!(size_of::<Completion>() <= size_of::<cachetory_completion_t>()) };
-            const { assert!(align_of::<Completion>() <= align_of::<cachetory_completion_t>()) };
             let put = |index, completion| out.add(index).cast::<Completion>().write(completion);
             let taken = QUEUES.get(queue.id)?.wait(capacity, timeout, put)?;
             for index in 0..taken {
-                let place = out.add(index);
-                place.write(give_completion(place.cast::<Completion>().read()));
+                give_completion(out.add(index));
             }
             *count = taken;
             Ok(CACHETORY_OK)
@@ -136,7 +133,7 @@ pub unsafe extern "C" fn cachetory_queue_wait(
 /// A write that had been sent completes with CACHETORY_ERROR_MAYBE_APPLIED; one without that flag is never sent. Blocks for
 /// nothing. Any thread.
 ///
-/// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _INTERNAL.
+/// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _NO_MEMORY, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_queue_cancel(
     queue: cachetory_queue_t,

@@ -1,5 +1,7 @@
 //! A call's arguments as C passes them -> an [`Op`], once for the synchronous and the asynchronous call. Batches are borrowed
 //! from what [`arg::keys`] and [`items`] have checked.
+//!
+//! All of it is inlined, so that an operation is made where it is used.
 
 use std::ffi::c_void;
 
@@ -14,6 +16,7 @@ fn time(ms: i64) -> Option<i64> {
 
 /// # Safety
 /// As [`arg::key`].
+#[inline(always)]
 pub unsafe fn get<'a>(key: *const c_void, key_len: usize) -> Result<Op<'a>> {
     // SAFETY: by the caller's promise.
     Ok(Op::Get { key: unsafe { arg::key(key, key_len)? } })
@@ -21,6 +24,7 @@ pub unsafe fn get<'a>(key: *const c_void, key_len: usize) -> Result<Op<'a>> {
 
 /// # Safety
 /// The key as [`arg::key`], the value as [`arg::bytes`].
+#[inline(always)]
 pub unsafe fn set<'a>(
     key: *const c_void,
     key_len: usize,
@@ -46,6 +50,7 @@ pub unsafe fn set<'a>(
 ///
 /// # Safety
 /// As [`arg::items`].
+#[inline(always)]
 pub unsafe fn items<'a>(
     items: *const cachetory_item_t,
     count: usize,
@@ -58,12 +63,14 @@ pub unsafe fn items<'a>(
     unsafe { arg::items(items, count) }
 }
 
+#[inline(always)]
 pub fn mset<'a>(items: &'a CheckedItems<'a>, ttl_ms: i64) -> Op<'a> {
     Op::MSet { items, ttl_ms: time(ttl_ms) }
 }
 
 /// # Safety
 /// As [`arg::key`].
+#[inline(always)]
 pub unsafe fn expire_in<'a>(key: *const c_void, key_len: usize, ttl_ms: i64) -> Result<Op<'a>> {
     // SAFETY: by the caller's promise.
     Ok(Op::ExpireIn { key: unsafe { arg::key(key, key_len)? }, ttl_ms: time(ttl_ms) })
@@ -71,6 +78,7 @@ pub unsafe fn expire_in<'a>(key: *const c_void, key_len: usize, ttl_ms: i64) -> 
 
 /// # Safety
 /// As [`arg::key`].
+#[inline(always)]
 pub unsafe fn expire_at<'a>(key: *const c_void, key_len: usize, unix_ms: i64) -> Result<Op<'a>> {
     // SAFETY: by the caller's promise.
     Ok(Op::ExpireAt { key: unsafe { arg::key(key, key_len)? }, unix_ms: time(unix_ms) })
@@ -78,6 +86,7 @@ pub unsafe fn expire_at<'a>(key: *const c_void, key_len: usize, unix_ms: i64) ->
 
 /// # Safety
 /// As [`arg::key`].
+#[inline(always)]
 pub unsafe fn delete<'a>(key: *const c_void, key_len: usize) -> Result<Op<'a>> {
     // SAFETY: by the caller's promise.
     Ok(Op::Delete { key: unsafe { arg::key(key, key_len)? } })

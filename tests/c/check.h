@@ -50,4 +50,36 @@ static inline void round_trip(cachetory_t cache, const char *key)
     cachetory_value_free(&value);
 }
 
+/* The next completion of a queue, which must come. */
+static inline cachetory_completion_t next_completion(cachetory_queue_t queue)
+{
+    cachetory_completion_t completion;
+    cachetory_error_t error;
+    size_t count;
+    EXPECT(cachetory_queue_wait(queue, &completion, 1, 60 * 1000, &count, &error), CACHETORY_OK, &error);
+    CHECK(count == 1);
+    return completion;
+}
+
+/* The same as round_trip, submitted and reaped. */
+static inline void async_round_trip(cachetory_t cache, cachetory_queue_t queue, const char *key)
+{
+    cachetory_error_t error;
+    cachetory_completion_t completion;
+    uint64_t tag = (uintptr_t)key;
+    EXPECT(cachetory_set_async(cache, queue, tag, key, CACHETORY_STRLEN, key, strlen(key),
+                               CACHETORY_NO_EXPIRY, 0, &error),
+           CACHETORY_OK, &error);
+    completion = next_completion(queue);
+    CHECK(completion.tag == tag && completion.status == CACHETORY_OK && completion.message == NULL);
+    cachetory_completion_free(&completion);
+    EXPECT(cachetory_get_async(cache, queue, tag + 1, key, CACHETORY_STRLEN, &error), CACHETORY_OK, &error);
+    completion = next_completion(queue);
+    CHECK(completion.tag == tag + 1 && completion.status == CACHETORY_OK);
+    CHECK(completion.value.len == strlen(key));
+    CHECK(memcmp(completion.value.data, key, completion.value.len + 1) == 0);
+    cachetory_completion_free(&completion);
+    cachetory_completion_free(&completion);
+}
+
 #endif

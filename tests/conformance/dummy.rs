@@ -2,14 +2,18 @@
 
 use crate::fixture::Target;
 use crate::support::capi::*;
-use crate::{arguments, fixture, handles};
+use crate::{arguments, async_calls, async_queues, fixture, handles};
 
 const OK: Outcome = Ok(CACHETORY_OK);
 const NOT_FOUND: Outcome = Ok(CACHETORY_NOT_FOUND);
 
 #[test]
 fn dummy_stores_nothing() {
-    let cache = Cache::must_open("dummy://");
+    stores_nothing(Cache::must_open("dummy://"));
+    stores_nothing(Cache::must_open("dummy://").asynchronous());
+}
+
+fn stores_nothing(cache: Cache) {
     assert_eq!(cache.ping(), OK);
     assert_eq!(cache.set("key", "value"), OK);
     assert_eq!(cache.set_with("key", "value", 1000, IF_NOT_EXISTS), OK);
@@ -31,6 +35,7 @@ fn dummy_stores_nothing() {
 fn dummy_refuses_bad_arguments() {
     let target = Target::memory("dummy://?prefix=app:").prefix(b"app:");
     fixture::run_cases(&target, arguments::refusals());
+    fixture::run_cases(&target, async_calls::refusals());
     for ttl in [0, -1, i64::MIN, i64::MAX - 1] {
         let cache = Cache::must_open("dummy://");
         let refused = |outcome: Outcome| outcome.unwrap_err().status;
@@ -40,6 +45,11 @@ fn dummy_refuses_bad_arguments() {
     let cache = Cache::must_open("dummy://");
     let overflow = cache.expire_in("k", i64::MAX - 1).unwrap_err();
     assert_eq!(overflow.status, CACHETORY_ERR_INVALID_ARGUMENT);
+}
+
+#[test]
+fn dummy_completes() {
+    fixture::run_cases(&Target::memory("dummy://"), async_queues::cases());
 }
 
 #[test]

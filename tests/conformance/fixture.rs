@@ -48,6 +48,11 @@ impl Target {
         self
     }
 
+    /// Whether asynchronous calls are there.
+    pub fn has_async(&self) -> bool {
+        self.server.is_none()
+    }
+
     fn open(&self, url: &str) -> Cache {
         let cache = Cache::must_open(url);
         if self.asynchronous { cache.asynchronous() } else { cache }
@@ -73,9 +78,9 @@ impl Fixture<'_> {
         self.target.server.is_some()
     }
 
-    /// Whether asynchronous calls are there.
-    pub fn has_async(&self) -> bool {
-        !self.has_server()
+    /// Whether the calls on the cache are submitted and waited for.
+    pub fn is_asynchronous(&self) -> bool {
+        self.target.asynchronous
     }
 
     pub fn is_resp3(&self) -> bool {
@@ -173,6 +178,10 @@ pub fn run(target: &Target) {
     cases.extend(crate::arguments::cases());
     cases.extend(crate::handles::cases());
     cases.extend(crate::threads::cases());
+    if target.has_async() {
+        cases.extend(crate::async_calls::cases());
+        cases.extend(crate::async_queues::cases());
+    }
     if target.server.is_some() {
         cases.extend(crate::wire::cases());
     }

@@ -5,6 +5,8 @@
 mod support;
 
 mod arguments;
+mod async_calls;
+mod async_queues;
 mod dummy;
 mod expiry;
 mod fixture;

@@ -32,6 +32,11 @@ fn arguments() {
 }
 
 #[test]
+fn asynchronous() {
+    Program::build("async").run::<&str>(&[]);
+}
+
+#[test]
 fn sigpipe() {
     let server = server();
     let program = Program::build("sigpipe");

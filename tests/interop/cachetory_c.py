@@ -1,4 +1,4 @@
-"""A ctypes binding of the whole synchronous C ABI, and a small class over it.
+"""A ctypes binding of the whole C ABI, and a small class over it.
 
 The names, the field types and the argument types are those of include/cachetory.h. The library is the file that the
 environment variable CACHETORY_LIB names.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterable, Sequence
-from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 
 cachetory_status_t = c_int32
 
@@ -53,6 +53,10 @@ class cachetory_t(Structure):
     _fields_ = [("id", c_uint64)]
 
 
+class cachetory_queue_t(Structure):
+    _fields_ = [("id", c_uint64)]
+
+
 class cachetory_bytes_t(Structure):
     _fields_ = [("data", POINTER(c_char)), ("len", c_size_t)]
 
@@ -73,9 +77,25 @@ class cachetory_error_t(Structure):
     _fields_ = [("status", cachetory_status_t), ("flags", c_uint32), ("message", c_char * 504)]
 
 
+class cachetory_completion_t(Structure):
+    _fields_ = [
+        ("tag", c_uint64),
+        ("status", cachetory_status_t),
+        ("flags", c_uint32),
+        ("value", cachetory_value_t),
+        ("values", cachetory_values_t),
+        ("deleted", c_uint64),
+        ("message", c_char_p),
+        ("owner", c_void_p),
+        ("reserved", c_uint64 * 5),
+    ]
+
+
 _KEY = [c_void_p, c_size_t]
 _KEYS = [POINTER(cachetory_bytes_t), c_size_t]
+_ITEMS = [POINTER(cachetory_item_t), c_size_t]
 _ERROR = POINTER(cachetory_error_t)
+_SUBMIT = [cachetory_t, cachetory_queue_t, c_uint64]
 
 # Function: result, arguments.
 FUNCTIONS = {
@@ -90,7 +110,7 @@ FUNCTIONS = {
     ),
     "cachetory_mset": (
         cachetory_status_t,
-        [cachetory_t, POINTER(cachetory_item_t), c_size_t, c_int64, c_uint32, _ERROR],
+        [cachetory_t, *_ITEMS, c_int64, c_uint32, _ERROR],
     ),
     "cachetory_expire_in": (cachetory_status_t, [cachetory_t, *_KEY, c_int64, _ERROR]),
     "cachetory_expire_at": (cachetory_status_t, [cachetory_t, *_KEY, c_int64, _ERROR]),
@@ -101,6 +121,28 @@ FUNCTIONS = {
     "cachetory_values_free": (None, [POINTER(cachetory_values_t)]),
     "cachetory_status_name": (c_char_p, [cachetory_status_t]),
     "cachetory_version": (c_char_p, []),
+    "cachetory_queue_open": (cachetory_status_t, [POINTER(cachetory_queue_t), _ERROR]),
+    "cachetory_queue_close": (cachetory_status_t, [cachetory_queue_t]),
+    "cachetory_queue_fd": (c_int, [cachetory_queue_t]),
+    "cachetory_queue_wait": (
+        cachetory_status_t,
+        [cachetory_queue_t, POINTER(cachetory_completion_t), c_size_t, c_int64, POINTER(c_size_t), _ERROR],
+    ),
+    "cachetory_queue_cancel": (cachetory_status_t, [cachetory_queue_t, c_uint64, _ERROR]),
+    "cachetory_completion_free": (None, [POINTER(cachetory_completion_t)]),
+    "cachetory_ping_async": (cachetory_status_t, [*_SUBMIT, _ERROR]),
+    "cachetory_get_async": (cachetory_status_t, [*_SUBMIT, *_KEY, _ERROR]),
+    "cachetory_mget_async": (cachetory_status_t, [*_SUBMIT, *_KEYS, _ERROR]),
+    "cachetory_set_async": (
+        cachetory_status_t,
+        [*_SUBMIT, *_KEY, c_void_p, c_size_t, c_int64, c_uint32, _ERROR],
+    ),
+    "cachetory_mset_async": (cachetory_status_t, [*_SUBMIT, *_ITEMS, c_int64, c_uint32, _ERROR]),
+    "cachetory_expire_in_async": (cachetory_status_t, [*_SUBMIT, *_KEY, c_int64, _ERROR]),
+    "cachetory_expire_at_async": (cachetory_status_t, [*_SUBMIT, *_KEY, c_int64, _ERROR]),
+    "cachetory_delete_async": (cachetory_status_t, [*_SUBMIT, *_KEY, _ERROR]),
+    "cachetory_mdelete_async": (cachetory_status_t, [*_SUBMIT, *_KEYS, _ERROR]),
+    "cachetory_clear_async": (cachetory_status_t, [*_SUBMIT, _ERROR]),
 }
 
 

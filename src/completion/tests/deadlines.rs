@@ -1,0 +1,108 @@
+//! Deadlines, and what the account remembers for them.
+
+use std::time::Instant;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn they_pass_in_order() {
+    let bench = Bench::new();
+    let start = Instant::now();
+    let calls: Vec<Carried> =
+        (1..=5).map(|tag| bench.carried(tag, true, tag as u32 * SECOND)).collect();
+    assert!(calls.windows(2).all(|pair| pair[0].deadline() < pair[1].deadline()));
+    assert!(calls[0].deadline() >= start + SECOND);
+    assert_eq!(bench.account.next_deadline(), Some(calls[0].deadline()));
+    assert_eq!(bench.account.expire(start), Some(calls[0].deadline()));
+    assert_eq!(bench.taken(), []);
+    // Those that are decided do not count.
+    bench.queue.cancel(1).unwrap();
+    bench.queue.cancel(3).unwrap();
+    assert_eq!(bench.account.next_deadline(), Some(calls[1].deadline()));
+    assert_eq!(bench.taken().len(), 2);
+    let left = bench.account.expire(calls[3].deadline());
+    assert_eq!(left, Some(calls[4].deadline()));
+    let late = [(2, CACHETORY_ERR_TIMEOUT, false), (4, CACHETORY_ERR_TIMEOUT, false)];
+    assert_eq!(bench.taken(), late);
+    assert_eq!(bench.account.outstanding(), 1);
+    drop(calls);
+    assert_eq!(bench.account.next_deadline(), None);
+}
+
+#[test]
+fn one_that_is_renewed() {
+    let bench = Bench::new();
+    let first = bench.carried(1, false, SECOND);
+    let second = bench.carried(2, true, 2 * SECOND);
+    let old = first.deadline();
+    first.renew_deadline(3 * SECOND);
+    assert!(first.deadline() > old + SECOND);
+    assert_eq!(bench.account.next_deadline(), Some(second.deadline()));
+    assert_eq!(bench.account.expire(second.deadline()), Some(first.deadline()));
+    assert_eq!(bench.account.expire(first.deadline()), None);
+    assert_eq!(
+        bench.taken(),
+        [(2, CACHETORY_ERR_TIMEOUT, false), (1, CACHETORY_ERR_TIMEOUT, false)]
+    );
+    first.renew_deadline(SECOND);
+    assert_eq!(bench.account.next_deadline(), None);
+}
+
+#[test]
+fn the_longest() {
+    let bench = Bench::new();
+    let call = bench.carried(1, true, Duration::MAX);
+    assert!(call.deadline() > Instant::now() + LONG);
+    assert_eq!(bench.account.next_deadline(), Some(call.deadline()));
+}
+
+/// The calls of several caches and queues do not stand in each other's way.
+#[test]
+fn each_cache_has_its_own() {
+    let bench = Bench::new();
+    let other = Bench { queue: Arc::clone(&bench.queue), account: Bench::new().account };
+    let elsewhere = Bench { queue: Bench::new().queue, account: Arc::clone(&bench.account) };
+    let long = bench.carried(1, true, 3 * SECOND);
+    let short = other.carried(2, true, SECOND);
+    let between = elsewhere.carried(3, true, 2 * SECOND);
+    assert_eq!(bench.account.next_deadline(), Some(between.deadline()));
+    assert_eq!(other.account.next_deadline(), Some(short.deadline()));
+    assert_eq!(bench.account.expire(between.deadline()), Some(long.deadline()));
+    assert_eq!((bench.taken(), elsewhere.taken().len()), (vec![], 1));
+    other.account.close();
+    assert_eq!(bench.taken(), [(2, CACHETORY_ERR_CANCELLED, false)]);
+    assert_eq!(bench.account.next_deadline(), Some(long.deadline()));
+    bench.queue.close().unwrap();
+    assert_eq!(bench.account.next_deadline(), None);
+}
+
+/// A queue that outlives many caches, and a cache that outlives many queues, keep nothing of them.
+#[test]
+fn many_come_and_go() {
+    let bench = Bench::new();
+    for round in 0..1000 {
+        let passing = Bench { queue: Arc::clone(&bench.queue), account: Bench::new().account };
+        let _call = passing.read(1);
+        if round % 2 == 0 {
+            passing.account.close();
+        }
+        let passing = Bench { queue: Bench::new().queue, account: Arc::clone(&bench.account) };
+        let _call = passing.read(1);
+        passing.queue.close().unwrap();
+    }
+    assert_eq!((bench.queue.lanes(), bench.account.queues()), (1, 1));
+    assert_eq!(bench.taken().len(), 1000);
+}
+
+#[test]
+fn nobody_keeps_anybody_alive() {
+    let bench = Bench::new();
+    let (queue, account) = (Arc::downgrade(&bench.queue), Arc::downgrade(&bench.account));
+    let call = bench.read(1);
+    drop(bench);
+    assert!(queue.upgrade().is_some() && account.upgrade().is_some());
+    call.decide(done());
+    assert!(queue.upgrade().is_none() && account.upgrade().is_none());
+}

@@ -1,0 +1,234 @@
+//! Whatever happens to a call, it is decided once.
+
+use std::panic::{self, AssertUnwindSafe};
+
+use super::*;
+
+#[test]
+fn an_answer() {
+    let bench = Bench::new();
+    let call = bench.read(7);
+    assert_eq!((bench.account.outstanding(), bench.taken()), (1, vec![]));
+    assert!(call.begin_send() && !call.is_decided());
+    assert!(call.decide(done()));
+    assert_eq!(bench.account.outstanding(), 0);
+    assert_eq!(bench.taken(), [(7, CACHETORY_OK, false)]);
+    assert_eq!(bench.taken(), []);
+}
+
+#[test]
+fn a_failure_goes_as_it_is() {
+    let bench = Bench::new();
+    let call = bench.write(7);
+    assert!(call.begin_send());
+    assert!(call.decide(Err(Error::no_memory("anything"))));
+    assert_eq!(bench.taken(), [(7, CACHETORY_ERR_NO_MEMORY, false)]);
+}
+
+#[test]
+fn an_answer_after_a_cancel_is_dropped() {
+    let bench = Bench::new();
+    let call = bench.read(7);
+    assert!(bench.queue.cancel(7).unwrap());
+    assert!(!bench.queue.cancel(7).unwrap());
+    assert!(call.is_decided() && !call.begin_send());
+    assert_eq!(bench.account.outstanding(), 0);
+    assert!(!call.decide(done()));
+    assert_eq!(bench.taken(), [(7, CACHETORY_ERR_CANCELLED, false)]);
+}
+
+/// What a cancel, a deadline and the end of the cache say of a call that was sent, or was not.
+#[test]
+fn only_a_write_that_was_sent_may_have_been_applied() {
+    type End = fn(&Bench);
+    let ends: [(i32, End); 3] = [
+        (CACHETORY_ERR_CANCELLED, |bench| assert!(bench.queue.cancel(1).unwrap())),
+        (CACHETORY_ERR_CANCELLED, |bench| bench.account.close()),
+        (CACHETORY_ERR_TIMEOUT, |bench| {
+            assert_eq!(bench.account.expire(std::time::Instant::now() + 2 * LONG), None);
+        }),
+    ];
+    for (status, end) in ends {
+        for is_read in [true, false] {
+            for sent in [true, false] {
+                let bench = Bench::new();
+                let call = bench.carried(1, is_read, LONG);
+                assert!(!sent || call.begin_send());
+                end(&bench);
+                assert_eq!(bench.taken(), [(1, status, sent && !is_read)]);
+                assert!(!call.begin_send(), "it must not be sent any more");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_not_sent_after_all() {
+    let bench = Bench::new();
+    let call = bench.write(1);
+    assert!(call.begin_send() && call.begin_send());
+    call.unsent();
+    call.unsent();
+    bench.queue.cancel(1).unwrap();
+    call.unsent();
+    assert!(call.is_decided());
+    assert_eq!(bench.taken(), [(1, CACHETORY_ERR_CANCELLED, false)]);
+}
+
+#[test]
+fn a_call_that_its_carrier_drops() {
+    let bench = Bench::new();
+    drop(bench.read(1));
+    let call = bench.write(2);
+    call.begin_send();
+    drop(call);
+    assert_eq!(
+        bench.taken(),
+        [(1, CACHETORY_ERR_INTERNAL, false), (2, CACHETORY_ERR_INTERNAL, true)]
+    );
+    // In the middle of the submission.
+    bench
+        .submit(3, true, |call| {
+            drop(call);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(bench.taken(), [(3, CACHETORY_ERR_INTERNAL, false)]);
+    assert_eq!(bench.account.outstanding(), 0);
+}
+
+#[test]
+fn a_call_that_is_refused() {
+    let bench = Bench::new();
+    let refused = bench.submit(1, true, |_call| Err(Kind::Closed.into()));
+    assert_eq!(refused.unwrap_err().status(), CACHETORY_ERR_CLOSED);
+    // Even where somebody has it still.
+    let kept = RefCell::new(None);
+    let refused = bench.submit(2, true, |call| {
+        *kept.borrow_mut() = Some(call);
+        Err(Kind::Closed.into())
+    });
+    assert_eq!(refused.unwrap_err().status(), CACHETORY_ERR_CLOSED);
+    let call = kept.take().unwrap();
+    assert!(!call.begin_send() && !call.decide(done()));
+    assert_eq!((bench.account.outstanding(), bench.taken()), (0, vec![]));
+    assert!(!bench.queue.cancel(2).unwrap());
+}
+
+/// Its completion is there, so the submission must not say that it never will be.
+#[test]
+fn a_call_that_is_decided_and_refused() {
+    let bench = Bench::new();
+    bench
+        .submit(1, true, |_call| {
+            assert!(bench.queue.cancel(1).unwrap());
+            Err(Kind::Closed.into())
+        })
+        .unwrap();
+    assert_eq!(bench.taken(), [(1, CACHETORY_ERR_CANCELLED, false)]);
+    bench
+        .submit(2, true, |call| {
+            call.decide(done());
+            panic!("after the answer");
+        })
+        .unwrap();
+    assert_eq!(bench.taken(), [(2, CACHETORY_OK, false)]);
+}
+
+#[test]
+fn a_backend_that_panics() {
+    let bench = Bench::new();
+    let kept = RefCell::new(None);
+    for keep in [true, false] {
+        let submit = || {
+            bench.submit(1, true, |call| {
+                if keep {
+                    *kept.borrow_mut() = Some(call);
+                }
+                panic!("boom")
+            })
+        };
+        assert!(panic::catch_unwind(AssertUnwindSafe(submit)).is_err());
+        assert_eq!((bench.account.outstanding(), bench.taken()), (0, vec![]));
+    }
+    assert!(!kept.take().unwrap().decide(done()));
+    assert_eq!(bench.taken(), []);
+}
+
+#[test]
+fn a_closed_queue_reports_nothing() {
+    let bench = Bench::new();
+    let (first, second, third) = (bench.read(1), bench.write(2), bench.read(3));
+    assert!(first.decide(done()));
+    bench.queue.close().unwrap();
+    assert_eq!(bench.account.outstanding(), 0);
+    assert!(second.is_decided() && !second.begin_send() && !second.decide(done()));
+    drop(third);
+    let refused = bench.submit(4, true, |_| panic!("a backend never sees it"));
+    assert_eq!(refused.unwrap_err().status(), CACHETORY_ERR_CLOSED);
+    assert_eq!(bench.account.outstanding(), 0);
+    assert!(bench.queue.cancel(1).is_err() && bench.queue.fd().is_err());
+}
+
+#[test]
+fn a_closed_account_takes_nothing() {
+    let bench = Bench::new();
+    let call = bench.read(1);
+    bench.account.close();
+    let refused = bench.submit(2, true, |_| panic!("a backend never sees it"));
+    assert_eq!(refused.unwrap_err().status(), CACHETORY_ERR_CLOSED);
+    assert!(!call.decide(done()));
+    assert_eq!(bench.taken(), [(1, CACHETORY_ERR_CANCELLED, false)]);
+    bench.account.close();
+    assert_eq!((bench.account.outstanding(), bench.account.next_deadline()), (0, None));
+}
+
+#[test]
+fn too_many() {
+    let bench = Bench::with_room_for(2);
+    let (first, second) = (bench.read(1), bench.read(2));
+    let busy = || bench.submit(3, true, |_| panic!("a backend never sees it")).unwrap_err();
+    assert_eq!(busy().status(), CACHETORY_ERR_BUSY);
+    assert!(busy().is_retryable());
+    // Decided is enough: it need not have been taken.
+    first.decide(done());
+    let third = bench.read(3);
+    assert_eq!(busy().status(), CACHETORY_ERR_BUSY);
+    bench.queue.cancel(2).unwrap();
+    let fourth = bench.read(4);
+    assert_eq!(busy().status(), CACHETORY_ERR_BUSY);
+    drop((second, third, fourth));
+    assert_eq!((bench.account.outstanding(), bench.taken().len()), (0, 4));
+    let none = Bench::with_room_for(0);
+    assert_eq!(
+        none.submit(1, true, |_| done().map(drop)).unwrap_err().status(),
+        CACHETORY_ERR_BUSY
+    );
+}
+
+#[test]
+fn a_delivery_to_several_queues() {
+    let bench = Bench::new();
+    let other =
+        Bench { queue: Arc::new(Queue::open().unwrap()), account: Arc::clone(&bench.account) };
+    let mut delivery = Delivery::default();
+    for tag in 0..100 {
+        let to = if tag % 3 == 0 { &other } else { &bench };
+        delivery.push(to.read(tag), done());
+    }
+    bench.queue.cancel(1).unwrap();
+    assert_eq!((bench.taken().len(), other.taken().len()), (1, 0));
+    delivery.deliver();
+    assert!(delivery.is_empty());
+    let tags = |bench: &Bench| {
+        let mut tags: Vec<u64> = bench.taken().iter().map(|each| each.0).collect();
+        tags.sort_unstable();
+        tags
+    };
+    assert_eq!(tags(&bench), (2..100).filter(|tag| tag % 3 != 0).collect::<Vec<_>>());
+    assert_eq!(tags(&other), (0..100).step_by(3).collect::<Vec<_>>());
+    delivery.push(bench.read(1), done());
+    drop(delivery);
+    assert_eq!(bench.taken(), [(1, CACHETORY_OK, false)]);
+    assert_eq!(bench.account.outstanding(), 0);
+}

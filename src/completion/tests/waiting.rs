@@ -1,0 +1,125 @@
+//! Who waits on a queue, and its descriptor.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::BorrowedFd;
+
+use super::*;
+
+fn take(queue: &Queue, room: usize, timeout: Option<Duration>) -> Result<usize> {
+    queue.wait(room, timeout, |_, _| {})
+}
+
+fn is_readable(queue: &Queue) -> bool {
+    // SAFETY: open as long as the queue is, which nobody closes meanwhile.
+    let fd = unsafe { BorrowedFd::borrow_raw(queue.fd().unwrap()) };
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+}
+
+/// Until so many sleep in it.
+fn until_asleep(queue: &Queue, wanted: usize) {
+    while queue.sleeping() < wanted {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn the_descriptor_follows_every_way_to_be_decided() {
+    let bench = Bench::new();
+    let queue = &bench.queue;
+    let drain = || {
+        while take(queue, 1, Some(Duration::ZERO)).unwrap() > 0 {}
+        assert!(!is_readable(queue));
+    };
+    drain();
+    let call = bench.read(1);
+    assert!(!is_readable(queue));
+    call.decide(done());
+    assert!(is_readable(queue));
+    drain();
+    let (_first, _second) = (bench.read(1), bench.read(1));
+    queue.cancel(1).unwrap();
+    assert!(is_readable(queue));
+    take(queue, 1, None).unwrap();
+    assert!(is_readable(queue), "one is left");
+    drain();
+    let late = bench.carried(1, true, Duration::ZERO);
+    bench.account.expire(late.deadline());
+    assert!(is_readable(queue));
+    drain();
+    drop(bench.read(1));
+    assert!(is_readable(queue));
+    drain();
+    let mut delivery = Delivery::default();
+    (0..10).for_each(|tag| delivery.push(bench.read(tag), done()));
+    assert!(!is_readable(queue));
+    delivery.deliver();
+    assert!(is_readable(queue));
+    drain();
+    let _call = bench.read(1);
+    bench.account.close();
+    assert!(is_readable(queue));
+    drain();
+}
+
+#[test]
+fn a_delivery_of_many_wakes_all_that_can_take() {
+    for room in [1, 2, 5] {
+        let bench = Bench::new();
+        let left = AtomicUsize::new(20);
+        thread::scope(|scope| {
+            for _ in 0..20 / room {
+                scope.spawn(|| {
+                    let mut own = 0;
+                    while own < room {
+                        own += take(&bench.queue, room - own, None).unwrap();
+                    }
+                    left.fetch_sub(own, Ordering::Relaxed);
+                });
+            }
+            until_asleep(&bench.queue, 20 / room);
+            let mut delivery = Delivery::default();
+            (0..20).for_each(|tag| delivery.push(bench.read(tag), done()));
+            delivery.deliver();
+        });
+        assert_eq!(left.into_inner(), 0);
+    }
+}
+
+#[test]
+fn closing_wakes_all() {
+    let bench = Bench::new();
+    thread::scope(|scope| {
+        for timeout in [None, None, Some(LONG), Some(Duration::MAX)] {
+            let queue = &bench.queue;
+            scope.spawn(move || {
+                let closed = take(queue, 1, timeout).unwrap_err();
+                assert_eq!(closed.status(), CACHETORY_ERR_CLOSED);
+            });
+        }
+        until_asleep(&bench.queue, 4);
+        bench.queue.close().unwrap();
+    });
+    assert!(bench.queue.close().is_ok(), "the handle is what is closed once");
+}
+
+#[test]
+fn each_of_many_decisions_finds_a_waiter() {
+    let bench = Bench::new();
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..1000 {
+                    assert_eq!(take(&bench.queue, 1, None).unwrap(), 1);
+                }
+            });
+        }
+        for tag in 0..3000 {
+            bench.read(tag).decide(done());
+        }
+    });
+    assert_eq!(bench.taken(), []);
+}

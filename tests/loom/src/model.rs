@@ -1,0 +1,301 @@
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use loom::sync::Mutex;
+use loom::thread;
+
+use crate::completion::{Account, Carried, Completion, Delivery, Queue, submit};
+use crate::error::{
+    CACHETORY_ERR_CANCELLED, CACHETORY_ERR_CLOSED, CACHETORY_ERR_INTERNAL, CACHETORY_ERR_TIMEOUT,
+    CACHETORY_OK, Kind, Result,
+};
+use crate::op::Answer;
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A queue and a cache's account.
+#[derive(Clone)]
+struct Bench {
+    queue: Arc<Queue>,
+    account: Arc<Account>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let queue = Arc::new(Queue::open().unwrap());
+        Self { queue, account: Arc::new(Account::new(9)) }
+    }
+
+    fn submit(&self, tag: u64, backend: impl FnOnce(Carried) -> Result<()>) -> Result<()> {
+        submit(&self.queue, &self.account, tag, false, LONG, backend)
+    }
+
+    /// A write, and what its carrier has of it.
+    fn write(&self, tag: u64) -> Carried {
+        let kept = RefCell::new(None);
+        let keep = |call| {
+            *kept.borrow_mut() = Some(call);
+            Ok(())
+        };
+        self.submit(tag, keep).unwrap();
+        kept.into_inner().unwrap()
+    }
+
+    /// All that is complete: statuses, and whether the write may have been applied.
+    fn taken(&self) -> Vec<(i32, bool)> {
+        let mut taken = Vec::new();
+        let put = |_, completion: Completion| {
+            taken.push(match completion.result {
+                Ok(_) => (CACHETORY_OK, false),
+                Err(error) => (error.status(), error.maybe_applied),
+            });
+        };
+        self.queue.wait(usize::MAX, Some(Duration::ZERO), put).unwrap();
+        taken
+    }
+
+    /// That there is one completion, and that it agrees with what the carrier did.
+    fn assert_one(&self, sent: bool, answered: bool) {
+        assert_eq!(self.account.outstanding(), 0);
+        let taken = self.taken();
+        let [(status, maybe_applied)] = taken[..] else { panic!("{} completions", taken.len()) };
+        assert_eq!(status == CACHETORY_OK, answered, "{status}");
+        if !answered {
+            assert!(!sent || maybe_applied, "it was sent, and is said not to be");
+        }
+    }
+}
+
+fn done() -> Result<Answer> {
+    Ok(Answer::Done)
+}
+
+fn explore(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    // Every race of two or three that is known needs fewer.
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+/// As a backend does it. Whether it was sent, and whether the answer counted.
+fn carry(call: Carried) -> (bool, bool) {
+    let sent = call.begin_send();
+    (sent, sent && call.decide(done()))
+}
+
+#[test]
+fn an_answer_and_a_cancel() {
+    explore(|| {
+        let bench = Bench::new();
+        let call = bench.write(1);
+        let carrier = thread::spawn(move || carry(call));
+        let cancelled = bench.queue.cancel(1).unwrap();
+        let (sent, answered) = carrier.join().unwrap();
+        assert_ne!(cancelled, answered);
+        bench.assert_one(sent, answered);
+    });
+}
+
+#[test]
+fn an_answer_a_cancel_and_a_deadline() {
+    explore(|| {
+        let bench = Bench::new();
+        let call = bench.write(1);
+        let carrier = thread::spawn(move || carry(call));
+        let late = bench.clone();
+        let clock = thread::spawn(move || late.account.expire(Instant::now() + 2 * LONG));
+        let cancelled = bench.queue.cancel(1).unwrap();
+        let (sent, answered) = carrier.join().unwrap();
+        assert_eq!(clock.join().unwrap(), None);
+        assert!(!(cancelled && answered));
+        bench.assert_one(sent, answered);
+    });
+}
+
+#[test]
+fn an_answer_and_the_end_of_the_cache() {
+    explore(|| {
+        let bench = Bench::new();
+        let call = bench.write(1);
+        let carrier = thread::spawn(move || carry(call));
+        bench.account.close();
+        let (sent, answered) = carrier.join().unwrap();
+        bench.assert_one(sent, answered);
+    });
+}
+
+#[test]
+fn a_write_that_is_not_sent_after_all() {
+    explore(|| {
+        let bench = Bench::new();
+        let call = bench.write(1);
+        let carrier = thread::spawn(move || {
+            call.begin_send();
+            call.unsent();
+            carry(call)
+        });
+        bench.queue.cancel(1).unwrap();
+        let (sent, answered) = carrier.join().unwrap();
+        bench.assert_one(sent, answered);
+    });
+}
+
+#[test]
+fn an_answer_a_cancel_and_the_end_of_the_queue() {
+    explore(|| {
+        let bench = Bench::new();
+        let call = bench.write(1);
+        let carrier = thread::spawn(move || carry(call));
+        let other = bench.clone();
+        let canceller = thread::spawn(move || other.queue.cancel(1));
+        bench.queue.close().unwrap();
+        let before = |result: Result<usize>| result.unwrap_err().status();
+        assert_eq!(before(bench.queue.wait(1, None, |_, _| {})), CACHETORY_ERR_CLOSED);
+        carrier.join().unwrap();
+        let _ = canceller.join().unwrap();
+        assert_eq!(bench.account.outstanding(), 0);
+    });
+}
+
+#[test]
+fn a_submission_and_the_end_of_the_cache() {
+    explore(|| {
+        let bench = Bench::new();
+        let other = bench.clone();
+        let submitter = thread::spawn(move || {
+            other.submit(1, |call| {
+                call.decide(done());
+                Ok(())
+            })
+        });
+        bench.account.close();
+        let accepted = submitter.join().unwrap().is_ok();
+        assert_eq!(bench.taken().len(), usize::from(accepted));
+        assert_eq!(bench.account.outstanding(), 0);
+    });
+}
+
+/// A call that nobody carries out is found by the end of the cache, or it is refused.
+#[test]
+fn a_second_submission_and_the_end_of_the_cache() {
+    explore(|| {
+        let bench = Bench::new();
+        let first = bench.write(1);
+        let other = bench.clone();
+        let submitter = thread::spawn(move || {
+            let kept = RefCell::new(None);
+            let accepted = other.submit(2, |call| {
+                *kept.borrow_mut() = Some(call);
+                Ok(())
+            });
+            (accepted.is_ok(), kept.into_inner())
+        });
+        bench.account.close();
+        let (accepted, second) = submitter.join().unwrap();
+        assert_eq!(bench.taken().len(), 1 + usize::from(accepted));
+        drop((first, second));
+        assert_eq!((bench.account.outstanding(), bench.taken().len()), (0, 0));
+    });
+}
+
+#[test]
+fn a_refusal_and_a_cancel() {
+    explore(|| {
+        let bench = Bench::new();
+        let other = bench.clone();
+        let submitter = thread::spawn(move || other.submit(1, |_call| Err(Kind::Closed.into())));
+        let cancelled = bench.queue.cancel(1).unwrap();
+        let accepted = submitter.join().unwrap().is_ok();
+        assert_eq!(accepted, cancelled);
+        let wanted: &[_] = if accepted { &[(CACHETORY_ERR_CANCELLED, false)] } else { &[] };
+        assert_eq!(bench.taken(), wanted);
+        assert_eq!(bench.account.outstanding(), 0);
+    });
+}
+
+/// Another thread drops the call while its submission is still under way.
+#[test]
+fn a_carrier_that_vanishes() {
+    explore(|| {
+        let bench = Bench::new();
+        let handed = Arc::new(Mutex::new(None));
+        let other = Arc::clone(&handed);
+        let carrier = thread::spawn(move || drop(other.lock().unwrap().take()));
+        bench
+            .submit(1, |call| {
+                *handed.lock().unwrap() = Some(call);
+                Ok(())
+            })
+            .unwrap();
+        carrier.join().unwrap();
+        drop(handed);
+        assert_eq!(bench.taken(), [(CACHETORY_ERR_INTERNAL, false)]);
+    });
+}
+
+#[test]
+fn a_deadline_that_is_put_off() {
+    explore(|| {
+        let bench = Bench::new();
+        let (first, second) = (bench.write(1), bench.write(2));
+        let late = bench.clone();
+        let clock = thread::spawn(move || late.account.expire(Instant::now() + 2 * LONG));
+        first.renew_deadline(4 * LONG);
+        clock.join().unwrap();
+        let taken = bench.taken();
+        assert!(taken.contains(&(CACHETORY_ERR_TIMEOUT, false)));
+        assert_eq!(taken.len() + bench.account.outstanding(), 2);
+        drop((first, second));
+        assert_eq!((bench.taken().len(), bench.account.outstanding()), (2 - taken.len(), 0));
+    });
+}
+
+#[test]
+fn nobody_sleeps_beside_a_completion() {
+    explore(|| {
+        let bench = Bench::new();
+        let calls = [bench.write(1), bench.write(2)];
+        let waiters = [bench.clone(), bench.clone()].map(|bench| {
+            thread::spawn(move || assert_eq!(bench.queue.wait(1, None, |_, _| {}).unwrap(), 1))
+        });
+        let mut delivery = Delivery::default();
+        for call in calls {
+            delivery.push(call, done());
+        }
+        delivery.deliver();
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+        assert_eq!(bench.taken(), []);
+    });
+}
+
+#[test]
+fn two_decisions_and_two_who_wait() {
+    explore(|| {
+        let bench = Bench::new();
+        let calls = [bench.write(1), bench.write(2)];
+        let waiter = bench.clone();
+        let waiter = thread::spawn(move || {
+            assert_eq!(waiter.queue.wait(1, None, |_, _| {}).unwrap(), 1);
+        });
+        let [first, second] = calls;
+        let carrier = thread::spawn(move || first.decide(done()));
+        second.decide(done());
+        assert_eq!(bench.queue.wait(1, None, |_, _| {}).unwrap(), 1);
+        waiter.join().unwrap();
+        carrier.join().unwrap();
+        assert_eq!(bench.taken(), []);
+    });
+}
+
+#[test]
+fn the_end_wakes_who_waits() {
+    explore(|| {
+        let bench = Bench::new();
+        let waiters = [bench.clone(), bench.clone()].map(|bench| {
+            thread::spawn(move || assert!(bench.queue.wait(1, None, |_, _| {}).is_err()))
+        });
+        bench.queue.close().unwrap();
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+    });
+}
