@@ -168,7 +168,7 @@ func run(url string) error {
 		fmt.Printf("error: %d, retryable: %t\n", failure.Status, failure.Retryable)
 		fmt.Fprintln(os.Stderr, failure)
 	}
-	return nil
+	return runAsync(cache)
 }
 
 func main() {

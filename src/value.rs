@@ -106,6 +106,8 @@ pub struct Span {
 
 impl Span {
     pub const MISS: Span = Span { at: usize::MAX, len: 0 };
+    /// The first reserved one, where places are counted from the start of the arena.
+    pub const ORIGIN: Span = Span { at: 0, len: 0 };
 }
 
 /// The answers to a batch of keys, in their order.

@@ -2,8 +2,8 @@
 
 use std::ops::Deref;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::account::Account;
@@ -30,13 +30,21 @@ pub struct Call {
     /// Becomes [`DECIDED`] under the queue's lock only, and stays so.
     state: AtomicU8,
     custody: AtomicU8,
-    /// Where the queue's index has it; written and read under the queue's lock.
-    place: AtomicU32,
+    /// Where the queue's index has it.
+    place: u32,
     deadline: Instant,
     /// By how many nanoseconds it was put off; written and read under the queue's lock, or by who carries the call out.
     put_off: AtomicU64,
-    queue: Arc<Queue>,
+    /// Decided calls are kept by the queue, to be used again, so it is not kept by them.
+    queue: Weak<Queue>,
     account: Arc<Account>,
+}
+
+/// What is particular to a call.
+pub(super) struct Request {
+    pub(super) tag: u64,
+    pub(super) is_read: bool,
+    pub(super) deadline: Instant,
 }
 
 /// A call in the hands of who carries it out. Dropped undecided, the call fails as an internal error.
@@ -53,21 +61,14 @@ pub fn submit(
     backend: impl FnOnce(Carried) -> Result<()>,
 ) -> Result<()> {
     account.admit()?;
-    let call = Arc::new(Call {
-        tag,
-        is_read,
-        state: AtomicU8::new(QUEUED),
-        custody: AtomicU8::new(SUBMITTING),
-        place: AtomicU32::new(0),
-        deadline: Deadline::after(span).instant(),
-        put_off: AtomicU64::new(0),
-        queue: Arc::clone(queue),
-        account: Arc::clone(account),
-    });
-    if let Err(error) = queue.insert(&call) {
-        account.release();
-        return Err(error);
-    }
+    let deadline = Deadline::after(span).instant();
+    let call = match queue.accept(account, Request { tag, is_read, deadline }) {
+        Ok(call) => call,
+        Err(error) => {
+            account.release();
+            return Err(error);
+        }
+    };
     // From here on others may decide it.
     let carried = Carried(Arc::clone(&call));
     match panic::catch_unwind(AssertUnwindSafe(|| backend(carried))) {
@@ -86,6 +87,38 @@ pub fn submit(
 }
 
 impl Call {
+    /// Uses `spare` again if nobody has it any more.
+    pub(super) fn make(
+        spare: Option<Arc<Self>>,
+        queue: &Arc<Queue>,
+        account: &Arc<Account>,
+        request: Request,
+        place: u32,
+    ) -> Arc<Self> {
+        let Request { tag, is_read, deadline } = request;
+        if let Some(mut call) = spare
+            && let Some(own) = Arc::get_mut(&mut call)
+            && Arc::ptr_eq(&own.account, account)
+        {
+            (own.tag, own.is_read, own.deadline, own.place) = (tag, is_read, deadline, place);
+            own.state = AtomicU8::new(QUEUED);
+            own.custody = AtomicU8::new(SUBMITTING);
+            own.put_off = AtomicU64::new(0);
+            return call;
+        }
+        Arc::new(Self {
+            tag,
+            is_read,
+            state: AtomicU8::new(QUEUED),
+            custody: AtomicU8::new(SUBMITTING),
+            place,
+            deadline,
+            put_off: AtomicU64::new(0),
+            queue: Arc::downgrade(queue),
+            account: Arc::clone(account),
+        })
+    }
+
     pub fn deadline(&self) -> Instant {
         self.deadline + Duration::from_nanos(self.put_off.load(Ordering::Relaxed))
     }
@@ -119,11 +152,16 @@ impl Call {
 
     /// Decides it, if nobody has, and wakes who waits for it. `false`: it was decided already, and the answer is dropped.
     pub fn decide(&self, result: Result<Answer>) -> bool {
-        !self.is_decided() && self.queue.decide(self, |_| result)
+        !self.is_decided() && self.finish(|_| result)
+    }
+
+    /// `false`: it was decided already, or the queue is gone.
+    fn finish(&self, result: impl FnOnce(bool) -> Result<Answer>) -> bool {
+        self.queue.upgrade().is_some_and(|queue| queue.decide(self, result))
     }
 
     fn orphan(&self) -> bool {
-        self.queue.decide(self, |was_sent| {
+        self.finish(|was_sent| {
             let kind = Kind::Internal("nobody carries the call out any more".into());
             Err(self.failure(kind, was_sent))
         })
@@ -157,19 +195,15 @@ impl Call {
 
     /// As if it had never been. `false`: it was decided already.
     fn withdraw(&self) -> bool {
-        self.queue.withdraw(self)
+        self.queue.upgrade().is_some_and(|queue| queue.withdraw(self))
     }
 
     pub(super) fn tag(&self) -> u64 {
         self.tag
     }
 
-    pub(super) fn queue(&self) -> &Arc<Queue> {
+    pub(super) fn queue(&self) -> &Weak<Queue> {
         &self.queue
-    }
-
-    pub(super) fn account(&self) -> &Arc<Account> {
-        &self.account
     }
 
     pub(super) fn put_off(&self, deadline: Instant) {
@@ -178,11 +212,7 @@ impl Call {
     }
 
     pub(super) fn place(&self) -> u32 {
-        self.place.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_place(&self, place: u32) {
-        self.place.store(place, Ordering::Relaxed);
+        self.place
     }
 
     /// Marks it as decided, under the queue's lock; whether it had been sent.
@@ -201,7 +231,9 @@ impl Carried {
 
     /// Gives the call `span` from now. Only for one that is a sequence of requests, each with a deadline of its own.
     pub fn renew_deadline(&self, span: Duration) {
-        self.0.queue.put_off(&self.0, Deadline::after(span).instant());
+        if let Some(queue) = self.0.queue.upgrade() {
+            queue.put_off(&self.0, Deadline::after(span).instant());
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Decisions on their way to their queues, many at a time.
 
-use std::sync::Arc;
+use std::sync::Weak;
 
 use super::call::Carried;
 use crate::error::Result;
@@ -34,14 +34,15 @@ impl Delivery {
 
     pub fn deliver(&mut self) {
         let same =
-            |one: &Decided, other: &Decided| Arc::ptr_eq(one.call.queue(), other.call.queue());
+            |one: &Decided, other: &Decided| Weak::ptr_eq(one.call.queue(), other.call.queue());
         if self.decided.windows(2).any(|pair| !same(&pair[0], &pair[1])) {
             // Few queues report to one cache at the same time, so order within a queue is not worth an allocation.
-            self.decided.sort_unstable_by_key(|each| Arc::as_ptr(each.call.queue()).addr());
+            self.decided.sort_unstable_by_key(|each| each.call.queue().as_ptr().addr());
         }
         for group in self.decided.chunk_by_mut(same) {
-            let queue = Arc::clone(group[0].call.queue());
-            queue.decide_all(group);
+            if let Some(queue) = group[0].call.queue().upgrade() {
+                queue.decide_all(group);
+            }
         }
         self.decided.clear();
     }

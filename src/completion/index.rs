@@ -16,8 +16,9 @@ const KEPT: usize = 1024;
 
 struct Slot {
     tag: u64,
-    /// `None`: the slot is free.
+    /// In a free slot, one that was decided, to be used again: that is cheaper than to free it and to make another.
     call: Option<Arc<Call>>,
+    taken: bool,
     /// The neighbours in the chain; of a free slot, `next` is the next free one.
     next: u32,
     previous: u32,
@@ -97,6 +98,7 @@ impl Index {
         Some(self.lanes[lane as usize].oldest).filter(|&place| place != NONE)
     }
 
+    /// The call at `place`, or the one that was there last.
     pub fn call(&self, place: u32) -> Option<&Arc<Call>> {
         self.slots[place as usize].call.as_ref()
     }
@@ -107,20 +109,27 @@ impl Index {
         ((product >> 64) as u64 ^ product as u64) as usize & (self.chains.len() - 1)
     }
 
-    /// Where it was put.
-    pub fn insert(&mut self, tag: u64, lane: u32, call: Arc<Call>) -> Result<u32> {
+    /// Puts in a call that `make` makes, given one to use again, if there is one, and the place.
+    pub fn insert(
+        &mut self,
+        tag: u64,
+        lane: u32,
+        make: impl FnOnce(Option<Arc<Call>>, u32) -> Arc<Call>,
+    ) -> Result<Arc<Call>> {
         let place = self.place()?;
         let slot = &mut self.slots[place as usize];
         slot.tag = tag;
         slot.lane = lane;
-        slot.call = Some(call);
+        slot.taken = true;
+        let call = make(slot.call.take(), place);
+        slot.call = Some(Arc::clone(&call));
         self.len += 1;
         self.recent = lane;
         self.join_lane(place);
         if !self.chains.is_empty() {
             self.join_chain(place);
         }
-        Ok(place)
+        Ok(call)
     }
 
     /// A free slot.
@@ -135,7 +144,8 @@ impl Index {
         }
         let place = self.slots.len() as u32;
         let (next, previous, older, newer) = (NONE, NONE, NONE, NONE);
-        self.slots.push(Slot { tag: 0, call: None, next, previous, lane: 0, older, newer });
+        let (tag, lane, call, taken) = (0, 0, None, false);
+        self.slots.push(Slot { tag, call, taken, next, previous, lane, older, newer });
         Ok(place)
     }
 
@@ -156,7 +166,7 @@ impl Index {
         self.chains.clear();
         self.chains.resize(wanted, NONE);
         for place in 0..self.slots.len() {
-            if self.slots[place].call.is_some() {
+            if self.slots[place].taken {
                 self.join_chain(place as u32);
             }
         }
@@ -218,10 +228,12 @@ impl Index {
         self.join_lane(place);
     }
 
-    /// Takes out the call at `place`, if there is one.
-    pub fn remove(&mut self, place: u32) -> Option<Arc<Call>> {
-        let slot = self.slots.get_mut(place as usize)?;
-        let call = slot.call.take()?;
+    /// Takes out the call at `place`; whether there was one.
+    pub fn remove(&mut self, place: u32) -> bool {
+        let Some(slot) = self.slots.get_mut(place as usize).filter(|slot| slot.taken) else {
+            return false;
+        };
+        slot.taken = false;
         let (tag, next, previous) = (slot.tag, slot.next, slot.previous);
         slot.next = std::mem::replace(&mut self.free, place);
         self.len -= 1;
@@ -229,10 +241,14 @@ impl Index {
             self.leave_chain(tag, next, previous);
         }
         self.leave_lane(place);
+        true
+    }
+
+    /// Gives memory back, if it is empty and has much.
+    pub fn shrink(&mut self) {
         if self.len == 0 && self.slots.len() > KEPT {
             (self.slots, self.chains, self.free) = (Vec::new(), Vec::new(), NONE);
         }
-        Some(call)
     }
 
     /// Where the first call with that tag is.
@@ -270,7 +286,7 @@ impl Index {
 
     /// All there are, in no order.
     pub fn calls(&self) -> impl Iterator<Item = &Arc<Call>> {
-        self.slots.iter().filter_map(|slot| slot.call.as_ref())
+        self.slots.iter().filter(|slot| slot.taken).filter_map(|slot| slot.call.as_ref())
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! A [`Call`] is known to two: the queue's index, until it is decided; and who carries it out, who holds it as [`Carried`].
 //! That one may vanish (a panic, a bug): then the call fails as it is dropped. Its cache's [`Account`] knows how many there are
-//! and to which queues they report, and so finds them when their deadline passes and when the cache is closed.
+//! and to which queues they report, and so finds them when their deadline passes and when the cache is closed. A decided call stays in the index as a spare: the
+//! next one there is the same piece of memory, if its carrier has let go of it.
 //!
 //! Its state is an atomic beside the index, so that the carrier need not lock to see whether a call is still wanted, and to
 //! mark it as sent. A cancelled write either was never sent, or its completion says that it may have been applied: both

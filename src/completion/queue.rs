@@ -10,7 +10,7 @@ use rustix::io::{read, retry_on_intr, write};
 
 use super::Completion;
 use super::account::Account;
-use super::call::Call;
+use super::call::{Call, Request};
 use super::delivery::Decided;
 use super::index::Index;
 use super::sync::{Condvar, Mutex, MutexGuard, lock};
@@ -108,6 +108,7 @@ impl Queue {
         }
         if state.done.is_empty() {
             state.set_unreadable();
+            state.index.shrink();
             if state.done.capacity() > KEPT && state.index.len() == 0 {
                 state.done = VecDeque::new();
             }
@@ -234,24 +235,26 @@ impl Queue {
         drop((index, done, fd));
     }
 
-    /// Takes note of a call, and sees to it that there is room for its completion.
-    pub(super) fn insert(&self, call: &Arc<Call>) -> Result<()> {
+    /// Makes a call and takes note of it, and sees to it that there is room for its completion.
+    pub(super) fn accept(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        request: Request,
+    ) -> Result<Arc<Call>> {
         let mut state = self.open_state()?;
         let outstanding = state.index.len() + 1;
         if state.done.capacity() - state.done.len() < outstanding {
             let no_memory = |_| Error::no_memory("memory for another call");
             state.done.try_reserve(outstanding).map_err(no_memory)?;
         }
-        let lane = match state.index.lane(call.account()) {
+        let lane = match state.index.lane(account) {
             Some(lane) => lane,
-            None => {
-                let announce = || call.account().enlist(call.queue());
-                state.index.open_lane(call.account(), announce)?
-            }
+            None => state.index.open_lane(account, || account.enlist(self))?,
         };
-        let place = state.index.insert(call.tag(), lane, Arc::clone(call))?;
-        call.set_place(place);
-        Ok(())
+        let tag = request.tag;
+        state
+            .index
+            .insert(tag, lane, |spare, place| Call::make(spare, self, account, request, place))
     }
 
     /// Takes a call out as if it had never been there. `false`: it was decided already.
@@ -322,20 +325,27 @@ impl Queue {
     }
 }
 
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
 impl State {
     /// Takes a call out of the index, and so decides it; whether it had been sent. `None`: it was decided already.
     fn remove(&mut self, call: &Call) -> Option<bool> {
         if call.is_decided() {
             return None;
         }
-        self.index.remove(call.place())?;
-        Some(call.settle())
+        self.index.remove(call.place()).then(|| call.settle())
     }
 
     /// Takes out the call at `place` with an error, given whether it had been sent.
     fn fail(&mut self, place: u32, error: fn(&Call, bool) -> Error) {
-        if let Some(call) = self.index.remove(place) {
-            let error = error(&call, call.settle());
+        if self.index.remove(place)
+            && let Some(call) = self.index.call(place)
+        {
+            let error = error(call, call.settle());
             self.done.push_back(Completion { tag: call.tag(), result: Err(error) });
         }
     }

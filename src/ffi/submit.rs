@@ -24,11 +24,11 @@ fn submit(
 /// Submits a cachetory_ping.
 ///
 /// What holds for every cachetory_*_async call: with CACHETORY_OK the call is accepted, and its completion comes to `queue`,
-/// with this `tag` (any number; more calls may have the same) and the status that cachetory_ping would have returned. Otherwise nothing
-/// ever comes. Nothing is kept of what is passed in: it is copied. Blocks for nothing. Any thread.
+/// with this `tag` (any number; more calls may have the same) and the status that cachetory_ping would have returned. Otherwise
+/// nothing ever comes. Nothing is kept of what is passed in: it is copied. Blocks for nothing. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (the cache or the queue), _BUSY (`max_pending` calls of the cache are outstanding:
-/// take completions, and try again), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// let some complete, and try again), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_ping_async(
     cache: cachetory_t,

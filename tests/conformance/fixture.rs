@@ -48,11 +48,6 @@ impl Target {
         self
     }
 
-    /// Whether asynchronous calls are there.
-    pub fn has_async(&self) -> bool {
-        self.server.is_none()
-    }
-
     fn open(&self, url: &str) -> Cache {
         let cache = Cache::must_open(url);
         if self.asynchronous { cache.asynchronous() } else { cache }
@@ -78,6 +73,7 @@ impl Fixture<'_> {
         self.target.server.is_some()
     }
 
+    /// Whether the calls on the cache are submitted and waited for.
     pub fn is_asynchronous(&self) -> bool {
         self.target.asynchronous
     }
@@ -177,10 +173,8 @@ pub fn run(target: &Target) {
     cases.extend(crate::arguments::cases());
     cases.extend(crate::handles::cases());
     cases.extend(crate::threads::cases());
-    if target.has_async() {
-        cases.extend(crate::async_calls::cases());
-        cases.extend(crate::async_queues::cases());
-    }
+    cases.extend(crate::async_calls::cases());
+    cases.extend(crate::async_queues::cases());
     if target.server.is_some() {
         cases.extend(crate::wire::cases());
     }

@@ -152,7 +152,7 @@ fn answers(found: &[Option<&Entry>]) -> Result<Values> {
     }
     let mut spans = reserved(Values::RESERVED_SPANS + found.len(), "memory for the answers")?;
     let mut arena: Vec<u8> = reserved(total, "memory for the answers")?;
-    spans.resize(Values::RESERVED_SPANS, Span::MISS);
+    spans.resize(Values::RESERVED_SPANS, Span::ORIGIN);
     for entry in found {
         spans.push(match entry {
             None => Span::MISS,

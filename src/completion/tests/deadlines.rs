@@ -82,12 +82,10 @@ fn each_cache_has_its_own() {
 #[test]
 fn many_come_and_go() {
     let bench = Bench::new();
-    for round in 0..1000 {
+    for _ in 0..1000 {
         let passing = Bench { queue: Arc::clone(&bench.queue), account: Bench::new().account };
         let _call = passing.read(1);
-        if round % 2 == 0 {
-            passing.account.close();
-        }
+        passing.account.close();
         let passing = Bench { queue: Bench::new().queue, account: Arc::clone(&bench.account) };
         let _call = passing.read(1);
         passing.queue.close().unwrap();
@@ -100,9 +98,40 @@ fn many_come_and_go() {
 fn nobody_keeps_anybody_alive() {
     let bench = Bench::new();
     let (queue, account) = (Arc::downgrade(&bench.queue), Arc::downgrade(&bench.account));
-    let call = bench.read(1);
+    let (first, second) = (bench.read(1), bench.read(2));
+    first.decide(done());
     drop(bench);
-    assert!(queue.upgrade().is_some() && account.upgrade().is_some());
-    call.decide(done());
-    assert!(queue.upgrade().is_none() && account.upgrade().is_none());
+    // As if the queue had been closed.
+    assert!(queue.upgrade().is_none());
+    assert_eq!(account.upgrade().unwrap().outstanding(), 0);
+    assert!(second.is_decided() && !second.decide(done()));
+    assert!(account.upgrade().is_none());
+}
+
+/// A decided call is used again, once its carrier has dropped it.
+#[test]
+fn calls_are_used_again() {
+    let bench = Bench::new();
+    let first = bench.write(1);
+    let address = |call: &Carried| Arc::as_ptr(&call.share()).addr();
+    let one = address(&first);
+    assert!(first.begin_send());
+    bench.queue.cancel(1).unwrap();
+    let second = bench.write(2);
+    assert!(first.is_decided() && !second.is_decided());
+    let two = address(&second);
+    assert_ne!(one, two, "the first is still held");
+    second.begin_send();
+    second.renew_deadline(2 * LONG);
+    let late = second.deadline();
+    assert!(second.decide(done()));
+    let third = bench.read(3);
+    assert_eq!(address(&third), two);
+    assert!(!third.is_decided() && third.is_read() && third.deadline() < late);
+    bench.queue.cancel(3).unwrap();
+    let statuses = [CACHETORY_ERR_CANCELLED, CACHETORY_OK, CACHETORY_ERR_CANCELLED];
+    let sent = [true, false, false];
+    let wanted = (0..3).map(|n| (n as u64 + 1, statuses[n], sent[n])).collect::<Vec<_>>();
+    assert_eq!(bench.taken(), wanted);
+    drop(first);
 }

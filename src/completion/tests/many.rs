@@ -72,14 +72,19 @@ fn the_index_beside_a_map() {
             // Grows, and shrinks again.
             if dice.throw(5) < if step < 3000 { 3 } else { 2 } {
                 let lane = dice.throw(3) as usize;
-                let place = index.insert(tag, lanes[lane], call(tag)).unwrap();
+                let mut place = 0;
+                let make = |_, at| {
+                    place = at;
+                    call(tag)
+                };
+                index.insert(tag, lanes[lane], make).unwrap();
                 places.push(place);
                 ages[lane].push_back(place);
                 len += 1;
             } else if !places.is_empty() {
                 let place = places.swap_remove(dice.throw(places.len() as u64) as usize);
-                assert_eq!(index.remove(place).unwrap().tag(), tag);
-                assert!(index.remove(place).is_none());
+                assert_eq!(index.call(place).unwrap().tag(), tag);
+                assert!(index.remove(place) && !index.remove(place));
                 ages.iter_mut().for_each(|lane| lane.retain(|&other| other != place));
                 len -= 1;
             } else if let Some(place) = ages[0].pop_front() {

@@ -212,7 +212,7 @@ impl Decoder {
             (Head::Aggregate(count), Want::Batch(wanted)) if count == wanted => {
                 let mut spans = Vec::new();
                 spans.try_reserve_exact(count + Values::RESERVED_SPANS).map_err(no_memory)?;
-                spans.resize(Values::RESERVED_SPANS, Span::MISS);
+                spans.resize(Values::RESERVED_SPANS, Span::ORIGIN);
                 self.state = State::Batch { at: body, spans, needed: 0 };
                 return Ok(Step::Next);
             }
