@@ -117,7 +117,10 @@ impl World {
             Slot::new(format!("{unix}?{options}&prefix=p%3A"), false),
             Slot::new("memory://".to_owned(), false),
             Slot::new(format!("{}?{options}&protocol=3", server.tcp_url()), true),
-            Slot::new(format!("{unix}?{options}&max_connections=1&spin_us=0"), false),
+            Slot::new(
+                format!("{unix}?{options}&max_connections=1&spin_us=0&max_pending=1000"),
+                false,
+            ),
             Slot::new("memory://?max_bytes=1m".to_owned(), true),
         ];
         Self {

@@ -89,7 +89,7 @@ impl World {
         let mut random = Random(self.seed ^ 400);
         while !self.is_calm() {
             pause(&mut random, 60);
-            match random.below(3) {
+            match random.below(6) {
                 0 => self.replace(random.below(QUEUES)),
                 _ => {
                     let slot = &self.slots[random.below(self.slots.len())];
