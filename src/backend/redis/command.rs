@@ -230,7 +230,11 @@ pub trait Replies {
 /// Takes the reply to `op`, if it is the usual one, is all there, and nothing else is to be seen to.
 #[inline(always)]
 pub fn quick(op: &Op<'_>, inbox: &mut Inbox) -> Option<Answer> {
-    Expect::new(op).quick(inbox)
+    match op {
+        Op::Get { .. } => Expect::Get.quick(inbox),
+        Op::Set { .. } | Op::MSet { ttl_ms: None, .. } => Expect::Set(false).quick(inbox),
+        _ => None,
+    }
 }
 
 /// Takes the one reply to a command that is no operation of its own.

@@ -97,16 +97,16 @@ impl<'a> Lease<'a> {
         let links = self.links;
         let Some(link) = self.link.as_deref_mut() else { return };
         let bells = link.batch.bells;
-        let undecided = link.undecided();
+        link.batch.undecided.delivery.deliver();
+        let again = std::mem::take(&mut link.batch.undecided.again);
         match driven {
             Driven::Sound => self.give_back(),
             Driven::Broken => drop(self),
             Driven::Unfinished | Driven::More => self.hand_over(but, true),
         }
         links.bells.ring(bells);
-        drop(undecided.delivery);
-        if !undecided.again.is_empty() {
-            links.queue_again(undecided.again);
+        if !again.is_empty() {
+            links.queue_again(again);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 
-use super::batch::{Batch, Bells, Requests, Undecided};
+use super::batch::{Batch, Bells, Requests};
 use super::command::{Expect, Outcome, Pending, Replies, encode, kind_of, quick, server_error};
 use super::decode::{Decoder, Inbox, Reply, Want};
 use super::encode::{Loose, Outbox, command};
@@ -590,11 +590,6 @@ impl Link {
     /// Fails what is left of the batch.
     pub fn fail_all(&mut self, lost: bool, error: impl Fn() -> Error) {
         self.batch.fail(lost, &self.outbox, error);
-    }
-
-    /// What came of the batch for asynchronous calls.
-    pub fn undecided(&mut self) -> Undecided {
-        std::mem::take(&mut self.batch.undecided)
     }
 
     /// The connection broke under the batch. What the server has answered before is answered.

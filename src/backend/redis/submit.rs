@@ -94,6 +94,14 @@ impl Links {
 
     /// Finds links for asynchronous calls that wait for one.
     pub fn recruit(&self, mut pool: MutexGuard<'_, Pool>) {
+        if pool.large.is_empty() && pool.in_use >= pool.lanes_for_calls() {
+            // As most of the time: those in use serve the queue when they come back.
+            let is_left = !pool.queue.is_empty();
+            drop(pool);
+            return if is_left {
+                self.watch()
+            };
+        }
         while !pool.large.is_empty() && pool.has_idle() {
             let mut lease = self.lease_aside(&mut pool);
             let Some(mut link) = lease.link.take() else { break };
@@ -134,7 +142,14 @@ impl Links {
         for _ in 0..dials {
             self.dial_aside();
         }
-        if is_left
+        if is_left {
+            self.watch();
+        }
+    }
+
+    /// Has the I/O thread look after what is queued: the links in use may be slow.
+    fn watch(&self) {
+        if !self.is_watched.load(Ordering::SeqCst)
             && !self.is_watched.swap(true, Ordering::SeqCst)
             && let Some(io) = self.io.get()
         {
