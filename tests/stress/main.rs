@@ -314,6 +314,7 @@ fn every_call_completes_once_whatever_happens() {
     let world = World::new(calls, seed);
     thread::scope(|scope| {
         let world = &world;
+        let _ends_all = EndsAll(world);
         let spawn = |body: fn(&World, u64), number: u64| {
             scope.spawn(move || {
                 let _ends_all = EndsAll(world);
