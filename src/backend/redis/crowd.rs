@@ -38,11 +38,18 @@ impl Links {
             drop(pool);
             return Ok(Entered::Leased(self.dialled(lease, deadline)?));
         }
+        let leads = pool.gathers() && pool.is_free() && pool.has_idle();
         let waiter = Waiter::own();
         let is_first = pool.queue.is_empty();
         let place = Place { owner: Arc::clone(&waiter), is_first, bell: pool.queue.batch };
         pool.queue.requests.add(Owner::Thread { waiter, is_first }, encode, expect)?;
-        drop(pool);
+        if leads {
+            let lease = self.lease(&mut pool);
+            drop(pool);
+            self.gather(lease, &place.owner, deadline)?;
+        } else {
+            drop(pool);
+        }
         self.wait(place, deadline).map(Entered::Done)
     }
 }
@@ -61,7 +68,9 @@ impl Links {
         let owner = &place.owner;
         let mut patience = PATIENCE;
         let mut look = deadline.started() + patience;
-        owner.spin(self.spin, deadline);
+        if !owner.is_decided() {
+            owner.spin(self.spin, deadline);
+        }
         loop {
             match owner.take() {
                 Some(Decided::Answer(answer)) => {
@@ -117,6 +126,18 @@ impl Links {
         }
     }
 
+    /// Lets others of a crowd join, and carries out what is queued then.
+    fn gather(&self, lease: Lease<'_>, owner: &Arc<Waiter>, deadline: &Deadline) -> Result<()> {
+        rustix::thread::sched_yield();
+        match self.vet(lease, deadline, false) {
+            Some(lease) => {
+                self.serve(self.pool(), lease, owner, deadline);
+                Ok(())
+            }
+            None => self.lose_patience(owner, deadline),
+        }
+    }
+
     /// The links in use are slow: finds another for the queue.
     fn lose_patience(&self, owner: &Arc<Waiter>, deadline: &Deadline) -> Result<()> {
         let mut pool = self.pool();
@@ -169,7 +190,7 @@ impl Links {
         deadline: &Deadline,
     ) {
         if let Some(link) = lease.link.as_deref_mut() {
-            pool.queue.load(link);
+            pool.load_queued(link);
         }
         drop(pool);
         self.drive(lease, owner, deadline);

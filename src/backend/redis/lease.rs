@@ -143,10 +143,12 @@ impl Links {
             && round != ASIDE
             && link.batch.calls <= MOST_TIMED;
         let took = if is_timed { Some(link.idle_at(Instant::now())) } else { None };
+        let spins = link.spins();
         let mut pool = self.pool();
         if let Some(took) = took {
             pool.time(took);
         }
+        pool.spins = spins;
         pool.back_from(round);
         if pool.is_awaited() || pool.closed {
             return self.pass_on(pool, link);
@@ -172,9 +174,9 @@ impl Links {
                 drop(pool);
                 return self.to_io(link);
             }
-        } else if !pool.queue.is_empty() {
+        } else if !pool.queue.is_empty() && pool.in_use < pool.lanes_for_batches() {
             pool.turn = true;
-            pool.queue.load(&mut link);
+            pool.load_queued(&mut link);
             if !link.batch.entries.is_empty() {
                 pool.in_use += 1;
                 link.turn.round = pool.round;

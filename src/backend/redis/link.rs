@@ -179,6 +179,12 @@ impl Link {
         now.saturating_duration_since(self.last_used)
     }
 
+    /// Whether it pays to spin for its replies.
+    #[inline]
+    pub fn spins(&self) -> bool {
+        self.stream.spins()
+    }
+
     /// It has just shown that it is there.
     pub fn touch(&mut self, now: Instant) {
         self.last_used = now;

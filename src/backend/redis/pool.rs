@@ -12,9 +12,15 @@ use super::waiter::Waiter;
 
 /// Round trips that never take less are to a server that is far away: there a link for each caller is best.
 const FAR: Duration = Duration::from_micros(200);
-/// Links in use beyond which callers queue, when they spin for the reply and when they sleep.
-const LANES: usize = 1;
-const LANES_ASLEEP: usize = 2;
+/// Links in use beyond which callers queue. Callers that spin for the reply: of a crowd one sends for all, and two do not
+/// wait for each other. Callers that sleep: the more calls share a link, the more threads must be woken one by one.
+const LANES_IN_A_CROWD: usize = 1;
+const LANES: usize = 2;
+const LANES_ASLEEP: usize = 8;
+/// Where callers sleep and more of them queue than there are lanes, fewer links carry larger batches.
+const LANES_FOR_SLEEPERS: usize = 2;
+/// There is a crowd until so many batches in a row were of one call.
+const CROWD: u32 = 16;
 /// The most links that asynchronous calls take to a server that is far away: they lose less by waiting for each other.
 const LANES_FAR: usize = 8;
 /// A batch takes so many calls, and so many bytes, before the rest is left to the next.
@@ -29,7 +35,10 @@ pub const MOST_TIMED: usize = 8;
 #[derive(Default)]
 pub struct Pool {
     most: usize,
-    spins: bool,
+    /// Callers spin for the reply, and it pays.
+    pub spins: bool,
+    /// How many more batches of one call there must be before there is no crowd any more.
+    crowd: u32,
     /// The one used last at the end: the others may then be left to the server's idle timeout.
     #[expect(
         clippy::vec_box,
@@ -84,8 +93,17 @@ impl Pool {
     fn lanes(&self) -> usize {
         match (self.is_far, self.spins) {
             (true, _) => usize::MAX,
+            (false, true) if self.crowd > 0 => LANES_IN_A_CROWD,
             (false, true) => LANES,
             (false, false) => LANES_ASLEEP,
+        }
+    }
+
+    /// How many links may be in use before a batch waits for one to come back.
+    pub fn lanes_for_batches(&self) -> usize {
+        match self.spins || self.is_far {
+            true => self.lanes(),
+            false => LANES_FOR_SLEEPERS,
         }
     }
 
@@ -97,7 +115,20 @@ impl Pool {
     /// Whether there is a link for a small call, which is the usual case.
     #[inline(always)]
     pub fn has_one_at_hand(&self) -> bool {
-        self.is_free() && self.has_idle() && !self.closed
+        !self.gathers() && self.is_free() && self.has_idle() && !self.closed
+    }
+
+    /// Whether it is worth while to let others join before a batch is sent: they have just been answered, and are about to
+    /// call again.
+    #[inline]
+    pub fn gathers(&self) -> bool {
+        self.crowd > 0 && self.spins && !self.is_far
+    }
+
+    /// Has the link carry out what is queued, as far as one batch goes. That may be nothing.
+    pub fn load_queued(&mut self, link: &mut Link) {
+        self.queue.load(link);
+        self.crowd = if link.batch.calls > 1 { CROWD } else { self.crowd.saturating_sub(1) };
     }
 
     /// Whether a small call need not queue.
@@ -171,7 +202,7 @@ impl Queue {
     }
 
     /// Moves what is queued to the link, as far as one batch goes. That may be nothing.
-    pub fn load(&mut self, link: &mut Link) {
+    fn load(&mut self, link: &mut Link) {
         let bells = self.bells();
         let Requests { bytes, entries } = &mut self.requests;
         if entries.len() <= MOST_CALLS && bytes.len() <= MOST_BYTES {

@@ -1,11 +1,19 @@
 //! Spinning for a reply before sleeping for it: a sleep and a wake-up cost more than all the rest of a call to a server that
 //! is near. It is tried while it pays, and left alone, for longer and longer, while replies come from far away or the
 //! processor has others to serve.
+//!
+//! Between two looks the processor is offered to others. So spinning threads that share a processor take turns at next to no
+//! cost, and what the others take is not counted as spinning: a look counts as a microsecond, which is what it takes. But
+//! where others take much longer, they are at work, and the time is better left to them.
 
 use std::time::{Duration, Instant};
 
 /// The most waits in a row that are not spun for, after spinning has been in vain again and again.
 const LONGEST_PAUSE: u32 = 1024;
+/// After so many waits in a row that were not spun for it is not likely to pay soon.
+const LONG_PAUSE: u32 = 8;
+/// How much longer than the limit all may take, with what others take.
+const PATIENCE: u32 = 10;
 
 pub struct Spinner {
     limit: Duration,
@@ -33,7 +41,12 @@ impl Spinner {
 
     /// Whether a spin is too short to matter to a deadline.
     pub fn is_short(&self) -> bool {
-        self.limit <= Duration::from_millis(1)
+        self.limit <= Duration::from_micros(100)
+    }
+
+    /// Whether it has been of use of late.
+    pub fn pays(&self) -> bool {
+        !self.limit.is_zero() && self.next_pause <= LONG_PAUSE
     }
 
     /// Calls `ready` again and again, letting others run in between, until it has an answer, the limit is reached, or the
@@ -59,22 +72,34 @@ impl Spinner {
         deadline: Instant,
         mut ready: impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        let until = deadline.min(Instant::now() + self.limit);
+        let until = deadline.min(Instant::now() + self.limit * PATIENCE);
+        let looks = self.limit.as_micros().max(1);
+        let mut look = 0;
         loop {
             rustix::thread::sched_yield();
             let answer = ready();
+            look += 1;
             // An answer that came only after another thread had used up its share of the processor is no success.
-            let in_vain = Instant::now() >= until;
-            if in_vain {
-                self.pause = self.next_pause;
-                self.next_pause = (self.next_pause * 2).min(LONGEST_PAUSE);
-            } else if answer.is_some() {
-                self.next_pause = 1;
-            }
-            if in_vain || answer.is_some() {
+            let is_late = Instant::now() >= until;
+            let is_over = is_late || answer.is_some() || look >= looks;
+            if is_over {
+                self.learn(is_late, answer.is_some());
                 return answer;
             }
         }
+    }
+}
+
+impl Spinner {
+    /// Doubts grow faster than trust: to spin beside somebody who computes costs a hundred times what it can save.
+    fn learn(&mut self, is_late: bool, is_answered: bool) {
+        let next = match (is_late, is_answered) {
+            (true, _) => self.next_pause * 8,
+            (false, false) => self.next_pause * 2,
+            (false, true) => return self.next_pause = (self.next_pause / 2).max(1),
+        };
+        self.pause = self.next_pause;
+        self.next_pause = next.min(LONGEST_PAUSE);
     }
 }
 
@@ -105,13 +130,48 @@ mod tests {
 
     #[test]
     fn what_does_not_pay_is_tried_less_and_less() {
-        let mut spinner = Spinner::new(Duration::from_nanos(1));
+        let mut spinner = Spinner::new(Duration::from_micros(1));
         // Before waits 0, 2, 5, 10, 19, 36, 69: each pause is twice the one before.
         assert_eq!(tries(&mut spinner, 70), 7);
         let limit = std::mem::replace(&mut spinner.limit, Duration::from_secs(3600));
-        while spinner.spin(far(), || Some(())).is_none() {}
+        for _ in 0..7 {
+            while spinner.spin(far(), || Some(())).is_none() {}
+        }
         spinner.limit = limit;
-        assert_eq!(tries(&mut spinner, 3), 2, "one success, and it is tried as at first");
+        assert_eq!(tries(&mut spinner, 3), 2, "as many successes, and it is tried as at first");
+    }
+
+    #[test]
+    fn what_others_take_counts_only_if_it_is_much() {
+        let mut spinner = Spinner::new(Duration::from_micros(3));
+        let mut looks = 0;
+        let look = || -> Option<()> {
+            looks += 1;
+            None
+        };
+        // No clock can tell less than a nanosecond, so this ends by the number of looks or later.
+        spinner.spin(far(), look);
+        assert!(looks <= 3);
+        let mut spinner = Spinner::new(Duration::from_millis(1));
+        let mut looks = 0;
+        let slow = || -> Option<()> {
+            looks += 1;
+            std::thread::sleep(Duration::from_millis(11));
+            None
+        };
+        assert_eq!(spinner.spin(far(), slow), None);
+        assert_eq!(looks, 1, "whoever takes so long has work to do");
+        assert_eq!(tries(&mut spinner, 2), 1);
+        assert_eq!(spinner.pause, 8, "and is left alone for long");
+    }
+
+    #[test]
+    fn it_pays_until_it_has_been_in_vain_for_long() {
+        let mut spinner = Spinner::new(Duration::from_micros(1));
+        assert!(spinner.pays());
+        tries(&mut spinner, 70);
+        assert!(!spinner.pays());
+        assert!(!Spinner::new(Duration::ZERO).pays());
     }
 
     #[test]

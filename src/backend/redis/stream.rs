@@ -293,6 +293,12 @@ impl Stream {
         }
     }
 
+    /// Whether it pays to spin for what arrives.
+    #[inline]
+    pub fn spins(&self) -> bool {
+        self.spinner.pays()
+    }
+
     /// Whether TLS has taken in something that is still to be sent.
     pub fn has_unsent(&self) -> bool {
         self.tls.as_ref().is_some_and(|session| session.has_unsent())

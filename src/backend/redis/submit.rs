@@ -110,7 +110,7 @@ impl Links {
             if let Some(mut link) = lease.link.take() {
                 link.turn.round = lease.round;
                 mem::forget(lease);
-                pool.queue.load(&mut link);
+                pool.load_queued(&mut link);
                 if link.batch.entries.is_empty() {
                     let round = link.turn.round;
                     pool.back_from(round);
