@@ -15,6 +15,8 @@ use super::support::socket::Address;
 use super::{Gates, OK, READS, WRITES, all_fail, failed, is_value};
 
 const SHORT: &str = "socket_timeout=0.2";
+/// Long enough to connect and to begin to send in, also on a busy machine.
+const LONGER: &str = "socket_timeout=1";
 
 /// Takes so many completions without ever waiting on the queue.
 #[track_caller]
@@ -55,7 +57,7 @@ fn each_write_alone_may_have_been_applied() {
     let server = Scripted::tcp(|peer| while peer.request().is_some() {});
     for (what, submit) in WRITES {
         println!("{what}");
-        let (cache, queue) = (Cache::must_open(&server.url(SHORT)), Queue::open());
+        let (cache, queue) = (Cache::must_open(&server.url(LONGER)), Queue::open());
         assert_eq!(submit(cache.to(&queue), 1), OK);
         failed(&appear(&queue, 1)[0], CACHETORY_ERR_TIMEOUT, RETRYABLE | MAYBE_APPLIED);
     }
@@ -150,7 +152,7 @@ fn hosts_that_ignore_us_hold_up_no_other() {
 fn a_peer_that_does_not_read() {
     let huge = vec![b'x'; 50 << 20];
     for server in [Scripted::tcp(|peer| peer.hang()), Scripted::unix(|peer| peer.hang())] {
-        let (cache, queue) = (Cache::must_open(&server.url(SHORT)), Queue::open());
+        let (cache, queue) = (Cache::must_open(&server.url(LONGER)), Queue::open());
         let to = cache.to(&queue);
         assert_eq!(to.set(1, "k", &huge, NO_EXPIRY, 0), OK);
         failed(&appear(&queue, 1)[0], CACHETORY_ERR_TIMEOUT, RETRYABLE | MAYBE_APPLIED);
@@ -199,7 +201,7 @@ fn a_late_reply_goes_to_nobody() {
 fn a_paused_server() {
     let server = Setup::redis().start();
     for url in [server.tcp_url(), server.unix_url()] {
-        let (cache, queue) = (Cache::must_open(&format!("{url}?{SHORT}")), Queue::open());
+        let (cache, queue) = (Cache::must_open(&format!("{url}?{LONGER}")), Queue::open());
         let to = cache.to(&queue);
         assert_eq!(cache.set("k", "before"), OK);
         server.pause();

@@ -83,8 +83,9 @@ impl Kind {
 /// What the write with this tag stores: whose it is can be told from it, and whether it is whole. One in some hundreds is large.
 fn value(key: &str, tag: u64) -> Vec<u8> {
     let mut value = format!("{key}={tag};").into_bytes();
-    let random = Random(tag).next() as usize;
-    let filler = if random % 500 == 0 { random / 500 % 200_000 } else { random / 500 % 120 };
+    let random = Random(tag).draw() as usize;
+    let filler =
+        if random.is_multiple_of(500) { random / 500 % 200_000 } else { random / 500 % 120 };
     let pattern = random.to_le_bytes();
     value.extend(pattern.iter().cycle().take(filler));
     value

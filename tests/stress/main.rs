@@ -286,7 +286,7 @@ impl Drop for EndsAll<'_> {
 pub struct Random(u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -295,7 +295,7 @@ impl Random {
     }
 
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        (self.draw() % bound as u64) as usize
     }
 }
 
@@ -314,6 +314,7 @@ fn every_call_completes_once_whatever_happens() {
     let world = World::new(calls, seed);
     thread::scope(|scope| {
         let world = &world;
+        let _ends_all = EndsAll(world);
         let spawn = |body: fn(&World, u64), number: u64| {
             scope.spawn(move || {
                 let _ends_all = EndsAll(world);
