@@ -112,6 +112,9 @@ impl Bells {
 pub struct Requests {
     pub bytes: Vec<u8>,
     pub entries: VecDeque<Entry>,
+    /// How many of the bytes belong to requests that were taken out. Never much more than half, so that taking out a part costs
+    /// no more than the part, however much is left.
+    taken: usize,
 }
 
 impl Requests {
@@ -136,6 +139,43 @@ impl Requests {
         Ok(())
     }
 
+    pub fn new(bytes: Vec<u8>, entries: VecDeque<Entry>) -> Self {
+        Self { bytes, entries, taken: 0 }
+    }
+
+    pub fn remove(&mut self, index: usize) {
+        let before: usize = self.entries.iter().take(index).map(|entry| entry.len).sum();
+        if let Some(entry) = self.entries.remove(index) {
+            let start = self.taken + before;
+            self.bytes.drain(start..start + entry.len);
+        }
+    }
+
+    /// Takes the first `count` out.
+    pub fn take(&mut self, count: usize) -> Self {
+        let entries: VecDeque<Entry> = self.entries.drain(..count).collect();
+        let end = self.taken + entries.iter().map(|entry| entry.len).sum::<usize>();
+        let bytes = self.bytes[self.taken..end].to_vec();
+        self.taken = end;
+        if self.taken > self.bytes.len() / 2 {
+            self.forget_the_taken();
+        }
+        Self::new(bytes, entries)
+    }
+
+    /// From here on the bytes are those of the entries.
+    pub fn forget_the_taken(&mut self) {
+        if self.taken > 0 {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
+    }
+
+    /// The bytes of all requests.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
     pub fn push(&mut self, entry: Entry, request: &[u8]) {
         self.bytes.extend_from_slice(request);
         self.entries.push_back(entry);
@@ -147,6 +187,7 @@ impl Requests {
     }
 
     pub fn append(&mut self, other: &mut Requests) {
+        other.forget_the_taken();
         self.bytes.append(&mut other.bytes);
         self.entries.append(&mut other.entries);
     }
@@ -174,6 +215,7 @@ impl Requests {
 
     /// Keeps those that `is_kept` says, in one pass.
     pub fn retain(&mut self, mut is_kept: impl FnMut(&Entry) -> bool) {
+        self.forget_the_taken();
         let (mut from, mut to) = (0, 0);
         let bytes = &mut self.bytes;
         self.entries.retain(|entry| {
@@ -259,5 +301,63 @@ impl Batch {
 
     pub fn has_calls(&self) -> bool {
         self.entries.iter().any(|entry| matches!(entry.owner, Owner::Call(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests(count: usize) -> Requests {
+        let mut requests = Requests::default();
+        for number in 0..count {
+            let owner = Owner::Thread { waiter: Waiter::own(), is_first: false };
+            let encode = |out: &mut Vec<u8>| {
+                out.extend(std::iter::repeat_n(number as u8, number % 7));
+                Ok(())
+            };
+            requests.add(owner, encode, Expect::Ping).unwrap();
+        }
+        requests
+    }
+
+    /// The numbers of the requests, whose bytes and lengths must agree.
+    fn numbers(requests: &Requests) -> Vec<u8> {
+        let mut bytes = &requests.bytes[requests.taken..];
+        let mut numbers = Vec::new();
+        for entry in &requests.entries {
+            let (request, rest) = bytes.split_at(entry.len);
+            assert!(request.iter().all(|byte| *byte == request[0]));
+            numbers.extend(request.first());
+            bytes = rest;
+        }
+        assert!(bytes.is_empty());
+        numbers
+    }
+
+    fn expected(numbers: impl Iterator<Item = usize>) -> Vec<u8> {
+        numbers.filter(|number| number % 7 > 0).map(|number| number as u8).collect()
+    }
+
+    #[test]
+    fn a_part_is_taken_out_and_the_rest_stays() {
+        let mut left = requests(100);
+        for start in [0, 10, 20] {
+            assert_eq!(numbers(&left.take(10)), expected(start..start + 10));
+            assert_eq!(numbers(&left), expected(start + 10..100));
+        }
+        left.remove(1);
+        assert_eq!(numbers(&left), expected((30..100).filter(|number| *number != 31)));
+        let mut position = 0;
+        left.retain(|_| {
+            position += 1;
+            position % 2 == 0
+        });
+        let kept = (30..100).filter(|number| *number != 31).skip(1).step_by(2);
+        assert_eq!(numbers(&left), expected(kept.clone()));
+        let mut first = requests(3);
+        first.append(&mut left);
+        assert_eq!(numbers(&first), expected((0..3).chain(kept)));
+        assert!(left.is_empty() && left.len() == 0);
     }
 }

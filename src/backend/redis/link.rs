@@ -423,10 +423,7 @@ impl Link {
 
     /// Takes a batch back that has not been begun.
     pub fn unload(&mut self) -> Requests {
-        Requests {
-            bytes: std::mem::take(&mut self.outbox),
-            entries: std::mem::take(&mut self.batch.entries),
-        }
+        Requests::new(std::mem::take(&mut self.outbox), std::mem::take(&mut self.batch.entries))
     }
 
     /// Carries the batch out, or goes on with it, until all of it is decided or the driver's own deadline passes. `bells` are

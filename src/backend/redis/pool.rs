@@ -204,12 +204,13 @@ impl Queue {
     /// Moves what is queued to the link, as far as one batch goes. That may be nothing.
     fn load(&mut self, link: &mut Link) {
         let bells = self.bells();
-        let Requests { bytes, entries } = &mut self.requests;
-        if entries.len() <= MOST_CALLS && bytes.len() <= MOST_BYTES {
-            self.requests.begin_send();
-            link.load(&mut self.requests, bells);
+        let requests = &mut self.requests;
+        if requests.entries.len() <= MOST_CALLS && requests.len() <= MOST_BYTES {
+            requests.forget_the_taken();
+            requests.begin_send();
+            link.load(requests, bells);
             // What came back is an empty buffer of the last batch's.
-            self.requests.bytes.clear();
+            requests.bytes.clear();
             self.batch = self.batch.wrapping_add(1);
             return;
         }
@@ -218,10 +219,8 @@ impl Queue {
             length += entry.len;
             length <= MOST_BYTES
         };
-        let count = entries.iter().take(MOST_CALLS).take_while(fits).count().max(1);
-        let first: VecDeque<Entry> = entries.drain(..count).collect();
-        let length = first.iter().map(|entry| entry.len).sum::<usize>();
-        let mut first = Requests { bytes: bytes.drain(..length).collect(), entries: first };
+        let count = requests.entries.iter().take(MOST_CALLS).take_while(fits).count().max(1);
+        let mut first = requests.take(count);
         // The rest may sleep on the same.
         self.bells = bells;
         first.begin_send();
@@ -230,12 +229,13 @@ impl Queue {
 
     /// Adds what is queued to the link's batch, which has not been begun.
     pub fn add_to(&mut self, link: &mut Link) {
-        let Requests { bytes, entries } = &self.requests;
-        let calls = entries.len() + link.batch.entries.len();
-        if entries.is_empty() || calls > MOST_CALLS || bytes.len() > MOST_BYTES {
+        let requests = &mut self.requests;
+        let calls = requests.entries.len() + link.batch.entries.len();
+        if requests.is_empty() || calls > MOST_CALLS || requests.len() > MOST_BYTES {
             return;
         }
-        self.requests.begin_send();
+        requests.forget_the_taken();
+        requests.begin_send();
         let bells = self.bells();
         link.add(&mut self.requests, bells);
         self.batch = self.batch.wrapping_add(1);
@@ -271,7 +271,8 @@ impl Queue {
 
     /// Takes the asynchronous calls out.
     pub fn take_calls(&mut self) -> Requests {
-        let Requests { bytes, entries } = std::mem::take(&mut self.requests);
+        self.requests.forget_the_taken();
+        let Requests { bytes, entries, .. } = std::mem::take(&mut self.requests);
         let mut calls = Requests::default();
         let mut at = 0;
         for entry in entries {
@@ -287,11 +288,7 @@ impl Queue {
 
     /// Takes a call back that was not sent.
     pub fn remove(&mut self, index: usize) {
-        let entries = &mut self.requests.entries;
-        let start: usize = entries.iter().take(index).map(|entry| entry.len).sum();
-        if let Some(entry) = entries.remove(index) {
-            self.requests.bytes.drain(start..start + entry.len);
-        }
+        self.requests.remove(index);
     }
 
     /// Whether there are asynchronous calls in it.
