@@ -172,7 +172,7 @@ impl Requests {
     }
 
     /// The bytes of all requests.
-    pub fn len(&self) -> usize {
+    pub fn bytes_len(&self) -> usize {
         self.bytes.len() - self.taken
     }
 
@@ -358,6 +358,6 @@ mod tests {
         let mut first = requests(3);
         first.append(&mut left);
         assert_eq!(numbers(&first), expected((0..3).chain(kept)));
-        assert!(left.is_empty() && left.len() == 0);
+        assert!(left.is_empty() && left.bytes_len() == 0);
     }
 }

@@ -205,7 +205,7 @@ impl Queue {
     fn load(&mut self, link: &mut Link) {
         let bells = self.bells();
         let requests = &mut self.requests;
-        if requests.entries.len() <= MOST_CALLS && requests.len() <= MOST_BYTES {
+        if requests.entries.len() <= MOST_CALLS && requests.bytes_len() <= MOST_BYTES {
             requests.forget_the_taken();
             requests.begin_send();
             link.load(requests, bells);
@@ -231,7 +231,7 @@ impl Queue {
     pub fn add_to(&mut self, link: &mut Link) {
         let requests = &mut self.requests;
         let calls = requests.entries.len() + link.batch.entries.len();
-        if requests.is_empty() || calls > MOST_CALLS || requests.len() > MOST_BYTES {
+        if requests.is_empty() || calls > MOST_CALLS || requests.bytes_len() > MOST_BYTES {
             return;
         }
         requests.forget_the_taken();
