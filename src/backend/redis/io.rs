@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 use once_cell::race::OnceBox;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use super::drive::Driven;
 use super::lease::Lease;
-use super::link::{Driven, Link};
+use super::link::Link;
 use super::links::{LONGEST_PATIENCE, Links};
 use super::spin::Spinner;
 use crate::deadline::Deadline;

@@ -3,7 +3,8 @@
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
-use super::link::{Driven, Exchanged, Link};
+use super::drive::Driven;
+use super::link::{Exchanged, Link};
 use super::links::{Links, UNSEEN};
 use super::pool::{MOST_TIMED, Pool, TIMED};
 use super::waiter::Waiter;

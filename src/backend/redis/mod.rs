@@ -6,6 +6,7 @@ mod command;
 mod crowd;
 mod decode;
 mod dial;
+mod drive;
 mod encode;
 mod handshake;
 mod io;

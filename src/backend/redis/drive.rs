@@ -1,0 +1,250 @@
+//! How a link carries out a batch: by a thread that may wait, or step by step by one that may not.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use rustix::event::PollFlags;
+
+use super::batch::{Bells, Requests};
+use super::command::{Outcome, Replies};
+use super::link::{Exchanged, Failure, Link, MOST_UNREAD, is_refusal};
+use super::stream::Broken;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::op::Answer;
+
+/// What is read of one link before others have their turn.
+const MOST_AT_ONCE: usize = 1 << 20;
+/// How a batch left the link.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Driven {
+    /// All is decided, and the link may be used again.
+    Sound,
+    /// All is decided, and the link is of no more use.
+    Broken,
+    /// The driver's deadline has passed, and others still wait; or, where it does not wait, there is something to wait for.
+    Unfinished,
+    /// There is more to do at once, when others have had their turn.
+    More,
+}
+
+impl Link {
+    /// Takes a batch over, to be driven next: `requests` is exchanged for what was left of the last one, which is nothing but
+    /// memory.
+    pub fn load(&mut self, requests: &mut Requests, bells: u8) {
+        self.outbox.clear();
+        std::mem::swap(&mut self.outbox, &mut requests.bytes);
+        std::mem::swap(&mut self.batch.entries, &mut requests.entries);
+        self.batch.bells = bells;
+        self.batch.calls = self.batch.entries.len();
+        self.batch.sent = 0;
+        self.batch.start = 0;
+    }
+
+    /// Adds to a batch that has not been begun.
+    pub fn add(&mut self, requests: &mut Requests, bells: u8) {
+        self.outbox.extend_from_slice(&requests.bytes);
+        requests.bytes.clear();
+        let entries = &mut self.batch.entries;
+        if entries.len() < requests.entries.len() {
+            // The few are moved.
+            entries.drain(..).rev().for_each(|entry| requests.entries.push_front(entry));
+            std::mem::swap(entries, &mut requests.entries);
+        } else {
+            entries.append(&mut requests.entries);
+        }
+        self.batch.calls = self.batch.entries.len();
+        self.batch.bells |= bells;
+    }
+
+    /// Takes a batch back that has not been begun.
+    pub fn unload(&mut self) -> Requests {
+        Requests::new(std::mem::take(&mut self.outbox), std::mem::take(&mut self.batch.entries))
+    }
+
+    /// Carries the batch out, or goes on with it, until all of it is decided or the driver's own deadline passes. `bells` are
+    /// rung for what was decided before this sleeps; for the rest it is left to the caller.
+    pub fn drive(&mut self, deadline: &Deadline, bells: &Bells) -> Driven {
+        if self.batch.sent == 0 {
+            self.last_used = deadline.started();
+        }
+        let result = self.carry_out(deadline, bells);
+        self.driven(result)
+    }
+
+    fn driven(&mut self, result: Result<bool, Broken>) -> Driven {
+        match result {
+            Ok(is_sound) => {
+                self.tidy();
+                if is_sound { Driven::Sound } else { Driven::Broken }
+            }
+            Err(Broken::Timeout) => Driven::Unfinished,
+            Err(broken) => {
+                self.fail(&broken);
+                Driven::Broken
+            }
+        }
+    }
+
+    fn carry_out(&mut self, deadline: &Deadline, bells: &Bells) -> Result<bool, Broken> {
+        let mut sent = self.batch.sent;
+        let result = self.send(&[], deadline, &mut sent);
+        self.batch.sent = sent;
+        result?;
+        loop {
+            if let Some(is_sound) = self.take_replies() {
+                return Ok(is_sound);
+            }
+            if deadline.has_passed() {
+                return Err(Broken::Timeout);
+            }
+            let rung = self.batch.bells;
+            let mut delivery = std::mem::take(&mut self.batch.undecided.delivery);
+            let Some(pending) = self.batch.pending() else { return Ok(true) };
+            match pending.room(&mut self.inbox) {
+                Ok(room) => {
+                    let before_sleep = || {
+                        bells.ring(rung);
+                        delivery.deliver();
+                    };
+                    self.stream.read(room, deadline, false, before_sleep)?;
+                }
+                Err(error) => {
+                    self.batch.fail(false, &self.outbox, || error.again());
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Goes on with the batch as far as that goes without waiting. `begun`: when it was begun, where this is the first step.
+    pub fn step(&mut self, begun: Option<Instant>) -> Driven {
+        if let Some(begun) = begun {
+            self.last_used = begun;
+        }
+        let mut left = MOST_AT_ONCE;
+        match self.advance(&mut left) {
+            Err(Broken::Timeout) if left == 0 => Driven::More,
+            result => self.driven(result),
+        }
+    }
+
+    /// `Timeout`: there is something to wait for. `left`: how much more may be read.
+    fn advance(&mut self, left: &mut usize) -> Result<bool, Broken> {
+        let mut sent = self.batch.sent;
+        let written = self.stream.write(&self.outbox, &[], &mut sent);
+        let has_sent = sent > self.batch.sent;
+        self.batch.sent = sent;
+        let is_sending = !written?;
+        if has_sent && !is_sending && self.inbox.is_empty() {
+            // What was sent just now is not answered yet.
+            return Err(Broken::Timeout);
+        }
+        loop {
+            if let Some(is_sound) = self.take_replies() {
+                return Ok(is_sound);
+            }
+            if *left == 0 || (is_sending && self.inbox.len() >= MOST_UNREAD) {
+                return Err(Broken::Timeout);
+            }
+            let Some(pending) = self.batch.pending() else { return Ok(true) };
+            let room = match pending.room(&mut self.inbox) {
+                Ok(room) => room,
+                Err(error) => {
+                    self.batch.fail(false, &self.outbox, || error.again());
+                    return Ok(false);
+                }
+            };
+            match self.stream.receive(room)? {
+                Some(count) => *left = left.saturating_sub(count),
+                None => return Err(Broken::Timeout),
+            }
+        }
+    }
+
+    /// Where to wait for more to do, and for what.
+    pub fn waits_for(&mut self) -> (&OwnedFd, PollFlags) {
+        let sends = self.batch.sent < self.outbox.len() || self.stream.has_unsent();
+        let reads = !sends || self.inbox.len() < MOST_UNREAD;
+        let flag = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
+        let events = flag(sends, PollFlags::OUT) | flag(reads, PollFlags::IN);
+        (self.stream.descriptor(), events)
+    }
+
+    /// Gives out what has arrived; once nothing is left to wait for, whether the link is sound.
+    fn take_replies(&mut self) -> Option<bool> {
+        while let Some(entry) = self.batch.entries.front() {
+            let is_begun = self.batch.current.is_some();
+            if self.inbox.is_empty() && !is_begun {
+                return None;
+            }
+            if !is_begun && let Some(answer) = entry.expect.quick(&mut self.inbox) {
+                self.decide(Exchanged::Answered { result: Ok(answer), link_is_sound: true });
+                continue;
+            }
+            let Some(pending) = self.batch.pending() else { break };
+            match pending.advance(&mut self.inbox) {
+                Ok(None) => return None,
+                Ok(Some(Outcome { result, link_is_sound })) => {
+                    let refused = is_refusal(&result);
+                    let words =
+                        if refused { result.as_ref().err().map(Error::again) } else { None };
+                    self.decide(Exchanged::Answered { result, link_is_sound: true });
+                    if let Some(words) = words {
+                        // Nothing of what was sent behind it was looked at either.
+                        while !self.batch.entries.is_empty() {
+                            let result = Err(words.again());
+                            self.decide(Exchanged::Answered { result, link_is_sound: true });
+                        }
+                        return Some(false);
+                    }
+                    if !link_is_sound {
+                        let error =
+                            || Error::protocol("an answer to another call was out of order");
+                        self.batch.fail(true, &self.outbox, error);
+                        return Some(false);
+                    }
+                }
+                Err(error) => {
+                    let failure = Failure { error: error.again(), sent: true, lost: false };
+                    self.decide(Exchanged::Failed(failure));
+                    self.batch.fail(true, &self.outbox, || error.again());
+                    return Some(false);
+                }
+            }
+        }
+        Some(self.inbox.is_empty())
+    }
+
+    fn decide(&mut self, answer: Exchanged<Answer>) {
+        self.batch.decide(answer, &self.outbox);
+    }
+
+    /// Fails what is left of the batch.
+    pub fn fail_all(&mut self, lost: bool, error: impl Fn() -> Error) {
+        self.batch.fail(lost, &self.outbox, error);
+    }
+
+    /// The connection broke under the batch. What the server has answered before is answered.
+    fn fail(&mut self, broken: &Broken) {
+        while self.take_replies().is_none() {
+            let Some(pending) = self.batch.pending() else { break };
+            let Ok(room) = pending.room(&mut self.inbox) else { break };
+            if !matches!(self.stream.receive(room), Ok(Some(_))) {
+                break;
+            }
+        }
+        let doing = if self.batch.sent < self.outbox.len() {
+            "sending the request"
+        } else {
+            "waiting for the reply"
+        };
+        let refused = matches!(broken, Broken::Tls { refused: true, .. });
+        if refused {
+            self.batch.sent = 0;
+        }
+        let peer = &self.peer;
+        let lost = matches!(broken, Broken::Closed | Broken::Io(_));
+        self.batch.fail(lost, &self.outbox, || broken.again().into_error(doing, peer));
+    }
+}
