@@ -89,7 +89,9 @@ def read(path):
 
 
 def grew(most, slope, allocations):
-    return slope > most[0] * (1 + TOLERANCE) or allocations > most[1] * (1 + TOLERANCE) + 0.005
+    # One allocation more in every fifth call is less than any call can have more. Calls in flight share some in batches, which
+    # are not always as long.
+    return slope > most[0] * (1 + TOLERANCE) or allocations > most[1] + 0.2
 
 
 def check(path, write):
