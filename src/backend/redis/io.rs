@@ -28,6 +28,9 @@ use crate::threads;
 /// Deadlines of asynchronous calls are looked at no more often than this.
 const COARSE: Duration = Duration::from_millis(1);
 
+/// Far above any spin, which has its own bound.
+const A_WHILE: Duration = Duration::from_secs(1);
+
 /// What the I/O thread is told.
 pub enum Mail {
     /// A batch to carry out.
@@ -316,7 +319,7 @@ impl<'a> Reactor<'a> {
         let Self { shared, jobs, spinner, .. } = self;
         let Some(limit) = jobs.iter().map(|job| job.links.spin).max() else { return false };
         spinner.limit(limit);
-        let until = Instant::now() + limit;
+        let until = Instant::now() + A_WHILE;
         let ready = || {
             let mut is_ready = shared.has_mail.load(Ordering::Acquire);
             for job in jobs.iter_mut() {

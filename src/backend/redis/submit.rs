@@ -98,34 +98,36 @@ impl Links {
             // As most of the time: those in use serve the queue when they come back.
             let is_left = !pool.queue.is_empty();
             drop(pool);
-            return if is_left {
-                self.watch()
-            };
+            if is_left {
+                self.watch();
+            }
+            return;
         }
-        while !pool.large.is_empty() && pool.has_idle() {
-            let mut lease = self.lease_aside(&mut pool);
-            let Some(mut link) = lease.link.take() else { break };
+        // Handed over once the pool is free again.
+        let mut jobs = Vec::new();
+        while !pool.large.is_empty()
+            && pool.has_idle()
+            && let Some(mut link) = pool.idle.pop()
+        {
             link.turn.round = ASIDE;
-            mem::forget(lease);
             if pool.load_large(&mut link) {
-                self.to_io(link);
+                jobs.push(link);
             } else {
                 pool.idle.push(link);
             }
         }
-        if !pool.queue.is_empty() && pool.in_use < pool.lanes_for_calls() && pool.has_idle() {
-            let mut lease = self.lease(&mut pool);
-            if let Some(mut link) = lease.link.take() {
-                link.turn.round = lease.round;
-                mem::forget(lease);
-                pool.load_queued(&mut link);
-                if link.batch.entries.is_empty() {
-                    let round = link.turn.round;
-                    pool.back_from(round);
-                    pool.idle.push(link);
-                } else {
-                    self.to_io(link);
-                }
+        if !pool.queue.is_empty()
+            && pool.in_use < pool.lanes_for_calls()
+            && pool.has_idle()
+            && let Some(mut link) = pool.idle.pop()
+        {
+            pool.load_queued(&mut link);
+            if link.batch.entries.is_empty() {
+                pool.idle.push(link);
+            } else {
+                pool.in_use += 1;
+                link.turn.round = pool.round;
+                jobs.push(link);
             }
         }
         let needs_lane = !pool.queue.is_empty() && pool.in_use < pool.lanes_for_calls();
@@ -139,6 +141,7 @@ impl Links {
         }
         let is_left = !pool.queue.is_empty() || !pool.large.is_empty();
         drop(pool);
+        jobs.into_iter().for_each(|link| self.to_io(link));
         for _ in 0..dials {
             self.dial_aside();
         }
@@ -212,18 +215,18 @@ impl Links {
         let mut held = Held { links, link: Some(link) };
         let task = move || {
             let deadline = Deadline::after(held.links.timeout);
-            let Some(mut link) = held.link.take() else { return };
+            let Some(link) = held.link.as_deref_mut() else { return };
             let bells = link.batch.bells;
             let mut batch = link.unload();
             batch.unsent();
-            let answers = answers_in_time(&mut link, &deadline);
+            let answers = answers_in_time(link, &deadline);
             batch.begin_send();
             link.load(&mut batch, bells);
             if answers {
                 link.touch(Instant::now());
-                held.links.to_io(link);
-            } else {
-                held.link = Some(link);
+                if let Some(link) = held.link.take() {
+                    held.links.to_io(link);
+                }
             }
         };
         let _ = DIALLERS.run(task);
