@@ -36,7 +36,14 @@ impl Links {
         if pool.is_free() && pool.idle.is_empty() && pool.has_room() {
             let lease = self.lease(&mut pool);
             drop(pool);
-            return Ok(Entered::Leased(self.dialled(lease, deadline)?));
+            let dialled = self.dialled(lease, deadline);
+            pool = self.pool();
+            match dialled {
+                Ok(lease) => return Ok(Entered::Leased(lease)),
+                Err(error) if pool.live() == 0 || pool.closed => return Err(error),
+                // The server has no room for another, but there are others.
+                Err(_) => {}
+            }
         }
         let leads = pool.gathers() && pool.is_free() && pool.has_idle();
         let waiter = Waiter::own();
@@ -46,7 +53,7 @@ impl Links {
         if leads {
             let lease = self.lease(&mut pool);
             drop(pool);
-            self.gather(lease, &place.owner, deadline)?;
+            self.gather(lease, &place.owner, deadline);
         } else {
             drop(pool);
         }
@@ -96,7 +103,7 @@ impl Links {
                     return ended;
                 }
             } else if now >= look {
-                self.lose_patience(owner, deadline)?;
+                self.lose_patience(owner, deadline);
                 patience = (patience * 2).min(LONGEST_PATIENCE);
                 look = now + patience;
             }
@@ -127,23 +134,20 @@ impl Links {
     }
 
     /// Lets others of a crowd join, and carries out what is queued then.
-    fn gather(&self, lease: Lease<'_>, owner: &Arc<Waiter>, deadline: &Deadline) -> Result<()> {
+    fn gather(&self, lease: Lease<'_>, owner: &Arc<Waiter>, deadline: &Deadline) {
         rustix::thread::sched_yield();
         match self.vet(lease, deadline, false) {
-            Some(lease) => {
-                self.serve(self.pool(), lease, owner, deadline);
-                Ok(())
-            }
+            Some(lease) => self.serve(self.pool(), lease, owner, deadline),
             None => self.lose_patience(owner, deadline),
         }
     }
 
     /// The links in use are slow: finds another for the queue.
-    fn lose_patience(&self, owner: &Arc<Waiter>, deadline: &Deadline) -> Result<()> {
+    fn lose_patience(&self, owner: &Arc<Waiter>, deadline: &Deadline) {
         let mut pool = self.pool();
         loop {
             if pool.closed || pool.find(owner).is_none() {
-                return Ok(());
+                return;
             }
             pool.round += 1;
             pool.in_use = 0;
@@ -155,30 +159,16 @@ impl Links {
             let sound = self.vet(lease, deadline, false);
             pool = self.pool();
             if let Some(lease) = sound {
-                self.serve(pool, lease, owner, deadline);
-                return Ok(());
+                return self.serve(pool, lease, owner, deadline);
             }
         }
-        if pool.dialling > 0 || !pool.has_room() || pool.waiting > 0 {
-            return Ok(());
+        if pool.dialling == 0 && pool.has_room() && pool.waiting == 0 {
+            // Not here: this thread may be handed a link that comes back meanwhile.
+            pool.dialling += 1;
+            pool.count += 1;
+            drop(pool);
+            self.dial_aside();
         }
-        pool.dialling += 1;
-        let lease = self.lease(&mut pool);
-        drop(pool);
-        let dialled = self.dialled(lease, deadline);
-        let mut pool = self.pool();
-        pool.dialling -= 1;
-        match dialled {
-            Ok(lease) => self.serve(pool, lease, owner, deadline),
-            Err(error) => {
-                // Unless somebody else has taken the call, which is better luck.
-                if let Some(index) = pool.find(owner) {
-                    pool.queue.remove(index);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Carries out what is queued.
@@ -199,7 +189,7 @@ impl Links {
     /// Drives the batch of a link, and hands the link on. The driver's own call may be part of it.
     fn drive(&self, mut lease: Lease<'_>, owner: &Arc<Waiter>, deadline: &Deadline) {
         let Some(link) = lease.link.as_deref_mut() else { return };
-        let driven = link.drive(deadline, &self.bells);
+        let driven = link.drive(deadline, &self.bells, owner);
         lease.after(driven, Some(owner));
     }
 

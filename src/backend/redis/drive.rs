@@ -8,7 +8,9 @@ use rustix::event::PollFlags;
 use super::batch::{Bells, Requests};
 use super::command::{Outcome, Replies};
 use super::link::{Exchanged, Failure, Link, MOST_UNREAD, is_refusal};
+use super::links::PATIENCE;
 use super::stream::Broken;
+use super::waiter::Waiter;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::op::Answer;
@@ -63,12 +65,13 @@ impl Link {
     }
 
     /// Carries the batch out, or goes on with it, until all of it is decided or the driver's own deadline passes. `bells` are
-    /// rung for what was decided before this sleeps; for the rest it is left to the caller.
-    pub fn drive(&mut self, deadline: &Deadline, bells: &Bells) -> Driven {
+    /// rung for what was decided before this sleeps; for the rest it is left to the caller. `driver`: who need not wait much
+    /// longer for others once it has its own answer.
+    pub fn drive(&mut self, deadline: &Deadline, bells: &Bells, driver: &Waiter) -> Driven {
         if self.batch.sent == 0 {
             self.last_used = deadline.started();
         }
-        let result = self.carry_out(deadline, bells);
+        let result = self.carry_out(deadline, bells, driver);
         self.driven(result)
     }
 
@@ -86,7 +89,12 @@ impl Link {
         }
     }
 
-    fn carry_out(&mut self, deadline: &Deadline, bells: &Bells) -> Result<bool, Broken> {
+    fn carry_out(
+        &mut self,
+        deadline: &Deadline,
+        bells: &Bells,
+        driver: &Waiter,
+    ) -> Result<bool, Broken> {
         let mut sent = self.batch.sent;
         let result = self.send(&[], deadline, &mut sent);
         self.batch.sent = sent;
@@ -107,7 +115,9 @@ impl Link {
                         bells.ring(rung);
                         delivery.deliver();
                     };
-                    self.stream.read(room, deadline, false, before_sleep)?;
+                    let until =
+                        if driver.is_decided() { &deadline.at_most(PATIENCE) } else { deadline };
+                    self.stream.read(room, until, false, before_sleep)?;
                 }
                 Err(error) => {
                     self.batch.fail(false, &self.outbox, || error.again());

@@ -189,7 +189,7 @@ impl Drop for Job {
 /// Links with queued calls, and what was seen of them last.
 struct Watch {
     links: Weak<Links>,
-    batch: Option<usize>,
+    loads: Option<usize>,
     patience: Duration,
     /// When to look again.
     at: Instant,
@@ -235,7 +235,7 @@ impl<'a> Reactor<'a> {
         self.see_to_the_queued(now);
         let is_busy = self.jobs.iter().any(|job| job.ready);
         if !is_busy && !self.shared.has_mail.load(Ordering::Acquire) && !self.spin() {
-            self.sleep(now);
+            self.sleep();
         }
         true
     }
@@ -256,7 +256,7 @@ impl<'a> Reactor<'a> {
                 }
                 Mail::Watched(links) => {
                     let patience = Duration::ZERO;
-                    self.watches.push(Watch { links, batch: None, patience, at: now });
+                    self.watches.push(Watch { links, loads: None, patience, at: now });
                 }
             }
         }
@@ -303,8 +303,8 @@ impl<'a> Reactor<'a> {
                 return true;
             }
             let Some(links) = watch.links.upgrade() else { return false };
-            let Some((batch, patience)) = links.look_after(watch.batch) else { return false };
-            let is_stuck = watch.batch.replace(batch) == Some(batch);
+            let Some((loads, patience)) = links.look_after(watch.loads) else { return false };
+            let is_stuck = watch.loads.replace(loads) == Some(loads);
             watch.patience = match is_stuck {
                 true => (2 * watch.patience).min(LONGEST_PATIENCE.max(patience)),
                 false => patience,
@@ -316,10 +316,13 @@ impl<'a> Reactor<'a> {
 
     /// Waits a little without sleeping; whether there is something to do.
     fn spin(&mut self) -> bool {
+        let next = self.next_event();
         let Self { shared, jobs, spinner, .. } = self;
         let Some(limit) = jobs.iter().map(|job| job.links.spin).max() else { return false };
         spinner.limit(limit);
-        let until = Instant::now() + A_WHILE;
+        // A spin may be set to last for long.
+        let now = Instant::now();
+        let until = next.map_or(now + A_WHILE, |next| next.min(now + A_WHILE));
         let ready = || {
             let mut is_ready = shared.has_mail.load(Ordering::Acquire);
             for job in jobs.iter_mut() {
@@ -331,15 +334,20 @@ impl<'a> Reactor<'a> {
         spinner.spin(until, ready).is_some()
     }
 
-    fn sleep(&mut self, now: Instant) {
+    /// When there is something to do at the latest.
+    fn next_event(&self) -> Option<Instant> {
         let ends = self.jobs.iter().map(|job| job.until);
         let looks = self.watches.iter().map(|watch| watch.at);
-        let until = ends.chain(looks).chain(self.next_deadline).min();
+        ends.chain(looks).chain(self.next_deadline).min()
+    }
+
+    fn sleep(&mut self) {
+        let until = self.next_event();
         let shared = self.shared;
         shared.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if !shared.has_mail.load(Ordering::Relaxed) {
-            let left = until.map(|until| until.saturating_duration_since(now));
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             self.poll(left);
         }
         shared.asleep.store(false, Ordering::Relaxed);

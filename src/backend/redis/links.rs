@@ -233,6 +233,7 @@ impl Links {
     }
 
     pub fn dialled<'a>(&'a self, mut lease: Lease<'a>, deadline: &Deadline) -> Result<Lease<'a>> {
+        let _dials = Dials::new(self);
         lease.link = Some(Box::new(self.dial(deadline)?));
         Ok(lease)
     }
@@ -255,6 +256,22 @@ impl Links {
             }
             kind => Error { kind, maybe_applied: error.maybe_applied },
         })
+    }
+}
+
+/// A thread that dials for itself. Until it has, there is one link less than is counted.
+struct Dials<'a>(&'a Links);
+
+impl<'a> Dials<'a> {
+    fn new(links: &'a Links) -> Self {
+        links.pool().own_dials += 1;
+        Self(links)
+    }
+}
+
+impl Drop for Dials<'_> {
+    fn drop(&mut self) {
+        self.0.pool().own_dials -= 1;
     }
 }
 

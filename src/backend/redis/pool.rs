@@ -53,6 +53,10 @@ pub struct Pool {
     pub round: u64,
     /// Links that are being dialled for whoever waits.
     pub dialling: usize,
+    /// Those that threads dial for themselves.
+    pub own_dials: usize,
+    /// How many batches, and large calls, have been given to links.
+    pub loads: usize,
     pub queue: Queue,
     /// Large asynchronous calls, each of which waits for a link of its own.
     pub large: VecDeque<Requests>,
@@ -61,6 +65,8 @@ pub struct Pool {
     /// Whether it is the turn of those who wait for a link of their own, and among them of the large asynchronous calls.
     pub turn: bool,
     pub turn_of_large: bool,
+    /// At so many large calls it is time to look for those that nobody wants any more.
+    crowded: usize,
     pub closed: bool,
     /// To end the calls that wait on a link when the cache is closed.
     pub cut_offs: Vec<CutOff>,
@@ -128,6 +134,7 @@ impl Pool {
     /// Has the link carry out what is queued, as far as one batch goes. That may be nothing.
     pub fn load_queued(&mut self, link: &mut Link) {
         self.queue.load(link);
+        self.loads = self.loads.wrapping_add(1);
         self.crowd = if link.batch.calls > 1 { CROWD } else { self.crowd.saturating_sub(1) };
     }
 
@@ -139,6 +146,11 @@ impl Pool {
 
     pub fn has_room(&self) -> bool {
         self.count < self.most
+    }
+
+    /// Links that are there.
+    pub fn live(&self) -> usize {
+        self.count.saturating_sub(self.dialling + self.own_dials)
     }
 
     /// Whether there is an idle link that nobody has been promised.
@@ -174,10 +186,20 @@ impl Pool {
             call.begin_send();
             if !call.is_empty() {
                 link.load(&mut call, 0);
+                self.loads = self.loads.wrapping_add(1);
                 return true;
             }
         }
         false
+    }
+
+    /// Lets go of large calls that nobody wants any more, now and then.
+    pub fn drop_decided_large(&mut self) {
+        const FEW: usize = 16;
+        if self.large.len() >= self.crowded.max(FEW) {
+            self.large.retain(Requests::is_wanted);
+            self.crowded = 2 * self.large.len();
+        }
     }
 
     /// How long asynchronous calls that are queued wait for a link in use before they take another.
@@ -269,21 +291,8 @@ impl Queue {
         });
     }
 
-    /// Takes the asynchronous calls out.
-    pub fn take_calls(&mut self) -> Requests {
-        self.requests.forget_the_taken();
-        let Requests { bytes, entries, .. } = std::mem::take(&mut self.requests);
-        let mut calls = Requests::default();
-        let mut at = 0;
-        for entry in entries {
-            let request = &bytes[at..at + entry.len];
-            at += entry.len;
-            match entry.owner {
-                Owner::Call(_) => calls.push(entry, request),
-                Owner::Thread { .. } => self.requests.push(entry, request),
-            }
-        }
-        calls
+    pub fn take_all(&mut self) -> Requests {
+        std::mem::take(&mut self.requests)
     }
 
     /// Takes a call back that was not sent.

@@ -6,7 +6,7 @@
 use std::mem;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::batch::{Owner, Requests};
 use super::command::Expect;
@@ -46,6 +46,7 @@ impl Links {
             let mut large = Requests::default();
             large.add(Owner::Call(call), encode, expect)?;
             let mut pool = self.open_pool()?;
+            pool.drop_decided_large();
             pool.large.push_back(large);
             self.recruit(pool);
         }
@@ -116,7 +117,7 @@ impl Links {
                 pool.idle.push(link);
             }
         }
-        if !pool.queue.is_empty()
+        while !pool.queue.is_empty()
             && pool.in_use < pool.lanes_for_calls()
             && pool.has_idle()
             && let Some(mut link) = pool.idle.pop()
@@ -131,7 +132,7 @@ impl Links {
             }
         }
         let needs_lane = !pool.queue.is_empty() && pool.in_use < pool.lanes_for_calls();
-        let most = if pool.count > pool.dialling { MOST_DIALLED } else { 1 };
+        let most = if pool.live() > 0 { MOST_DIALLED } else { 1 };
         let wanted = (pool.large.len() + usize::from(needs_lane)).min(most);
         let mut dials = 0;
         while pool.dialling < wanted && pool.has_room() {
@@ -161,7 +162,7 @@ impl Links {
     }
 
     /// Dials a link, which is counted already, for whoever is next when it is there.
-    fn dial_aside(&self) {
+    pub fn dial_aside(&self) {
         let Some(links) = self.me() else { return };
         let error = Error::no_memory("a thread to connect on");
         let mut dial = Dial { links, error: Some(error) };
@@ -253,40 +254,42 @@ impl Links {
         self.recruit(pool);
     }
 
-    /// Fails the asynchronous calls that wait for a link where there is none, and none can be had.
+    /// Fails the calls that wait for a link where there is none, and none can be had.
     fn fail_waiting(&self, error: &Error) {
         let mut pool = self.pool();
-        if pool.count > pool.dialling {
+        if pool.live() > 0 {
             return;
         }
-        let mut failed = pool.queue.take_calls();
+        let mut failed = pool.queue.take_all();
         for mut large in mem::take(&mut pool.large) {
             failed.append(&mut large);
         }
         drop(pool);
         let mut delivery = Delivery::default();
         for entry in failed.entries {
-            if let Owner::Call(call) = entry.owner {
-                delivery.push(call, Err(error.again()));
+            match entry.owner {
+                Owner::Call(call) => delivery.push(call, Err(error.again())),
+                Owner::Thread { .. } => entry.refuse(error.again()),
             }
         }
+        self.bells.ring(u8::MAX);
     }
 
-    /// Called by the I/O thread while asynchronous calls are queued: `batch` was being gathered when it looked last. The
-    /// batch that is being gathered now, as long as it is to look again.
-    pub fn look_after(&self, batch: Option<usize>) -> Option<(usize, std::time::Duration)> {
+    /// Called by the I/O thread while asynchronous calls are queued. `loads`: how many batches links had been given when it looked
+    /// last. How many now, and how long until it is to look again.
+    pub fn look_after(&self, loads: Option<usize>) -> Option<(usize, Duration)> {
         let mut pool = self.pool();
         let has_calls = |pool: &Pool| pool.queue.has_calls() || !pool.large.is_empty();
         if !has_calls(&pool) || pool.closed {
             self.is_watched.store(false, Ordering::SeqCst);
             return None;
         }
-        if batch == Some(pool.queue.batch) {
+        if loads == Some(pool.loads) {
             // The links in use are slow.
             pool.round += 1;
             pool.in_use = 0;
         }
-        let again = (pool.queue.batch, pool.patience());
+        let again = (pool.loads, pool.patience());
         self.recruit(pool);
         Some(again)
     }
