@@ -33,12 +33,12 @@ WORKLOADS = [
     ("memory:// GET 100 B, 64 in flight", "memory pipeline 100 64 1 free", 1280, 7680),
 ]
 # Those that have a line in the file are checked; a new file has a line for each that the library has.
+# Not calls in flight on a server: what one takes depends on how many the two threads find together each time.
 CHECKED = [
     "GET 100 B",
     "SET 100 B",
     "MGET 100 x 100 B",
     "MSET 100 x 100 B",
-    "GET 100 B, 64 in flight",
     "memory:// GET 100 B",
     "memory:// GET 100 B, 64 in flight",
 ]
