@@ -18,6 +18,18 @@ thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
 }
 
+/// How often this thread had to leave its processor to others though it could have gone on, or offered it and somebody took it.
+pub fn times_preempted() -> u32 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: it writes to `usage`, which is as long as it expects. All zero is a value of it as well.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    // Only differences matter.
+    usage.ru_nivcsw as u32
+}
+
 /// This thread's number. They are given out in turn, so that threads that are at work together have different remainders.
 pub fn number() -> usize {
     let number = NUMBER.get();

@@ -1,9 +1,10 @@
 //! What a cache knows of its outstanding calls: how many, and which queues they report to.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
+use super::engine::Engine;
 use super::queue::Queue;
 use super::sync::{Mutex, MutexGuard, lock};
 use crate::error::{Error, Kind, Result};
@@ -17,6 +18,7 @@ pub struct Account {
     max_pending: usize,
     outstanding: AtomicUsize,
     queues: Mutex<Queues>,
+    engine: OnceLock<Weak<dyn Engine>>,
 }
 
 #[derive(Default)]
@@ -34,7 +36,17 @@ impl Account {
             max_pending,
             outstanding: AtomicUsize::new(0),
             queues: Mutex::new(Queues::default()),
+            engine: OnceLock::new(),
         }
+    }
+
+    /// The calls are carried out by `engine`, which a waiting thread may drive.
+    pub fn set_engine(&self, engine: Weak<dyn Engine>) {
+        let _ = self.engine.set(engine);
+    }
+
+    pub(super) fn engine(&self) -> Option<Arc<dyn Engine>> {
+        self.engine.get()?.upgrade()
     }
 
     /// How many calls were accepted and are not decided.

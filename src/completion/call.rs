@@ -27,6 +27,8 @@ const DROPPED: u8 = 2;
 pub struct Call {
     tag: u64,
     is_read: bool,
+    /// It may be left to the thread that submits it, which is about to wait for it.
+    is_awaited: bool,
     /// Becomes [`DECIDED`] under the queue's lock only, and stays so.
     state: AtomicU8,
     custody: AtomicU8,
@@ -94,6 +96,7 @@ impl Call {
         account: &Arc<Account>,
         request: Request,
         place: u32,
+        is_awaited: bool,
     ) -> Arc<Self> {
         let Request { tag, is_read, deadline } = request;
         if let Some(mut call) = spare
@@ -101,6 +104,7 @@ impl Call {
             && Arc::ptr_eq(&own.account, account)
         {
             (own.tag, own.is_read, own.deadline, own.place) = (tag, is_read, deadline, place);
+            own.is_awaited = is_awaited;
             own.state = AtomicU8::new(QUEUED);
             own.custody = AtomicU8::new(SUBMITTING);
             own.put_off = AtomicU64::new(0);
@@ -109,6 +113,7 @@ impl Call {
         Arc::new(Self {
             tag,
             is_read,
+            is_awaited,
             state: AtomicU8::new(QUEUED),
             custody: AtomicU8::new(SUBMITTING),
             place,
@@ -125,6 +130,18 @@ impl Call {
 
     pub fn is_read(&self) -> bool {
         self.is_read
+    }
+
+    /// Whether it may be left to the thread that submits it. If that one does not come to wait, it was [`Call::neglected`].
+    pub fn is_awaited(&self) -> bool {
+        self.is_awaited
+    }
+
+    /// It was left to a thread that has not come to wait for it.
+    pub fn neglected(&self) {
+        if let Some(queue) = self.queue.upgrade() {
+            queue.distrust();
+        }
     }
 
     /// The request is about to be written: from here on a write that is cancelled, or late, may have been applied. `false`:

@@ -67,6 +67,18 @@ impl Index {
         self.lanes.iter().position(is_its).map(|lane| lane as u32)
     }
 
+    pub fn has_one_lane(&self) -> bool {
+        self.lanes.len() == 1
+    }
+
+    /// The cache whose calls these are, if there has never been another.
+    pub fn only_account(&self) -> Option<Arc<Account>> {
+        match &self.lanes[..] {
+            [lane] => lane.account.upgrade(),
+            _ => None,
+        }
+    }
+
     /// Makes a lane for a cache that has none. `announce` is called when there is room for it.
     pub fn open_lane(
         &mut self,

@@ -19,6 +19,7 @@
 mod account;
 mod call;
 mod delivery;
+mod engine;
 mod index;
 mod queue;
 mod sync;
@@ -28,6 +29,7 @@ mod tests;
 pub use self::account::Account;
 pub use self::call::{Call, Carried, submit};
 pub use self::delivery::Delivery;
+pub use self::engine::{Engine, Wait};
 pub use self::queue::Queue;
 use crate::error::Result;
 use crate::op::Answer;

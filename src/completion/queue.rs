@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use super::Completion;
 use super::account::Account;
 use super::call::{Call, Request};
 use super::delivery::Decided;
+use super::engine::{Engine, Trust, Wait};
 use super::index::Index;
 use super::sync::{Condvar, Mutex, MutexGuard, lock};
 use crate::deadline::Deadline;
@@ -27,6 +29,8 @@ pub struct Queue {
     generation: u64,
     state: Mutex<State>,
     arrived: Condvar,
+    /// Something is done, or the queue is closed: for who looks often and would rather not lock. Written under the lock.
+    news: AtomicBool,
 }
 
 struct State {
@@ -34,14 +38,20 @@ struct State {
     index: Index,
     /// Has room for all that is outstanding as well, so that nothing fails when it is decided.
     done: VecDeque<Completion>,
-    /// Threads that wait for something to be done.
+    /// Threads that wait for something to be done, and those of them that sleep for it here.
+    waiting: usize,
     sleeping: usize,
     /// One of them has been woken and has not looked yet.
     woken: bool,
+    /// Those of them that sleep on the descriptor instead.
+    polling: usize,
+    /// Whether whoever submits is likely to wait next.
+    trust: Trust,
     /// An eventfd, readable exactly while something is done, once somebody has asked for it. Until then it costs no system
     /// call. It is there from the start, so that it is the opening that fails where there is none to be had.
-    fd: Option<OwnedFd>,
+    fd: Option<Arc<OwnedFd>>,
     watched: bool,
+    readable: bool,
 }
 
 impl Queue {
@@ -54,12 +64,17 @@ impl Queue {
                 closed: false,
                 index: Index::new(),
                 done: VecDeque::new(),
+                waiting: 0,
                 sleeping: 0,
                 woken: false,
-                fd: Some(fd),
+                polling: 0,
+                trust: Trust::default(),
+                fd: Some(Arc::new(fd)),
                 watched: false,
+                readable: false,
             }),
             arrived: Condvar::new(),
+            news: AtomicBool::new(false),
         })
     }
 
@@ -84,17 +99,9 @@ impl Queue {
         mut put: impl FnMut(usize, Completion),
     ) -> Result<usize> {
         let mut state = self.lock()?;
-        let mut until = None;
-        while state.done.is_empty() && !state.closed {
-            if let (Some(timeout), None) = (timeout, until) {
-                if timeout.is_zero() {
-                    return Ok(0);
-                }
-                until = Some(Deadline::after(timeout).instant());
-            } else if until.is_some_and(|until| Instant::now() >= until) {
-                return Ok(0);
-            }
-            state = self.sleep(state, until);
+        if !state.has_news() && timeout != Some(Duration::ZERO) {
+            let until = timeout.map(|timeout| Deadline::after(timeout).instant());
+            state = self.await_news(state, until)?;
         }
         if state.closed {
             return Err(Kind::Closed.into());
@@ -107,6 +114,7 @@ impl Queue {
             count += 1;
         }
         if state.done.is_empty() {
+            self.news.store(false, Ordering::Relaxed);
             state.set_unreadable();
             state.index.shrink();
             if state.done.capacity() > KEPT && state.index.len() == 0 {
@@ -117,6 +125,65 @@ impl Queue {
             self.arrived.notify_one();
         }
         Ok(count)
+    }
+
+    /// Waits until something is done, or until `until`. A thread that waits alone carries out what it waits for itself, as far
+    /// as the engine of the cache lets it, which spares two changes from one thread to another.
+    fn await_news<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        until: Option<Instant>,
+    ) -> Result<MutexGuard<'a, State>> {
+        state.waiting += 1;
+        loop {
+            state = match state.engine() {
+                Some(engine) => self.drive(state, &*engine, until)?,
+                None => self.sleep(state, until),
+            };
+            if state.has_news() || until.is_some_and(|until| Instant::now() >= until) {
+                state.waiting -= 1;
+                return Ok(state);
+            }
+        }
+    }
+
+    fn drive<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        engine: &dyn Engine,
+        until: Option<Instant>,
+    ) -> Result<MutexGuard<'a, State>> {
+        let Some(wake) = state.fd.clone() else { return Ok(state) };
+        state.trust.grow();
+        drop(state);
+        let has_driven = engine.drive(&Wait { queue: self, until, wake });
+        let state = self.lock()?;
+        if has_driven || state.has_news() { Ok(state) } else { Ok(self.sleep(state, until)) }
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Acquire)
+    }
+
+    /// Has `sleep` wait for the descriptor, which becomes readable when there is something new, unless there is already.
+    pub(super) fn sleep_on_descriptor(&self, sleep: impl FnOnce()) {
+        match self.lock() {
+            Ok(mut state) if !state.has_news() => state.polling += 1,
+            _ => return,
+        }
+        sleep();
+        if let Ok(mut state) = self.lock() {
+            state.polling -= 1;
+        }
+    }
+
+    /// Whoever submitted a call that was left to it did not come to wait.
+    pub(super) fn distrust(&self) {
+        if let Ok(mut state) = self.lock()
+            && state.waiting == 0
+        {
+            state.trust.betray();
+        }
     }
 
     /// Sleeps until something may have been done, or until `until`, or for no reason.
@@ -142,14 +209,13 @@ impl Queue {
     /// Cancels every outstanding call with that tag; whether there was any.
     pub fn cancel(&self, tag: u64) -> Result<bool> {
         let mut state = self.open_state()?;
-        let was_empty = state.done.is_empty();
         let mut next = state.index.first(tag)?;
         let any = next.is_some();
         while let Some(place) = next {
             next = state.index.after(place);
             state.fail(place, Call::cancelled);
         }
-        self.announce(state, was_empty);
+        self.announce(state);
         Ok(any)
     }
 
@@ -157,12 +223,11 @@ impl Queue {
     pub(super) fn end_lane(&self, account: &Account) {
         let Ok(mut state) = self.lock() else { return };
         let Some(lane) = state.index.lane(account) else { return };
-        let was_empty = state.done.is_empty();
         while let Some(place) = state.index.oldest(lane) {
             state.fail(place, Call::cancelled);
         }
         state.index.close_lane(lane);
-        self.announce(state, was_empty);
+        self.announce(state);
     }
 
     /// The first deadline of a cache's calls.
@@ -176,7 +241,6 @@ impl Queue {
     pub(super) fn expire(&self, account: &Account, now: Instant) -> Option<Instant> {
         let mut state = self.lock().ok()?;
         let lane = state.index.lane(account)?;
-        let was_empty = state.done.is_empty();
         let mut next = None;
         while let Some(place) = state.index.oldest(lane) {
             next = state.index.call(place).map(|call| call.deadline());
@@ -186,7 +250,7 @@ impl Queue {
             next = None;
             state.fail(place, Call::timed_out);
         }
-        self.announce(state, was_empty);
+        self.announce(state);
         next
     }
 
@@ -206,6 +270,7 @@ impl Queue {
             return Err(Kind::Closed.into());
         };
         state.closed = true;
+        self.news.store(true, Ordering::Release);
         let index = std::mem::replace(&mut state.index, Index::new());
         let done = std::mem::take(&mut state.done);
         for call in index.calls() {
@@ -252,9 +317,10 @@ impl Queue {
             None => state.index.open_lane(account, || account.enlist(self))?,
         };
         let tag = request.tag;
-        state
-            .index
-            .insert(tag, lane, |spare, place| Call::make(spare, self, account, request, place))
+        let is_awaited = state.is_awaited();
+        state.index.insert(tag, lane, |spare, place| {
+            Call::make(spare, self, account, request, place, is_awaited)
+        })
     }
 
     /// Takes a call out as if it had never been there. `false`: it was decided already.
@@ -265,17 +331,15 @@ impl Queue {
     /// Decides a call, if nobody has. `result` is given whether it had been sent.
     pub(super) fn decide(&self, call: &Call, result: impl FnOnce(bool) -> Result<Answer>) -> bool {
         let Ok(mut state) = self.lock() else { return false };
-        let was_empty = state.done.is_empty();
         let Some(was_sent) = state.remove(call) else { return false };
         state.done.push_back(Completion { tag: call.tag(), result: result(was_sent) });
-        self.announce(state, was_empty);
+        self.announce(state);
         true
     }
 
     /// The same for many, with one wake-up. What is left in `decided` is to be dropped.
     pub(super) fn decide_all(&self, decided: &mut [Decided]) {
         let Ok(mut state) = self.lock() else { return };
-        let was_empty = state.done.is_empty();
         for Decided { call, result } in decided {
             if state.remove(call).is_some()
                 && let Some(result) = result.take()
@@ -283,15 +347,16 @@ impl Queue {
                 state.done.push_back(Completion { tag: call.tag(), result });
             }
         }
-        self.announce(state, was_empty);
+        self.announce(state);
     }
 
     /// Tells who watches or waits, if there is anything new.
-    fn announce(&self, mut state: MutexGuard<'_, State>, was_empty: bool) {
+    fn announce(&self, mut state: MutexGuard<'_, State>) {
         if state.done.is_empty() {
             return;
         }
-        if was_empty && state.watched {
+        self.news.store(true, Ordering::Release);
+        if state.watched || state.polling > 0 {
             state.set_readable();
         }
         if state.must_wake() {
@@ -357,16 +422,36 @@ impl State {
         must
     }
 
+    fn has_news(&self) -> bool {
+        self.closed || !self.done.is_empty()
+    }
+
+    /// What a thread that waits can drive itself: the calls of one cache, if nobody else waits for them, here or on the
+    /// descriptor.
+    fn engine(&self) -> Option<Arc<dyn Engine>> {
+        if self.watched || self.waiting > 1 || self.index.len() == 0 {
+            return None;
+        }
+        self.index.only_account()?.engine()
+    }
+
+    /// Whether a new call may be left to the thread that submits it, which is about to wait.
+    fn is_awaited(&self) -> bool {
+        self.trust.is_enough() && self.waiting == 0 && !self.watched && self.index.has_one_lane()
+    }
+
     /// Under the lock, so that it is readable exactly while something is done.
-    fn set_readable(&self) {
-        if let Some(fd) = &self.fd {
+    fn set_readable(&mut self) {
+        if let (Some(fd), false) = (&self.fd, self.readable) {
             let _ = retry_on_intr(|| write(fd, &1u64.to_ne_bytes()));
+            self.readable = true;
         }
     }
 
-    fn set_unreadable(&self) {
-        if let (Some(fd), true) = (&self.fd, self.watched) {
+    fn set_unreadable(&mut self) {
+        if let (Some(fd), true) = (&self.fd, self.readable) {
             let _ = retry_on_intr(|| read(fd, &mut [0; 8]));
+            self.readable = false;
         }
     }
 }

@@ -249,7 +249,8 @@ pub struct Batch {
     pub entries: VecDeque<Entry>,
     /// The replies to the first of them, once some of them has arrived and was not the usual.
     pub current: Option<Pending>,
-    /// Which bells their owners sleep on.
+    /// There may be waiting threads among their owners, and which bells they sleep on.
+    pub has_threads: bool,
     pub bells: u8,
     /// How many calls there were.
     pub calls: usize,

@@ -33,6 +33,7 @@ impl Links {
         if pool.closed {
             return Err(Kind::Closed.into());
         }
+        pool = self.unpark(pool);
         if pool.is_free() && pool.idle.is_empty() && pool.has_room() {
             let lease = self.lease(&mut pool);
             drop(pool);
@@ -50,6 +51,7 @@ impl Links {
         let is_first = pool.queue.is_empty();
         let place = Place { owner: Arc::clone(&waiter), is_first, bell: pool.queue.batch };
         pool.queue.requests.add(Owner::Thread { waiter, is_first }, encode, expect)?;
+        pool.queue.has_threads = true;
         if leads {
             let lease = self.lease(&mut pool);
             drop(pool);
@@ -195,9 +197,8 @@ impl Links {
 
     /// What was queued since the link was handed over goes with it.
     pub fn top_up(&self, link: &mut Link) {
-        let mut pool = self.pool();
-        if !pool.queue.is_empty() && link.batch.sent == 0 {
-            pool.queue.add_to(link);
+        if link.batch.sent == 0 {
+            self.pool().top_up(link);
         }
     }
 }

@@ -43,8 +43,13 @@ impl Link {
         self.batch.start = 0;
     }
 
-    /// Adds to a batch that has not been begun.
+    /// Adds to a batch, begun or not.
     pub fn add(&mut self, requests: &mut Requests, bells: u8) {
+        if self.batch.start > self.outbox.len() / 2 {
+            self.outbox.drain(..self.batch.start);
+            self.batch.sent -= self.batch.start;
+            self.batch.start = 0;
+        }
         self.outbox.extend_from_slice(&requests.bytes);
         requests.bytes.clear();
         let entries = &mut self.batch.entries;
@@ -57,6 +62,11 @@ impl Link {
         }
         self.batch.calls = self.batch.entries.len();
         self.batch.bells |= bells;
+    }
+
+    /// The length of the requests that are not decided.
+    pub fn undecided_bytes(&self) -> usize {
+        self.outbox.len() - self.batch.start
     }
 
     /// Takes a batch back that has not been begun.
@@ -142,8 +152,9 @@ impl Link {
     /// `Timeout`: there is something to wait for. `left`: how much more may be read.
     fn advance(&mut self, left: &mut usize) -> Result<bool, Broken> {
         let mut sent = self.batch.sent;
+        let is_first = sent == self.batch.start;
         let written = self.stream.write(&self.outbox, &[], &mut sent);
-        let has_sent = sent > self.batch.sent;
+        let has_sent = is_first && sent > self.batch.sent;
         self.batch.sent = sent;
         let is_sending = !written?;
         if has_sent && !is_sending && self.inbox.is_empty() {
@@ -172,9 +183,13 @@ impl Link {
         }
     }
 
+    pub fn has_unsent(&self) -> bool {
+        self.batch.sent < self.outbox.len() || self.stream.has_unsent()
+    }
+
     /// Where to wait for more to do, and for what.
     pub fn waits_for(&mut self) -> (&OwnedFd, PollFlags) {
-        let sends = self.batch.sent < self.outbox.len() || self.stream.has_unsent();
+        let sends = self.has_unsent();
         let reads = !sends || self.inbox.len() < MOST_UNREAD;
         let flag = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
         let events = flag(sends, PollFlags::OUT) | flag(reads, PollFlags::IN);

@@ -19,7 +19,7 @@ use super::drive::Driven;
 use super::lease::Lease;
 use super::link::Link;
 use super::links::{LONGEST_PATIENCE, Links};
-use super::spin::Spinner;
+use super::spin::{A_WHILE, Spinner};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::fork::PerProcess;
@@ -27,9 +27,6 @@ use crate::threads;
 
 /// Deadlines of asynchronous calls are looked at no more often than this.
 const COARSE: Duration = Duration::from_millis(1);
-
-/// Far above any spin, which has its own bound.
-const A_WHILE: Duration = Duration::from_secs(1);
 
 /// What the I/O thread is told.
 pub enum Mail {
@@ -154,6 +151,10 @@ impl Job {
                 if link.batch.entries.len() < undecided {
                     self.links.bells.ring(link.batch.bells);
                     link.batch.undecided.delivery.deliver();
+                    if self.links.keep_busy(link) {
+                        self.until = Deadline::after(self.links.timeout).instant();
+                        self.ready = true;
+                    }
                 }
                 true
             }

@@ -23,8 +23,9 @@ use super::io::Io;
 use super::lease::{ASIDE, Lease};
 use super::link::Link;
 use super::pool::Pool;
+use super::steer::Company;
 use super::stream::{CutOff, Socket};
-use crate::completion::Account;
+use crate::completion::{Account, Engine};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -53,6 +54,7 @@ pub struct Links {
     pool: Mutex<Pool>,
     pub freed: Condvar,
     pub bells: Bells,
+    pub company: Company,
     /// Set by the first asynchronous call.
     pub io: OnceLock<Arc<Io>>,
     /// Whether the I/O thread sees to the deadlines of asynchronous calls, and to those that are queued.
@@ -63,7 +65,7 @@ pub struct Links {
 impl Links {
     pub fn new(config: &Config, info: &ConnectionInfo, account: Arc<Account>) -> Arc<Self> {
         let pool = Pool::new(config.max_connections, !config.spin.is_zero());
-        Arc::new_cyclic(|me| Self {
+        let links = Arc::new_cyclic(|me: &Weak<Self>| Self {
             me: me.clone(),
             account,
             dialer: Dialer::new(config, info.addr()),
@@ -75,10 +77,14 @@ impl Links {
             pool: Mutex::new(pool),
             freed: Condvar::new(),
             bells: Bells::default(),
+            company: Company::default(),
             io: OnceLock::new(),
             is_timed: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
-        })
+        });
+        let engine: Weak<dyn Engine> = links.weak();
+        links.account.set_engine(engine);
+        links
     }
 
     #[inline(always)]
@@ -101,12 +107,14 @@ impl Links {
         pool.closed = true;
         let idle = std::mem::take(&mut pool.idle);
         pool.count -= idle.len();
+        let parked = pool.parked.take();
         let cut_offs = std::mem::take(&mut pool.cut_offs);
         let queue = std::mem::take(&mut pool.queue);
         let large = std::mem::take(&mut pool.large);
         drop(pool);
         drop(idle);
         cut_offs.iter().for_each(CutOff::cut);
+        drop(parked.map(|link| Lease::of(self, link)));
         for requests in large.into_iter().chain([queue.requests]) {
             requests.entries.into_iter().for_each(|entry| entry.refuse(Kind::Closed.into()));
         }
@@ -118,6 +126,7 @@ impl Links {
     pub fn abandon(&self) {
         if let Ok(mut pool) = self.pool.try_lock() {
             pool.idle.clear();
+            pool.parked = None;
             std::mem::take(&mut pool.cut_offs).iter().for_each(CutOff::close_inherited);
         }
     }
@@ -196,6 +205,8 @@ impl Links {
             if !waited {
                 waited = true;
                 pool.waiting += 1;
+                pool = self.unpark(pool);
+                continue;
             }
             pool = self.freed.wait_timeout(pool, left).unwrap_or_else(PoisonError::into_inner).0;
         }

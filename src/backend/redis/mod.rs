@@ -16,6 +16,7 @@ mod links;
 mod pool;
 mod resolve;
 mod spin;
+mod steer;
 mod stream;
 mod submit;
 mod tls;

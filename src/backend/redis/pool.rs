@@ -24,7 +24,7 @@ const CROWD: u32 = 16;
 /// The most links that asynchronous calls take to a server that is far away: they lose less by waiting for each other.
 const LANES_FAR: usize = 8;
 /// A batch takes so many calls, and so many bytes, before the rest is left to the next.
-const MOST_CALLS: usize = 256;
+const MOST_CALLS: usize = 1024;
 const MOST_BYTES: usize = 64 << 10;
 /// One in so many calls over a link is timed, and the shortest of so many times tells how far the server is.
 pub const TIMED: u32 = 16;
@@ -58,6 +58,11 @@ pub struct Pool {
     /// How many batches, and large calls, have been given to links.
     pub loads: usize,
     pub queue: Queue,
+    /// A link in the middle of a batch of asynchronous calls, left by a thread that is likely to come back to it. It counts as in
+    /// use.
+    pub parked: Option<Box<Link>>,
+    /// Since the I/O thread looked last, something was left to a thread that is likely to come.
+    pub deferred: bool,
     /// Large asynchronous calls, each of which waits for a link of its own.
     pub large: VecDeque<Requests>,
     /// Threads that wait for a link of their own.
@@ -84,6 +89,8 @@ pub struct Queue {
     pub batch: usize,
     /// The bells of callers that were put back.
     bells: u8,
+    /// There may be waiting threads among the callers.
+    pub has_threads: bool,
     /// At so many calls it is time to look for those that nobody wants any more.
     crowded: usize,
 }
@@ -159,6 +166,33 @@ impl Pool {
         self.idle.len() > self.waiting
     }
 
+    /// Nobody has come for what was left to a thread.
+    pub fn neglected(&self) {
+        let parked = self.parked.iter().flat_map(|link| &link.batch.entries);
+        for entry in parked.chain(&self.queue.requests.entries) {
+            if let Owner::Call(call) = &entry.owner
+                && call.is_awaited()
+                && !call.is_decided()
+            {
+                return call.neglected();
+            }
+        }
+    }
+
+    /// Whether anybody waits for a link of its own.
+    pub fn is_claimed(&self) -> bool {
+        self.waiting > 0 || !self.large.is_empty()
+    }
+
+    /// Adds what is queued to the batch of a link in use, as far as it goes; whether that was anything.
+    pub fn top_up(&mut self, link: &mut Link) -> bool {
+        let before = link.batch.entries.len();
+        self.queue.add_to(link);
+        let has_grown = link.batch.entries.len() > before;
+        self.loads = self.loads.wrapping_add(usize::from(has_grown));
+        has_grown
+    }
+
     /// Whether anybody waits for a link.
     #[inline]
     pub fn is_awaited(&self) -> bool {
@@ -223,44 +257,65 @@ impl Queue {
         self.requests.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.requests.entries.len()
+    }
+
     /// Moves what is queued to the link, as far as one batch goes. That may be nothing.
     fn load(&mut self, link: &mut Link) {
+        link.batch.has_threads = self.has_threads;
+        if let Some(mut first) = self.part(MOST_CALLS, MOST_BYTES) {
+            first.begin_send();
+            let bells = self.bells();
+            // The rest may sleep on the same.
+            self.bells = bells;
+            return link.load(&mut first, bells);
+        }
         let bells = self.bells();
         let requests = &mut self.requests;
-        if requests.entries.len() <= MOST_CALLS && requests.bytes_len() <= MOST_BYTES {
-            requests.forget_the_taken();
-            requests.begin_send();
-            link.load(requests, bells);
-            // What came back is an empty buffer of the last batch's.
-            requests.bytes.clear();
-            self.batch = self.batch.wrapping_add(1);
+        requests.forget_the_taken();
+        requests.begin_send();
+        link.load(requests, bells);
+        // What came back is an empty buffer of the last batch's.
+        requests.bytes.clear();
+        self.has_threads = false;
+        self.batch = self.batch.wrapping_add(1);
+    }
+
+    /// Adds what is queued to the link's batch, as far as that goes.
+    fn add_to(&mut self, link: &mut Link) {
+        let calls = MOST_CALLS.saturating_sub(link.batch.entries.len());
+        let bytes = MOST_BYTES.saturating_sub(link.undecided_bytes());
+        if self.requests.is_empty() || calls == 0 || bytes == 0 {
             return;
+        }
+        link.batch.has_threads |= self.has_threads;
+        if let Some(mut first) = self.part(calls, bytes) {
+            first.begin_send();
+            self.bells = self.bells();
+            return link.add(&mut first, self.bells);
+        }
+        let bells = self.bells();
+        self.requests.forget_the_taken();
+        self.requests.begin_send();
+        link.add(&mut self.requests, bells);
+        self.has_threads = false;
+        self.batch = self.batch.wrapping_add(1);
+    }
+
+    /// Takes out the first of what is queued, where that is more than so many calls and bytes.
+    fn part(&mut self, calls: usize, bytes: usize) -> Option<Requests> {
+        let requests = &mut self.requests;
+        if requests.entries.len() <= calls && requests.bytes_len() <= bytes {
+            return None;
         }
         let mut length = 0;
         let fits = |entry: &&Entry| {
             length += entry.len;
-            length <= MOST_BYTES
+            length <= bytes
         };
-        let count = requests.entries.iter().take(MOST_CALLS).take_while(fits).count().max(1);
-        let mut first = requests.take(count);
-        // The rest may sleep on the same.
-        self.bells = bells;
-        first.begin_send();
-        link.load(&mut first, bells);
-    }
-
-    /// Adds what is queued to the link's batch, which has not been begun.
-    pub fn add_to(&mut self, link: &mut Link) {
-        let requests = &mut self.requests;
-        let calls = requests.entries.len() + link.batch.entries.len();
-        if requests.is_empty() || calls > MOST_CALLS || requests.bytes_len() > MOST_BYTES {
-            return;
-        }
-        requests.forget_the_taken();
-        requests.begin_send();
-        let bells = self.bells();
-        link.add(&mut self.requests, bells);
-        self.batch = self.batch.wrapping_add(1);
+        let count = requests.entries.iter().take(calls).take_while(fits).count().max(1);
+        Some(requests.take(count))
     }
 
     fn bells(&mut self) -> u8 {
@@ -270,6 +325,7 @@ impl Queue {
     /// Puts a batch that was not begun before what is queued.
     pub fn put_back(&mut self, mut batch: Requests, bells: u8) {
         self.bells |= bells;
+        self.has_threads = true;
         batch.append(&mut self.requests);
         self.requests = batch;
     }

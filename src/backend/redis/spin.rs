@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const LONGEST_PAUSE: u32 = 1024;
 /// After so many waits in a row that were not spun for it is not likely to pay soon.
 const LONG_PAUSE: u32 = 8;
+/// Far above any spin, which has its own bound.
+pub const A_WHILE: Duration = Duration::from_secs(1);
 /// How much longer than the limit all may take, with what others take.
 const PATIENCE: u32 = 10;
 

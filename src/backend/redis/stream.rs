@@ -299,6 +299,26 @@ impl Stream {
         self.spinner.pays()
     }
 
+    /// Whether a wait for what arrives is one to spin for.
+    pub fn is_spin_due(&mut self) -> bool {
+        self.spinner.is_due()
+    }
+
+    /// Spins until something has arrived, which is appended, or the stream is broken, or `is_over`. `false`: in vain.
+    pub fn spin(
+        &mut self,
+        until: Instant,
+        buffer: &mut Vec<u8>,
+        is_over: impl Fn() -> bool,
+    ) -> bool {
+        let Self { socket, tls, spinner } = self;
+        let look = || match receive(socket, tls.as_deref_mut(), buffer) {
+            Ok(None) if !is_over() => None,
+            _ => Some(()),
+        };
+        spinner.spin_now(until, look).is_some()
+    }
+
     /// Whether TLS has taken in something that is still to be sent.
     pub fn has_unsent(&self) -> bool {
         self.tls.as_ref().is_some_and(|session| session.has_unsent())

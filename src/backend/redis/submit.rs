@@ -25,6 +25,10 @@ static DIALLERS: Workers = Workers::new("cachetory-dial", 64);
 /// The most that are dialled at once for one cache. One that has no link yet dials one, so that servers that are not there do
 /// not take all the threads.
 const MOST_DIALLED: usize = 4;
+/// What is left to a thread that is likely to come waits no longer than twice this for it.
+/// So many of them are sent without it, and a quarter of all that are outstanding, so that the server need not wait for the rest.
+const FEW: usize = 32;
+const GRACE: Duration = Duration::from_micros(500);
 
 impl Links {
     /// Accepts a call whose request `encode` writes. An error: it is not accepted.
@@ -37,10 +41,20 @@ impl Links {
     ) -> Result<()> {
         self.see_to_deadlines()?;
         if is_small {
+            let is_awaited = call.is_awaited();
             let mut pool = self.open_pool()?;
             pool.queue.drop_the_decided_now_and_then();
             pool.queue.requests.add(Owner::Call(call), encode, expect)?;
-            self.recruit(pool);
+            if is_awaited {
+                let few = FEW.max(self.account.outstanding() / 4);
+                if self.company.is_alone() && pool.queue.len() >= few {
+                    self.send_off(pool);
+                } else {
+                    self.defer(pool);
+                }
+            } else {
+                self.recruit(pool);
+            }
         } else {
             // Encoded without the lock, for it may take its time.
             let mut large = Requests::default();
@@ -56,7 +70,7 @@ impl Links {
     /// Has the I/O thread see to the deadlines of asynchronous calls.
     pub fn see_to_deadlines(&self) -> Result<()> {
         let io = self.io()?;
-        if !self.is_timed.swap(true, Ordering::SeqCst) {
+        if !self.is_timed.load(Ordering::SeqCst) && !self.is_timed.swap(true, Ordering::SeqCst) {
             io.post(Mail::Timed(self.weak()));
         }
         Ok(())
@@ -94,7 +108,8 @@ impl Links {
     }
 
     /// Finds links for asynchronous calls that wait for one.
-    pub fn recruit(&self, mut pool: MutexGuard<'_, Pool>) {
+    pub fn recruit(&self, pool: MutexGuard<'_, Pool>) {
+        let mut pool = self.unpark(pool);
         if pool.large.is_empty() && pool.in_use >= pool.lanes_for_calls() {
             // As most of the time: those in use serve the queue when they come back.
             let is_left = !pool.queue.is_empty();
@@ -149,6 +164,21 @@ impl Links {
         if is_left {
             self.watch();
         }
+    }
+
+    /// Leaves what is queued, or parked, to a thread that is likely to come.
+    pub fn defer(&self, mut pool: MutexGuard<'_, Pool>) {
+        pool.deferred = true;
+        drop(pool);
+        self.watch();
+    }
+
+    /// Has the I/O thread go on with a link that was left to a thread.
+    pub fn unpark<'a>(&'a self, mut pool: MutexGuard<'a, Pool>) -> MutexGuard<'a, Pool> {
+        let Some(link) = pool.parked.take() else { return pool };
+        drop(pool);
+        self.to_io(link);
+        self.pool()
     }
 
     /// Has the I/O thread look after what is queued: the links in use may be slow.
@@ -279,15 +309,19 @@ impl Links {
     /// last. How many now, and how long until it is to look again.
     pub fn look_after(&self, loads: Option<usize>) -> Option<(usize, Duration)> {
         let mut pool = self.pool();
-        let has_calls = |pool: &Pool| pool.queue.has_calls() || !pool.large.is_empty();
-        if !has_calls(&pool) || pool.closed {
+        let was_deferred = mem::take(&mut pool.deferred);
+        let is_left = pool.queue.has_calls() || !pool.large.is_empty() || pool.parked.is_some();
+        if pool.closed || !(is_left || was_deferred) {
             self.is_watched.store(false, Ordering::SeqCst);
             return None;
         }
         if loads == Some(pool.loads) {
-            // The links in use are slow.
+            // The links in use are slow, or who was to come has not.
             pool.round += 1;
             pool.in_use = 0;
+            pool.neglected();
+        } else if was_deferred {
+            return Some((pool.loads, GRACE));
         }
         let again = (pool.loads, pool.patience());
         self.recruit(pool);

@@ -1,0 +1,211 @@
+//! Asynchronous calls carried out by the thread that waits for their completions: it takes the link that the I/O thread would be
+//! given, and nobody has to be woken. When it has what it waited for, it leaves the link as it is, in the middle of a batch
+//! perhaps, and finds it again when it comes back. If it does not, the I/O thread goes on with it.
+
+use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::command::Replies;
+use super::drive::Driven;
+use super::lease::Lease;
+use super::link::Link;
+use super::links::Links;
+use super::pool::Pool;
+use super::spin::A_WHILE;
+use crate::completion::{Engine, Wait};
+use crate::threads;
+
+/// Whether a waiting thread shares its processor with others, the server perhaps: then it is of no use to send a part of what
+/// it submits before the rest, and costs a system call.
+#[derive(Default)]
+pub struct Company {
+    /// Waits since the last look.
+    waits: AtomicU32,
+    /// How often others had been given the processor then.
+    switches: AtomicU32,
+    is_alone: AtomicBool,
+}
+
+/// A look in so many waits.
+const LOOK: u32 = 32;
+/// So many times in as many waits are by chance.
+const CHANCE: u32 = LOOK / 4;
+
+impl Company {
+    pub fn is_alone(&self) -> bool {
+        self.is_alone.load(Ordering::Relaxed)
+    }
+
+    /// Called by the thread that waits.
+    fn look(&self) {
+        let waits = self.waits.load(Ordering::Relaxed);
+        self.waits.store(waits.wrapping_add(1), Ordering::Relaxed);
+        if waits.is_multiple_of(LOOK) {
+            let now = threads::times_preempted();
+            let before = self.switches.swap(now, Ordering::Relaxed);
+            self.is_alone.store(now.wrapping_sub(before) <= CHANCE, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Engine for Links {
+    fn drive(&self, wait: &Wait<'_>) -> bool {
+        let now = Instant::now();
+        let link = self.link_to_steer(self.pool()).and_then(|link| self.begin(link, now));
+        let Some(link) = link else { return false };
+        self.company.look();
+        let begins = link.batch.sent == 0;
+        self.steer(Lease::of(self, link), begins.then_some(now), wait);
+        true
+    }
+}
+
+impl Links {
+    /// Sends what is queued, as far as that goes, and waits for nothing.
+    pub fn send_off(&self, pool: MutexGuard<'_, Pool>) {
+        let now = Instant::now();
+        let link = self.link_to_steer(pool).and_then(|link| self.begin(link, now));
+        if let Some(link) = link {
+            let mut lease = Lease::of(self, link);
+            if let Some(link) = lease.link.as_deref_mut() {
+                link.send_off(now);
+            }
+            self.let_go(lease, true);
+        }
+    }
+
+    /// A link with a batch that nobody carries out.
+    fn link_to_steer(&self, mut pool: MutexGuard<'_, Pool>) -> Option<Box<Link>> {
+        if let Some(mut link) = pool.parked.take() {
+            drop(pool);
+            self.keep_busy(&mut link);
+            return Some(link);
+        }
+        if pool.queue.is_empty() || pool.closed {
+            return None;
+        }
+        if pool.in_use < pool.lanes_for_calls()
+            && pool.has_idle()
+            && let Some(mut link) = pool.idle.pop()
+        {
+            pool.load_queued(&mut link);
+            if link.batch.entries.is_empty() {
+                pool.idle.push(link);
+                return None;
+            }
+            pool.in_use += 1;
+            link.turn.round = pool.round;
+            return Some(link);
+        }
+        self.recruit(pool);
+        None
+    }
+
+    /// Carries out the batch of a link, and those that come after it, until the wait is over.
+    fn steer(&self, mut lease: Lease<'_>, mut begun: Option<Instant>, wait: &Wait<'_>) {
+        let mut has_moved = false;
+        loop {
+            let Some(link) = lease.link.as_deref_mut() else { return };
+            let undecided = link.batch.entries.len();
+            let driven = link.step(begun.take());
+            if link.batch.entries.len() < undecided {
+                has_moved = true;
+                self.bells.ring(link.batch.bells);
+                link.batch.undecided.delivery.deliver();
+            }
+            match driven {
+                Driven::More | Driven::Unfinished if wait.is_over() => {
+                    return self.let_go(lease, has_moved);
+                }
+                Driven::More => {}
+                Driven::Unfinished => {
+                    if !link.await_more(wait) {
+                        return self.let_go(lease, has_moved && wait.is_over());
+                    }
+                }
+                Driven::Sound if self.load_next(link) => begun = Some(Instant::now()),
+                driven => return lease.after(driven, None),
+            }
+        }
+    }
+
+    /// Gives a link that has done its batch the next, if it can stay where it is.
+    fn load_next(&self, link: &mut Link) -> bool {
+        if !link.batch.undecided.again.is_empty() {
+            return false;
+        }
+        let mut pool = self.pool();
+        if pool.queue.is_empty() || pool.is_claimed() || pool.closed {
+            return false;
+        }
+        pool.load_queued(link);
+        !link.batch.entries.is_empty()
+    }
+
+    /// Gives a link in the middle of a batch what was queued meanwhile, unless others wait for it; whether that was anything.
+    pub fn keep_busy(&self, link: &mut Link) -> bool {
+        let mut pool = self.pool();
+        !pool.queue.is_empty() && !pool.is_claimed() && !pool.closed && pool.top_up(link)
+    }
+
+    /// The thread has what it waited for, or its time is up.
+    fn let_go(&self, mut lease: Lease<'_>, comes_back: bool) {
+        if comes_back && lease.link.as_deref().is_some_and(|link| !link.batch.has_threads) {
+            let mut pool = self.pool();
+            if !pool.closed && !pool.is_claimed() && pool.parked.is_none() {
+                pool.parked = lease.link.take();
+                // It is counted there from here on.
+                std::mem::forget(lease);
+                return self.defer(pool);
+            }
+        }
+        lease.hand_over(None, true);
+    }
+}
+
+impl Link {
+    fn send_off(&mut self, now: Instant) {
+        if self.batch.sent == 0 {
+            self.touch(now);
+        }
+        let mut sent = self.batch.sent;
+        // If the link is broken, whoever goes on with it will see.
+        let _ = self.stream.write(&self.outbox, &[], &mut sent);
+        self.batch.sent = sent;
+    }
+
+    /// Waits until there is more to do, or the wait is over: `false`, when its time is up.
+    fn await_more(&mut self, wait: &Wait<'_>) -> bool {
+        self.spin_for(wait) || self.sleep_for(wait)
+    }
+
+    /// Whether something came while it spun.
+    fn spin_for(&mut self, wait: &Wait<'_>) -> bool {
+        if self.has_unsent() || !self.stream.is_spin_due() {
+            return false;
+        }
+        let now = Instant::now();
+        let until = wait.until().map_or(now + A_WHILE, |until| until.min(now + A_WHILE));
+        let Some(pending) = self.batch.pending() else { return true };
+        let Ok(room) = pending.room(&mut self.inbox) else { return true };
+        self.stream.spin(until, room, || wait.is_over())
+    }
+
+    fn sleep_for(&mut self, wait: &Wait<'_>) -> bool {
+        let left = wait.until().map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        let (descriptor, events) = self.waits_for();
+        wait.sleep(|wake| {
+            let mut fds = [PollFd::new(descriptor, events), PollFd::new(wake, PollFlags::IN)];
+            // Whatever it returns, there is a look at everything.
+            let _ = poll(&mut fds, timeout.as_ref());
+        });
+        left != Some(Duration::ZERO)
+    }
+}
