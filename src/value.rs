@@ -1,5 +1,5 @@
-//! Values and batches on their way to the caller: a small value in one exact allocation, a large one or a batch in the
-//! buffer it arrived in.
+//! Values and batches on their way to the caller: a small value in one exact allocation, or together with a few others, a large
+//! one or a batch in the buffer it arrived in.
 
 use std::sync::Arc;
 
@@ -19,6 +19,9 @@ pub enum Value {
     Buffer(Vec<u8>),
     /// A large value that is as cheap to clone as a small one.
     SharedBuffer(Arc<Vec<u8>>),
+    /// One of a few small values that came together and keep each other's memory: at `at` in it, with at least [`HEADER`]
+    /// bytes before it and a NUL after it.
+    Part { of: Arc<Vec<u8>>, at: u32, len: u32 },
 }
 
 /// From here on a value is copied into a buffer: its memory can be asked for without aborting the process when there is
@@ -83,6 +86,9 @@ impl Value {
             Value::Shared(bytes) => bytes,
             Value::Buffer(bytes) => bytes,
             Value::SharedBuffer(bytes) => bytes,
+            Value::Part { of, at, len } => {
+                &of[*at as usize - HEADER..][..HEADER + *len as usize + 1]
+            }
         }
     }
 }

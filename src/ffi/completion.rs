@@ -83,18 +83,15 @@ fn copy(text: &CStr) -> Option<CString> {
     CString::from_vec_with_nul(bytes).ok()
 }
 
-/// Hands a completion over to the caller, who has it at `place`, where it is rewritten as the caller's own struct.
+/// Hands a completion over to the caller, who has room for it at `place`.
 ///
 /// # Safety
-/// At `place` there is room for the struct, and in it a [`Completion`], which is taken over.
-pub unsafe fn give_completion(place: *mut cachetory_completion_t) {
-    const { assert!(size_of::<Completion>() <= size_of::<cachetory_completion_t>()) };
-    const { assert!(align_of::<Completion>() <= align_of::<cachetory_completion_t>()) };
+/// `place` may be written.
+pub unsafe fn give_completion(place: *mut cachetory_completion_t, completion: Completion) {
     // SAFETY: by the caller's promise.
-    let (completion, given) = unsafe {
-        let completion = place.cast::<Completion>().read();
+    let given = unsafe {
         place.write(cachetory_completion_t::EMPTY);
-        (completion, &mut *place)
+        &mut *place
     };
     given.tag = completion.tag;
     if let Err(failure) = completion.result.and_then(|answer| given.fill(answer)) {
@@ -102,18 +99,25 @@ pub unsafe fn give_completion(place: *mut cachetory_completion_t) {
     }
 }
 
+/// Whether it takes but a few steps to hand it over.
+pub fn is_brief(completion: &Completion) -> bool {
+    completion.result.as_ref().is_ok_and(|answer| !matches!(answer, Answer::Values(_)))
+}
+
 /// Takes back what [`give_completion`] gave, and empties the caller's struct.
 ///
 /// # Safety
 /// `completion` is one that this library filled, or all zero; its `value` and `values` may have been moved out.
 pub unsafe fn release_completion(completion: &mut cachetory_completion_t) {
-    let mut given = std::mem::replace(completion, cachetory_completion_t::EMPTY);
     // SAFETY: by the caller's promise each is ours or empty, and the owner is a message of ours or NULL.
     unsafe {
-        release_value(&mut given.value);
-        release_values(&mut given.values);
-        if !given.owner.is_null() {
-            drop(CString::from_raw(given.owner.cast()));
+        release_value(&mut completion.value);
+        if !completion.values.owner.is_null() {
+            release_values(&mut completion.values);
+        }
+        if !completion.owner.is_null() {
+            drop(CString::from_raw(completion.owner.cast()));
         }
     }
+    *completion = cachetory_completion_t::EMPTY;
 }

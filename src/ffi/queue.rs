@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::arg;
-use super::completion::{cachetory_completion_t, give_completion, release_completion};
+use super::completion::{cachetory_completion_t, give_completion, is_brief, release_completion};
 use super::guard::{guard, silence_panics};
 use super::handle::Table;
 use super::types::*;
@@ -115,15 +115,47 @@ pub unsafe extern "C" fn cachetory_queue_wait(
             }
             let timeout = (timeout_ms != CACHETORY_NO_EXPIRY)
                 .then(|| Duration::from_millis(timeout_ms.unsigned_abs()));
-            // They are turned into what the caller sees where they lie, when the queue is no longer locked.
-            let put = |index, completion| out.add(index).cast::<Completion>().write(completion);
+            let mut lengthy = Lengthy::default();
+            let put = |index, completion| match is_brief(&completion) || !lengthy.note(index) {
+                true => give_completion(out.add(index), completion),
+                false => out.add(index).cast::<Completion>().write(completion),
+            };
             let taken = QUEUES.get(queue.id)?.wait(capacity, timeout, put)?;
-            for index in 0..taken {
-                give_completion(out.add(index));
-            }
+            lengthy.for_each(|index| {
+                let completion = out.add(index).cast::<Completion>().read();
+                give_completion(out.add(index), completion);
+            });
             *count = taken;
             Ok(CACHETORY_OK)
         })
+    }
+}
+
+/// The completions that take more than a few steps to be turned into what the caller sees. They wait for it, where they will lie,
+/// until the queue is no longer locked.
+#[derive(Default)]
+struct Lengthy([u64; Self::WORDS]);
+
+impl Lengthy {
+    const WORDS: usize = 8;
+    const WIDTH: usize = u64::BITS as usize;
+
+    /// Takes note of one; `false`: there are too many.
+    fn note(&mut self, index: usize) -> bool {
+        const { assert!(size_of::<Completion>() <= size_of::<cachetory_completion_t>()) };
+        const { assert!(align_of::<Completion>() <= align_of::<cachetory_completion_t>()) };
+        let word = self.0.get_mut(index / Self::WIDTH);
+        word.map(|word| *word |= 1 << (index % Self::WIDTH)).is_some()
+    }
+
+    fn for_each(&self, mut visit: impl FnMut(usize)) {
+        for (number, &word) in self.0.iter().enumerate() {
+            let mut left = word;
+            while left != 0 {
+                visit(number * Self::WIDTH + left.trailing_zeros() as usize);
+                left &= left - 1;
+            }
+        }
     }
 }
 

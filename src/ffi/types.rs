@@ -127,14 +127,20 @@ pub fn give_value(value: Value) -> cachetory_value_t {
             (buffer.as_ptr(), buffer.len())
         }
         Value::SharedBuffer(buffer) => {
-            let (data, len) = (buffer[HEADER..].as_ptr(), buffer.len() - HEADER - 1);
-            let owner = Arc::into_raw(buffer).map_addr(|address| address | SHARED_BUFFER);
-            return cachetory_value_t { data: data.cast(), len, owner: owner.cast_mut().cast() };
+            let len = buffer.len() - HEADER - 1;
+            return give_part(buffer, HEADER, len);
         }
+        Value::Part { of, at, len } => return give_part(of, at as usize, len as usize),
     };
     // SAFETY: every value has a header before its data, in the same allocation.
     let data = unsafe { framed.add(HEADER) };
     cachetory_value_t { data: data.cast(), len: len - HEADER - 1, owner: framed.cast_mut().cast() }
+}
+
+fn give_part(buffer: Arc<Vec<u8>>, at: usize, len: usize) -> cachetory_value_t {
+    let data = buffer[at..][..len].as_ptr();
+    let owner = Arc::into_raw(buffer).map_addr(|address| address | SHARED_BUFFER);
+    cachetory_value_t { data: data.cast(), len, owner: owner.cast_mut().cast() }
 }
 
 /// Takes back what [`give_value`] gave, and empties the caller's struct.

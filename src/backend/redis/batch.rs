@@ -272,6 +272,21 @@ impl Batch {
         }
     }
 
+    /// How many of the first entries, up to `most`, are asynchronous calls for one value.
+    pub fn gets(&self, most: usize) -> usize {
+        let is_get =
+            |entry: &&Entry| matches!((&entry.owner, entry.expect), (Owner::Call(_), Expect::Get));
+        self.entries.iter().take(most).take_while(is_get).count()
+    }
+
+    /// Answers the first entry, which is an asynchronous call.
+    pub fn answer_call(&mut self, answer: Answer) {
+        if let Some(Entry { owner: Owner::Call(call), len, .. }) = self.entries.pop_front() {
+            self.start += len;
+            self.undecided.delivery.push(call, Ok(answer));
+        }
+    }
+
     /// The replies to the first entry.
     pub fn pending(&mut self) -> Option<&mut Pending> {
         if self.current.is_none() {

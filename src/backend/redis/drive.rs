@@ -1,6 +1,7 @@
 //! How a link carries out a batch: by a thread that may wait, or step by step by one that may not.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::PollFlags;
@@ -14,6 +15,7 @@ use super::waiter::Waiter;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::op::Answer;
+use crate::value::{HEADER, Value, Values};
 
 /// What is read of one link before others have their turn.
 const MOST_AT_ONCE: usize = 1 << 20;
@@ -198,8 +200,13 @@ impl Link {
 
     /// Gives out what has arrived; once nothing is left to wait for, whether the link is sound.
     fn take_replies(&mut self) -> Option<bool> {
-        while let Some(entry) = self.batch.entries.front() {
+        loop {
             let is_begun = self.batch.current.is_some();
+            if !is_begun && self.batch.gets(2) == 2 && !self.inbox.is_empty() && self.take_values()
+            {
+                continue;
+            }
+            let Some(entry) = self.batch.entries.front() else { break };
             if self.inbox.is_empty() && !is_begun {
                 return None;
             }
@@ -239,6 +246,31 @@ impl Link {
             }
         }
         Some(self.inbox.is_empty())
+    }
+
+    /// Answers asynchronous calls, each of which waits for one value, as far as short values have arrived; whether that was
+    /// any. The values share their memory: few, for one that is kept for long keeps the others' too.
+    fn take_values(&mut self) -> bool {
+        const FEW: usize = 16;
+        let count = self.batch.gets(FEW);
+        let values = self.inbox.short_values(count, &mut self.spans);
+        let spans = self.spans.get(Values::RESERVED_SPANS..).unwrap_or_default();
+        if spans.is_empty() {
+            return false;
+        }
+        let of = Arc::new(values);
+        for span in spans {
+            let answer = match span.at.checked_add(HEADER) {
+                None => Answer::NotFound,
+                Some(at) => Answer::Value(Value::Part {
+                    of: Arc::clone(&of),
+                    at: at as u32,
+                    len: span.len as u32,
+                }),
+            };
+            self.batch.answer_call(answer);
+        }
+        true
     }
 
     fn decide(&mut self, answer: Exchanged<Answer>) {

@@ -11,6 +11,7 @@ use super::stream::{Broken, Stream};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Op};
+use crate::value::Span;
 
 /// A request buffer above this is given back after the call.
 const KEEP: usize = 1 << 20;
@@ -26,6 +27,8 @@ pub struct Link {
     pub(super) last_used: Instant,
     /// The calls of several threads that one of them carries out, when that is what it is used for.
     pub batch: Batch,
+    /// Memory for where the values are that came together.
+    pub(super) spans: Vec<Span>,
     /// What [`super::links::Links`] keeps with it.
     pub turn: Turn,
 }
@@ -102,6 +105,7 @@ impl Link {
             peer,
             last_used: deadline.started(),
             batch: Batch::default(),
+            spans: Vec::new(),
             turn: Turn::default(),
         };
         if !handshake.is_empty() {

@@ -200,21 +200,22 @@ impl Backend for Redis {
     }
 
     fn submit(&self, op: &Op<'_>, call: Carried) -> Result<()> {
-        if let Some(answer) = nothing_to_do(op) {
-            call.decide(Ok(self.not_closed(answer)?));
-            return Ok(());
+        let encode = |out: &mut Vec<u8>| {
+            command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
+        };
+        if command::is_small(op, &self.prefix) {
+            return self.links.submit(call, encode, Expect::new(op));
         }
-        if let Op::Clear = op
-            && !self.prefix.is_empty()
-        {
-            return self.submit_clear(call);
+        match op {
+            Op::Clear if !self.prefix.is_empty() => self.submit_clear(call),
+            op => match nothing_to_do(op) {
+                Some(answer) => {
+                    call.decide(Ok(self.not_closed(answer)?));
+                    Ok(())
+                }
+                None => self.links.submit_large(call, encode, Expect::new(op)),
+            },
         }
-        self.links.submit(
-            call,
-            command::is_small(op, &self.prefix),
-            |out| command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None }),
-            Expect::new(op),
-        )
     }
 
     fn close(&self) {

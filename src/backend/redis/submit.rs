@@ -27,50 +27,66 @@ static DIALLERS: Workers = Workers::new("cachetory-dial", 64);
 const MOST_DIALLED: usize = 4;
 /// What is left to a thread that is likely to come waits no longer than twice this for it.
 /// So many of them are sent without it, and a quarter of all that are outstanding, so that the server need not wait for the rest.
-const FEW: usize = 32;
+const FEW: usize = 16;
 const GRACE: Duration = Duration::from_micros(500);
 
 impl Links {
-    /// Accepts a call whose request `encode` writes. An error: it is not accepted.
+    /// Accepts a small call, whose request `encode` writes. An error: it is not accepted.
+    #[inline(always)]
     pub fn submit(
         &self,
         call: Carried,
-        is_small: bool,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         expect: Expect,
     ) -> Result<()> {
         self.see_to_deadlines()?;
-        if is_small {
-            let is_awaited = call.is_awaited();
-            let mut pool = self.open_pool()?;
-            pool.queue.drop_the_decided_now_and_then();
-            pool.queue.requests.add(Owner::Call(call), encode, expect)?;
-            if is_awaited {
-                let few = FEW.max(self.account.outstanding() / 4);
-                if self.company.is_alone() && pool.queue.len() >= few {
-                    self.send_off(pool);
-                } else {
-                    self.defer(pool);
-                }
-            } else {
-                self.recruit(pool);
-            }
-        } else {
-            // Encoded without the lock, for it may take its time.
-            let mut large = Requests::default();
-            large.add(Owner::Call(call), encode, expect)?;
-            let mut pool = self.open_pool()?;
-            pool.drop_decided_large();
-            pool.large.push_back(large);
+        let is_awaited = call.is_awaited();
+        let mut pool = self.open_pool()?;
+        pool.queue.drop_the_decided_now_and_then();
+        pool.queue.requests.add(Owner::Call(call), encode, expect)?;
+        if !is_awaited {
             self.recruit(pool);
+        } else if pool.queue.len() >= FEW && self.is_enough(&pool) {
+            self.send_off(pool);
+        } else {
+            self.defer(pool);
         }
         Ok(())
     }
 
+    /// Whether it is worth while to send what is queued before the rest.
+    fn is_enough(&self, pool: &Pool) -> bool {
+        self.company.is_alone() && 4 * pool.queue.len() >= self.account.outstanding()
+    }
+
+    /// Accepts a call that gets a link of its own.
+    pub fn submit_large(
+        &self,
+        call: Carried,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        expect: Expect,
+    ) -> Result<()> {
+        self.see_to_deadlines()?;
+        // Encoded without the lock, for it may take its time.
+        let mut large = Requests::default();
+        large.add(Owner::Call(call), encode, expect)?;
+        let mut pool = self.open_pool()?;
+        pool.drop_decided_large();
+        pool.large.push_back(large);
+        self.recruit(pool);
+        Ok(())
+    }
+
     /// Has the I/O thread see to the deadlines of asynchronous calls.
+    #[inline]
     pub fn see_to_deadlines(&self) -> Result<()> {
+        if self.is_timed.load(Ordering::SeqCst) { Ok(()) } else { self.begin_to_see_to_them() }
+    }
+
+    #[cold]
+    fn begin_to_see_to_them(&self) -> Result<()> {
         let io = self.io()?;
-        if !self.is_timed.load(Ordering::SeqCst) && !self.is_timed.swap(true, Ordering::SeqCst) {
+        if !self.is_timed.swap(true, Ordering::SeqCst) {
             io.post(Mail::Timed(self.weak()));
         }
         Ok(())

@@ -161,6 +161,26 @@ impl Inbox {
         Some(Some(self.small(body, len)))
     }
 
+    /// Takes up to `count` replies that are short values, or none, and all there. Where the values lie in the copy of them all,
+    /// [`Span::MISS`] for none, follows [`Values::RESERVED_SPANS`] others.
+    pub fn short_values(&mut self, count: usize, spans: &mut Vec<Span>) -> Vec<u8> {
+        spans.clear();
+        spans.resize(Values::RESERVED_SPANS, Span::MISS);
+        let end = self.short_part(0, spans, count);
+        let mut copy = Vec::new();
+        if copy.try_reserve_exact(HEADER + end).is_err() {
+            // They are left as they came.
+            for span in spans.iter().filter(|span| span.at != Span::MISS.at) {
+                self.bytes[self.start + span.at + span.len] = b'\r';
+            }
+            spans.clear();
+            return copy;
+        }
+        copy.extend_from_slice(&self.bytes[self.start - HEADER..self.start + end]);
+        self.start += end;
+        copy
+    }
+
     /// Takes a small value whose body is at `at` and all there.
     #[inline(always)]
     pub(super) fn small(&mut self, at: usize, len: usize) -> Value {
