@@ -13,6 +13,7 @@ mod idle;
 mod large;
 mod mixed;
 mod programs;
+mod steered;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

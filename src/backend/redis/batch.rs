@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::command::{Expect, Pending};
 use super::link::{Exchanged, Failure};
@@ -317,6 +318,15 @@ impl Batch {
 
     pub fn has_calls(&self) -> bool {
         self.entries.iter().any(|entry| matches!(entry.owner, Owner::Call(_)))
+    }
+
+    /// The latest deadline of its asynchronous calls.
+    pub fn last_deadline(&self) -> Option<Instant> {
+        let deadline = |entry: &Entry| match &entry.owner {
+            Owner::Thread { .. } => None,
+            Owner::Call(call) => Some(call.deadline()),
+        };
+        self.entries.iter().filter_map(deadline).max()
     }
 }
 

@@ -140,8 +140,13 @@ impl Job {
             let now = deadline.started();
             self.until = deadline.instant();
             self.begun = true;
-            begun = Some(now);
-            self.link = self.link.take().and_then(|link| self.links.begin(link, now));
+            let link = self.link.take();
+            match link.as_deref().filter(|link| link.batch.sent > 0) {
+                // Somebody has begun it, and left.
+                Some(link) => self.until = link.batch.last_deadline().unwrap_or(now),
+                None => begun = Some(now),
+            }
+            self.link = link.and_then(|link| self.links.begin(link, now));
         }
         let Some(link) = self.link.as_deref_mut() else { return false };
         let undecided = link.batch.entries.len();

@@ -127,10 +127,11 @@ impl Drop for Lease<'_> {
         let mut pool = self.links.pool();
         pool.back_from(self.round);
         pool.count -= 1;
-        let anybody = pool.waiting > 0;
-        drop(pool);
-        if anybody {
+        if pool.waiting > 0 {
             self.links.freed.notify_one();
+        }
+        if !pool.closed && (pool.queue.has_calls() || !pool.large.is_empty()) {
+            self.links.recruit(pool);
         }
     }
 }

@@ -1,0 +1,287 @@
+//! A thread that submits and waits in turn carries its calls out itself, and leaves its connection in the middle of things when
+//! it has something to return with. Whatever happens then, nothing is lost, and nobody waits for it.
+
+use std::thread;
+use std::time::Duration;
+
+use super::support::capi::*;
+use super::support::poll;
+use super::support::queue::*;
+use super::support::server::Setup;
+use super::{Gates, OK, failed, is_value};
+
+/// So often the thread has come to wait before it is expected to.
+const OFTEN: u64 = 8;
+
+/// Makes it a habit to submit and to wait.
+#[track_caller]
+fn get_into_habit(cache: &Cache, queue: &Queue) {
+    for tag in 0..OFTEN {
+        assert_eq!(cache.to(queue).get(tag, "k"), OK);
+        is_value(queue.next(), "k");
+    }
+}
+
+/// Gates, and one connection whose first answer has been taken, while the server keeps the second back. The tag of that one is
+/// 2; to its server nothing more can be said.
+fn left_in_the_middle(options: &str) -> (Gates, super::Scripted, Cache, Queue) {
+    let gates = Gates::default();
+    let server = gates.server();
+    let url = server.url(&format!("max_connections=1&socket_timeout=60{options}"));
+    let (cache, queue) = (Cache::must_open(&url), Queue::open());
+    get_into_habit(&cache, &queue);
+    let to = cache.to(&queue);
+    assert_eq!(to.get(1, "first"), OK);
+    assert_eq!(to.get(2, "held:1"), OK);
+    is_value(queue.next(), "first");
+    (gates, server, cache, queue)
+}
+
+/// The scenarios race with the thread of the library that takes over when nobody comes: each is tried often enough to meet both.
+fn often(scenario: impl Fn(&str)) {
+    for options in ["", "&spin_us=0"] {
+        (0..20).for_each(|_| scenario(options));
+    }
+}
+
+#[test]
+fn it_comes_back_to_the_rest() {
+    often(|options| {
+        let (gates, server, cache, queue) = left_in_the_middle(options);
+        let to = cache.to(&queue);
+        for tag in 3..100 {
+            assert_eq!(to.get(tag, format!("{tag}")), OK);
+        }
+        gates.open(1);
+        let mut rest = queue.take(98);
+        is_value(rest.remove(&2).unwrap(), "held:1");
+        for (tag, completion) in rest {
+            is_value(completion, format!("{tag}"));
+        }
+        assert_eq!((server.connections(), server.count("GET")), (1, OFTEN as usize + 99));
+    });
+}
+
+#[test]
+fn it_does_not_come_back() {
+    often(|options| {
+        let (gates, _server, cache, queue) = left_in_the_middle(options);
+        assert_eq!(cache.to(&queue).set(3, "k", "v", NO_EXPIRY, 0), OK);
+        gates.open(1);
+        // Nothing but the descriptor is looked at.
+        poll("two completions", || {
+            let mut fds = [libc::pollfd { fd: queue.fd(), events: libc::POLLIN, revents: 0 }];
+            // SAFETY: there is one.
+            (unsafe { libc::poll(fds.as_mut_ptr(), 1, 60_000) } == 1).then_some(())
+        });
+        assert_eq!(queue.take(2).len(), 2);
+    });
+}
+
+#[test]
+fn it_submits_and_never_waits() {
+    let server = Setup::redis().start();
+    for options in ["", "?spin_us=0"] {
+        let cache = Cache::must_open(&format!("{}{options}", server.unix_url()));
+        let (queue, other) = (Queue::open(), Cache::must_open(&server.unix_url()));
+        for round in 0..20 {
+            assert_eq!(cache.set("k", "k"), OK);
+            get_into_habit(&cache, &queue);
+            let value = format!("{round}");
+            assert_eq!(cache.to(&queue).set(1, "never", &value, NO_EXPIRY, 0), OK);
+            poll("the value", || {
+                (other.get("never") == Ok(Some(value.clone().into()))).then_some(())
+            });
+            assert_eq!(queue.next().outcome(), OK);
+        }
+    }
+}
+
+#[test]
+fn a_call_is_cancelled_under_it() {
+    often(|options| {
+        let (_gates, _server, cache, queue) = left_in_the_middle(options);
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| queue.next());
+            assert_eq!(queue.cancel(2), OK);
+            failed(&waits.join().unwrap(), CACHETORY_ERR_CANCELLED, 0);
+        });
+        assert_eq!(cache.close(), CACHETORY_OK);
+        queue.assert_empty();
+    });
+}
+
+#[test]
+fn another_cache_answers_meanwhile() {
+    often(|options| {
+        let (_gates, _server, _cache, queue) = left_in_the_middle(options);
+        let memory = Cache::must_open("memory://");
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| queue.next());
+            assert_eq!(memory.to(&queue).set(7, "k", "v", NO_EXPIRY, 0), OK);
+            assert_eq!(waits.join().unwrap().tag(), 7);
+        });
+    });
+}
+
+#[test]
+fn its_time_is_up() {
+    let gates = Gates::default();
+    let server = gates.server();
+    for options in ["", "&spin_us=0"] {
+        let url = server.url(&format!("max_connections=1&socket_timeout=0.05{options}"));
+        let (cache, queue) = (Cache::must_open(&url), Queue::open());
+        for round in 0..6 {
+            // A connection that hung is no hindrance to the next call.
+            get_into_habit(&cache, &queue);
+            assert_eq!(cache.to(&queue).set(1, "held:1", "v", NO_EXPIRY, 0), OK);
+            if round % 2 == 0 {
+                // Its own first, which is no failure of the call.
+                assert_eq!(queue.wait(1, 1).unwrap().len(), 0);
+            }
+            failed(&queue.next(), CACHETORY_ERR_TIMEOUT, RETRYABLE | MAYBE_APPLIED);
+        }
+    }
+}
+
+#[test]
+fn the_cache_is_closed() {
+    often(|options| {
+        for waits in [false, true] {
+            let (_gates, _server, cache, queue) = left_in_the_middle(options);
+            thread::scope(|scope| {
+                let waiter = waits.then(|| scope.spawn(|| queue.next()));
+                assert_eq!(cache.close(), CACHETORY_OK);
+                let completion =
+                    waiter.map_or_else(|| queue.next(), |waiter| waiter.join().unwrap());
+                failed(&completion, CACHETORY_ERR_CANCELLED, 0);
+            });
+        }
+    });
+}
+
+#[test]
+fn the_queue_is_closed() {
+    often(|options| {
+        let (gates, _server, cache, queue) = left_in_the_middle(options);
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| queue.wait(1, NO_EXPIRY));
+            assert_eq!(queue.close(), CACHETORY_OK);
+            assert_eq!(
+                waits.join().unwrap().err().map(|failure| failure.status),
+                Some(CACHETORY_ERR_CLOSED)
+            );
+        });
+        gates.open(1);
+        assert_eq!(cache.get("k"), Ok(Some(b"k".to_vec())));
+    });
+}
+
+#[test]
+fn another_thread_needs_the_connection() {
+    often(|options| {
+        let (gates, server, cache, queue) = left_in_the_middle(options);
+        thread::scope(|scope| {
+            let small = scope.spawn(|| cache.get("k"));
+            let large = scope.spawn(|| cache.set("k", super::large()));
+            gates.open(1);
+            assert_eq!(small.join().unwrap(), Ok(Some(b"k".to_vec())));
+            assert_eq!(large.join().unwrap(), OK);
+        });
+        is_value(queue.next(), "held:1");
+        assert_eq!(server.connections(), 1);
+    });
+}
+
+#[test]
+fn the_connection_breaks() {
+    often(|options| {
+        let (_gates, server, cache, queue) = left_in_the_middle(options);
+        let to = cache.to(&queue);
+        assert_eq!(to.get(3, "more"), OK);
+        server.hang_up();
+        assert_eq!(to.get(4, "last"), OK);
+        // The one that was held is asked for again, and held again.
+        let mut answers = queue.take(0);
+        while answers.len() < 2 && server.connections() < 2 {
+            answers.extend(queue.wait(8, 10).unwrap().into_iter().map(|each| (each.tag(), each)));
+        }
+        assert_eq!(cache.close(), CACHETORY_OK);
+        for (tag, completion) in queue.take(3 - answers.len()) {
+            answers.insert(tag, completion);
+        }
+        assert_eq!(answers.len(), 3);
+    });
+}
+
+#[test]
+fn many_in_flight() {
+    let server = Setup::redis().start();
+    for options in ["", "&spin_us=0", "&max_pending=100000"] {
+        let url = format!("{}?max_connections=1{options}", server.tcp_url());
+        let (cache, queue) = (Cache::must_open(&url), Queue::open());
+        let to = cache.to(&queue);
+        let value = |number: u64| format!("{number}").repeat(number as usize % 300);
+        let key = |number: u64| format!("{}", number % 1000);
+        for number in 0..1000 {
+            assert_eq!(cache.set(key(number), value(number)), OK);
+        }
+        for window in [1, 16, 64, 3000] {
+            let (mut next, mut taken) = (0, 0);
+            let mut kept = Vec::new();
+            while taken < 12_000 {
+                while next < 12_000 && next - taken < window {
+                    // Misses among them, and writes.
+                    match next % 11 {
+                        3 => assert_eq!(to.get(next, "there is none"), OK),
+                        7 => assert_eq!(
+                            to.set(next, key(next), value(next % 1000), NO_EXPIRY, 0),
+                            OK
+                        ),
+                        _ => assert_eq!(to.get(next, key(next)), OK),
+                    }
+                    next += 1;
+                }
+                for mut completion in queue.wait(100, 60_000).unwrap() {
+                    taken += 1;
+                    let number = completion.tag();
+                    match number % 11 {
+                        3 => assert_eq!(completion.outcome(), Ok(CACHETORY_NOT_FOUND)),
+                        7 => assert_eq!(completion.outcome(), OK),
+                        _ => kept.push((number, completion.take_value().unwrap())),
+                    }
+                    // Values that came together are released in any order, the last of them long after.
+                    if kept.len() > 500 {
+                        let (number, kept) = kept.swap_remove(number as usize % 400);
+                        assert_eq!(kept.bytes(), value(number % 1000).as_bytes());
+                    }
+                }
+            }
+            queue.assert_empty();
+            thread::spawn(move || {
+                for (number, kept) in kept {
+                    assert_eq!(kept.bytes(), value(number % 1000).as_bytes());
+                }
+            })
+            .join()
+            .unwrap();
+        }
+    }
+}
+
+/// What is left for the thread is not forgotten when nobody is in the habit any more.
+#[test]
+fn it_changes_its_habits() {
+    let server = Setup::redis().start();
+    let (cache, queue) = (Cache::must_open(&server.unix_url()), Queue::open());
+    let to = cache.to(&queue);
+    assert_eq!(cache.set("k", "k"), OK);
+    for round in 0..10 {
+        get_into_habit(&cache, &queue);
+        assert_eq!(to.get(100, "k"), OK);
+        thread::sleep(Duration::from_millis(round));
+        // Without waiting, which is not the habit.
+        let completion = poll("a completion", || queue.wait(1, 0).unwrap().pop());
+        is_value(completion, "k");
+    }
+}
