@@ -1,9 +1,15 @@
-/* This library. One handle for all threads; several in flight: cachetory_get_async and one queue. */
+/* This library. One handle for all threads; several in flight: cachetory_get_async and one queue, on which the thread waits, or,
+   as an event loop does, on the queue's descriptor: BENCH_BY_DESCRIPTOR. */
 #include "driver.h"
 
 #include <cachetory.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#ifndef BENCH_BY_DESCRIPTOR
+#define BENCH_BY_DESCRIPTOR 0
+#endif
 
 struct client {
     cachetory_t cache;
@@ -150,6 +156,17 @@ static long taken(cachetory_completion_t *completion)
     return received;
 }
 
+/* Takes what is complete, once something is. */
+static cachetory_status_t reap(cachetory_queue_t queue, cachetory_completion_t *done, size_t room, size_t *count,
+                               cachetory_error_t *error)
+{
+    if (!BENCH_BY_DESCRIPTOR)
+        return cachetory_queue_wait(queue, done, room, CACHETORY_NO_EXPIRY, count, error);
+    struct pollfd ready = {.fd = cachetory_queue_fd(queue), .events = POLLIN};
+    poll(&ready, 1, -1);
+    return cachetory_queue_wait(queue, done, room, 0, count, error);
+}
+
 static long fly(void *opaque, const struct job *job, struct flight *flight)
 {
     struct client *client = opaque;
@@ -169,7 +186,7 @@ static long fly(void *opaque, const struct job *job, struct flight *flight)
     }
     while (flying > 0) {
         size_t count;
-        if (cachetory_queue_wait(client->queue, done, sizeof done / sizeof *done, CACHETORY_NO_EXPIRY, &count, &error) < 0)
+        if (reap(client->queue, done, sizeof done / sizeof *done, &count, &error) < 0)
             return failed(&error);
         for (size_t i = 0; i < count; i++) {
             size_t place = (size_t)done[i].tag;
@@ -196,9 +213,9 @@ const struct driver bench_driver = {
     .close = close_client,
     .prepare = prepare,
     .discard = discard,
-    .get = get,
-    .set = set,
-    .mget = mget,
-    .mset = mset,
+    .get = BENCH_BY_DESCRIPTOR ? NULL : get,
+    .set = BENCH_BY_DESCRIPTOR ? NULL : set,
+    .mget = BENCH_BY_DESCRIPTOR ? NULL : mget,
+    .mset = BENCH_BY_DESCRIPTOR ? NULL : mset,
     .fly = fly,
 };

@@ -12,9 +12,10 @@ import svg
 
 OURS = "cachetory"
 CALM = "cachetory?spin_us=0"
+LOOP = "cachetory_fd"
 ASYNCHRONOUS = ["hiredis_async", "libvalkey_async", "redis_crate_async"]
 PEERS = ["hiredis", "libvalkey", "redis_crate", "glide", *ASYNCHRONOUS]
-NAMES = ["raw", OURS, CALM, *PEERS]
+NAMES = ["raw", OURS, CALM, LOOP, *PEERS]
 # What the columns are where one thread keeps several calls in flight.
 IN_FLIGHT = {"hiredis": "hiredis by hand", "libvalkey": "libvalkey by hand", "redis_crate": "redis_crate pipeline"}
 MEMORY = {

@@ -8,6 +8,7 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 20, 90, 60
 COLOURS = {
     "cachetory": "#1b6ac9",
     "cachetory?spin_us=0": "#8fbcf0",
+    "cachetory_fd": "#12457f",
     "raw": "#9a9a9a",
     "hiredis": "#d1495b",
     "libvalkey": "#edae49",

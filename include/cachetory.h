@@ -222,7 +222,8 @@ typedef struct cachetory_queue_t {
 // What became of an asynchronous call. It belongs to the caller, who releases it with cachetory_completion_free.
 //
 // `value` and `values` are owned on their own: release them, or move them out by zeroing the member, before
-// cachetory_completion_free, which releases what is left.
+// cachetory_completion_free, which releases what is left. Up to 16 values below 1000 bytes that came together share their memory, which
+// is freed when the last of them is released.
 typedef struct cachetory_completion_t {
   // The caller's own, from the submission.
   uint64_t tag;
@@ -456,8 +457,9 @@ int cachetory_queue_fd(cachetory_queue_t queue);
 //
 // `*count` receives how many were written to `out`, whose further elements stay as they were; each of them belongs to the
 // caller: release it with cachetory_completion_free. Nothing in time is CACHETORY_OK and a `*count` of 0. On a failure no
-// completion is taken. Several threads may wait on one queue: each completion goes to one of them. Blocks up to
-// `timeout_ms`. Any thread.
+// completion is taken. Several threads may wait on one queue: each completion goes to one of them. A thread that waits alone, on a
+// queue whose descriptor nobody has asked for, carries the calls of a Redis cache out itself meanwhile. Blocks up to `timeout_ms`.
+// Any thread.
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` or `count` is NULL, `capacity` is 0, `timeout_ms` is negative),
 // CACHETORY_ERR_CLOSED (also while it waits), _INTERNAL.

@@ -12,7 +12,8 @@ use crate::op::Answer;
 /// What became of an asynchronous call. It belongs to the caller, who releases it with cachetory_completion_free.
 ///
 /// `value` and `values` are owned on their own: release them, or move them out by zeroing the member, before
-/// cachetory_completion_free, which releases what is left.
+/// cachetory_completion_free, which releases what is left. Up to 16 values below 1000 bytes that came together share their memory, which
+/// is freed when the last of them is released.
 #[repr(C)]
 #[derive(Debug)]
 pub struct cachetory_completion_t {

@@ -86,8 +86,9 @@ pub extern "C" fn cachetory_queue_fd(queue: cachetory_queue_t) -> c_int {
 ///
 /// `*count` receives how many were written to `out`, whose further elements stay as they were; each of them belongs to the
 /// caller: release it with cachetory_completion_free. Nothing in time is CACHETORY_OK and a `*count` of 0. On a failure no
-/// completion is taken. Several threads may wait on one queue: each completion goes to one of them. Blocks up to
-/// `timeout_ms`. Any thread.
+/// completion is taken. Several threads may wait on one queue: each completion goes to one of them. A thread that waits alone, on a
+/// queue whose descriptor nobody has asked for, carries the calls of a Redis cache out itself meanwhile. Blocks up to `timeout_ms`.
+/// Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` or `count` is NULL, `capacity` is 0, `timeout_ms` is negative),
 /// CACHETORY_ERR_CLOSED (also while it waits), _INTERNAL.
