@@ -14,9 +14,10 @@ use crate::threads;
 
 /// A slot's state in one word: a flag or two, and the generation, which changes with every object and is part of its id.
 /// Neither flag: free. Both: the object may be looked up. TAKEN alone: closed, and to be emptied when nobody uses it.
-/// OPEN alone: being filled or emptied by one thread, and of no concern to others.
-const OPEN: u64 = 1 << 0;
-const TAKEN: u64 = 1 << 1;
+/// OPEN alone: being filled or emptied by one thread, and of no concern to others. All other bits below the generation are zero;
+/// [`names`] says why the flags are not the lowest.
+const OPEN: u64 = 1 << 6;
+const TAKEN: u64 = 1 << 7;
 const GENERATION_SHIFT: u32 = 26;
 
 const INDEX_BITS: u32 = 20;
@@ -160,6 +161,8 @@ impl<T> Table<T> {
     pub fn get(&self, id: u64) -> Result<Ref<'_, T>> {
         let Some((page, offset)) = self.find(id) else { return Err(closed()) };
         let found = page.enter(offset);
+        // An id that names nothing may have counted a reference to what is in the slot now, or to nothing: for a moment, and
+        // whoever empties the slot at that moment leaves it to this one.
         if !names(found.slot.state.load(Ordering::SeqCst), id) {
             return Err(closed());
         }
@@ -177,12 +180,11 @@ impl<T> Table<T> {
         }
     }
 
-    /// Where the object with this id is, or was a moment ago.
+    /// Where the object with this id is, if there is one.
     #[inline]
     fn find(&self, id: u64) -> Option<(&Page<T>, usize)> {
         let index = (id & ((1 << INDEX_BITS) - 1)) as usize;
-        let (page, offset) = (self.pages[index >> PAGE_BITS].get()?, index & (PAGE - 1));
-        names(page.slots[offset].state.load(Ordering::Relaxed), id).then_some((page, offset))
+        Some((self.pages[index >> PAGE_BITS].get()?, index & (PAGE - 1)))
     }
 }
 
@@ -193,7 +195,13 @@ fn closed() -> Error {
 
 #[inline]
 fn names(state: u64, id: u64) -> bool {
-    state & (OPEN | TAKEN) == OPEN | TAKEN && state >> GENERATION_SHIFT == id >> INDEX_BITS
+    // One comparison for all. Rotated, the generation lies where the id has it; above it come the zeros, against whatever else
+    // an id that is made up has there; and then the flags, which are zero if they were both set, above all that an id has.
+    const {
+        assert!(OPEN.rotate_right(GENERATION_SHIFT) > u64::MAX >> INDEX_BITS);
+        assert!(TAKEN.rotate_right(GENERATION_SHIFT) > u64::MAX >> INDEX_BITS);
+    }
+    (state ^ (OPEN | TAKEN)).rotate_right(GENERATION_SHIFT) == id >> INDEX_BITS
 }
 
 /// Generations start anywhere, so that an id made up, or kept from another process, names nothing.
@@ -231,6 +239,23 @@ mod tests {
         for made_up in [0, 1, u64::MAX, 1 << 32, 1 << 52, reused ^ 1 << 63, reused + 1] {
             assert!(table.get(made_up).is_err() && table.close(made_up).is_err());
         }
+    }
+
+    #[test]
+    fn nothing_above_the_generation_is_overlooked() {
+        let table = Table::new(0);
+        let is_refused = |id: u64| {
+            let made_up = (1..64).map(|above| id ^ above << 58);
+            made_up.into_iter().all(|id| table.get(id).is_err() && table.close(id).is_err())
+        };
+        let id = table.open(()).unwrap();
+        assert!(is_refused(id), "of an object that is there");
+        let in_use = table.close(id).unwrap();
+        assert!(is_refused(id), "of one that is closed");
+        drop(in_use);
+        let next = next_generation(id >> INDEX_BITS) << INDEX_BITS | id & ((1 << INDEX_BITS) - 1);
+        assert!(is_refused(next), "of none");
+        assert_eq!(table.open(()).unwrap(), next);
     }
 
     #[test]
