@@ -13,10 +13,10 @@ pub const HEADER: usize = 8;
 /// A value's bytes in one allocation: [`HEADER`] bytes, the data, a NUL that is not part of the data.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// One exact allocation; cheap to clone, so a store in memory can hand it out without a copy.
-    Shared(Arc<[u8]>),
     /// A buffer that it was read into, or copied to from where it was read. May have spare capacity.
     Buffer(Vec<u8>),
+    /// One exact allocation; cheap to clone, so a store in memory can hand it out without a copy.
+    Shared(Arc<[u8]>),
     /// A large value that is as cheap to clone as a small one.
     SharedBuffer(Arc<Vec<u8>>),
     /// One of a few small values that came together and keep each other's memory: at `at` in it, with at least [`HEADER`]

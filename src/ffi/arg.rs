@@ -15,14 +15,17 @@ const LONGEST: usize = isize::MAX as usize;
 /// Unless NULL, `data` points to `len` readable bytes for as long as `'a`.
 #[inline]
 pub unsafe fn bytes<'a>(data: *const c_void, len: usize, what: &'static str) -> Result<&'a [u8]> {
-    if len == 0 {
-        return Ok(&[]);
+    if is_usual(data, len) {
+        // SAFETY: not NULL, not above isize::MAX, and readable by the caller's promise.
+        return Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) });
     }
-    if data.is_null() || len > LONGEST {
-        return Err(refused(data, what));
-    }
-    // SAFETY: not NULL, not above isize::MAX, and readable by the caller's promise.
-    Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) })
+    if len == 0 { Ok(&[]) } else { Err(refused(data, what)) }
+}
+
+/// Whether nothing is special about these bytes: two questions instead of four.
+#[inline(always)]
+fn is_usual(data: *const c_void, len: usize) -> bool {
+    !data.is_null() && len.wrapping_sub(1) < LONGEST
 }
 
 /// What is wrong with bytes that are NULL or too long.
@@ -39,12 +42,26 @@ fn refused(data: *const c_void, what: &'static str) -> Error {
 /// As [`bytes`]; where `len` is [`STRLEN`], `data` is NUL-terminated.
 #[inline]
 pub unsafe fn key<'a>(data: *const c_void, len: usize) -> Result<&'a [u8]> {
-    if len == STRLEN {
-        // SAFETY: by the caller's promise.
-        return unsafe { string(data.cast(), "key") }.map(CStr::to_bytes);
+    if is_usual(data, len) {
+        // SAFETY: not NULL, not above isize::MAX, and readable by the caller's promise.
+        return Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) });
     }
     // SAFETY: by the caller's promise.
-    unsafe { bytes(data, len, "key") }
+    unsafe { unusual_key(data, len) }
+}
+
+/// # Safety
+/// As [`key`].
+#[cold]
+unsafe fn unusual_key<'a>(data: *const c_void, len: usize) -> Result<&'a [u8]> {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if len == STRLEN {
+            string(data.cast(), "key").map(CStr::to_bytes)
+        } else {
+            bytes(data, len, "key")
+        }
+    }
 }
 
 /// # Safety

@@ -38,6 +38,12 @@ fn plain(answer: Result<Answer>) -> Result<cachetory_status_t> {
     }
 }
 
+/// [`plain`] where there usually is a value, which is then not asked whether it is something else.
+#[cold]
+fn no_value(answer: Result<Answer>) -> Result<cachetory_status_t> {
+    plain(answer)
+}
+
 #[cold]
 fn unexpected(answer: &Answer) -> Error {
     let name = match answer {
@@ -141,7 +147,7 @@ pub unsafe extern "C" fn cachetory_get(
                     *out = give_value(value);
                     Ok(CACHETORY_OK)
                 }
-                other => plain(other),
+                other => no_value(other),
             }
         })
     }

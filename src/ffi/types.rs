@@ -147,6 +147,7 @@ fn give_part(buffer: Arc<Vec<u8>>, at: usize, len: usize) -> cachetory_value_t {
 ///
 /// # Safety
 /// `value` is one that this library filled, or all zero. Its data and len may have been changed; its owner not.
+#[inline(always)]
 pub unsafe fn release_value(value: &mut cachetory_value_t) {
     let owner = value.owner.cast::<u8>();
     *value = cachetory_value_t::EMPTY;
