@@ -19,6 +19,8 @@ const PATIENCE: u32 = 10;
 
 pub struct Spinner {
     limit: Duration,
+    /// As many microseconds, and one at least unless it is zero.
+    looks: u32,
     /// Waits to pass over before the next try.
     pause: u32,
     /// Its length after the next failure.
@@ -33,12 +35,13 @@ impl Default for Spinner {
 
 impl Spinner {
     pub fn new(limit: Duration) -> Self {
-        Self { limit, pause: 0, next_pause: 1 }
+        Self { limit, looks: looks(limit), pause: 0, next_pause: 1 }
     }
 
     /// How long it may take from now on.
     pub fn limit(&mut self, limit: Duration) {
         self.limit = limit;
+        self.looks = looks(limit);
     }
 
     /// Whether a spin is too short to matter to a deadline.
@@ -48,7 +51,7 @@ impl Spinner {
 
     /// Whether it has been of use of late.
     pub fn pays(&self) -> bool {
-        !self.limit.is_zero() && self.next_pause <= LONG_PAUSE
+        self.looks != 0 && self.next_pause <= LONG_PAUSE
     }
 
     /// Calls `ready` again and again, letting others run in between, until it has an answer, the limit is reached, or the
@@ -60,7 +63,7 @@ impl Spinner {
     /// Whether this wait is one to spin for.
     #[inline]
     pub fn is_due(&mut self) -> bool {
-        if self.limit.is_zero() {
+        if self.looks == 0 {
             return false;
         }
         let is_due = self.pause == 0;
@@ -75,7 +78,6 @@ impl Spinner {
         mut ready: impl FnMut() -> Option<T>,
     ) -> Option<T> {
         let until = deadline.min(Instant::now() + self.limit * PATIENCE);
-        let looks = self.limit.as_micros().max(1);
         let mut look = 0;
         loop {
             rustix::thread::sched_yield();
@@ -83,13 +85,18 @@ impl Spinner {
             look += 1;
             // An answer that came only after another thread had used up its share of the processor is no success.
             let is_late = Instant::now() >= until;
-            let is_over = is_late || answer.is_some() || look >= looks;
+            let is_over = is_late || answer.is_some() || look >= self.looks;
             if is_over {
                 self.learn(is_late, answer.is_some());
                 return answer;
             }
         }
     }
+}
+
+fn looks(limit: Duration) -> u32 {
+    let least = u32::from(!limit.is_zero());
+    u32::try_from(limit.as_micros()).unwrap_or(u32::MAX).max(least)
 }
 
 impl Spinner {

@@ -25,6 +25,8 @@ pub struct Stream {
     socket: Socket,
     tls: Option<Box<TlsSession>>,
     spinner: Spinner,
+    /// Whether a read may be one system call, which waits for as long as the socket has patience.
+    reads_at_once: bool,
 }
 
 pub struct Socket {
@@ -80,6 +82,7 @@ impl Broken {
 }
 
 impl From<Errno> for Broken {
+    #[cold]
     fn from(errno: Errno) -> Self {
         Broken::Io(errno.into())
     }
@@ -159,6 +162,12 @@ impl CutOff {
     }
 }
 
+/// Marked as what is seldom: where the compiler takes it for as likely as data, it no longer inlines recv(2).
+#[cold]
+fn closed() -> Broken {
+    Broken::Closed
+}
+
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     loop {
         match call() {
@@ -231,7 +240,9 @@ fn receive(
 impl Stream {
     /// `spin`: how long a read may spin before it sleeps.
     pub fn new(socket: Socket, tls: Option<Box<TlsSession>>, spin: Duration) -> Self {
-        Self { socket, tls, spinner: Spinner::new(spin) }
+        let spinner = Spinner::new(spin);
+        let reads_at_once = tls.is_none() && spinner.is_short();
+        Self { socket, tls, spinner, reads_at_once }
     }
 
     /// Sends what goes without waiting of a request, from `sent` on, which is counted up; whether all of it went. Under
@@ -257,6 +268,7 @@ impl Stream {
         self.write_rest(bytes, loose, sent)
     }
 
+    #[cold]
     fn write_rest(
         &mut self,
         bytes: &[u8],
@@ -344,7 +356,7 @@ impl Stream {
         fresh: bool,
         before_sleep: impl FnOnce(),
     ) -> Result<(), Broken> {
-        let Self { socket, tls, spinner } = self;
+        let Self { socket, tls, spinner, .. } = self;
         if spinner.is_due()
             && let Some(received) = spinner.spin_now(deadline.instant(), || {
                 receive(socket, tls.as_deref_mut(), buffer).transpose()
@@ -353,19 +365,26 @@ impl Stream {
             return received.map(drop);
         }
         before_sleep();
-        if fresh && self.tls.is_none() && self.spinner.is_short() {
+        if fresh && self.reads_at_once {
             match recv(&*self.socket.fd, spare_capacity(buffer), RecvFlags::empty()) {
-                Ok((0, _)) => return Err(Broken::Closed),
+                Ok((0, _)) => return Err(closed()),
                 Ok(_) => return Ok(()),
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        self.read_slowly(buffer, *deadline)
+    }
+
+    /// The same with a look first and a poll(2) for each wait.
+    #[cold]
+    #[inline(never)]
+    fn read_slowly(&mut self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<(), Broken> {
         loop {
             if self.receive(buffer)?.is_some() {
                 return Ok(());
             }
-            self.wait_to_read(deadline)?;
+            self.wait_to_read(&deadline)?;
         }
     }
 
