@@ -79,6 +79,7 @@ impl Inbox {
         Ok(&mut self.bytes)
     }
 
+    #[cold]
     fn make_room(&mut self, wanted: usize) -> Result<()> {
         if self.start > HEADER {
             self.bytes.drain(HEADER..self.start);
@@ -155,10 +156,19 @@ impl Inbox {
             self.start += 5;
             return Some(None);
         };
-        if len >= LARGE || !is_whole(bytes, (len, body)) {
+        if len >= LARGE {
             return None;
         }
-        Some(Some(self.small(body, len)))
+        let data = self.start + body;
+        let [framed @ .., b'\n'] = self.bytes.get_mut(data - HEADER..data + len + 2)? else {
+            return None;
+        };
+        if framed.last() != Some(&b'\r') {
+            return None;
+        }
+        let value = Value::copy_framed(framed);
+        self.start = data + len + 2;
+        Some(Some(value))
     }
 
     /// Takes up to `count` replies that are short values, or none, and all there. Where the values lie in the copy of them all,
@@ -253,13 +263,6 @@ fn longer_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
         len = len * 10 + usize::from(byte - b'0');
     }
     None
-}
-
-/// Whether the body of such a bulk string is all there, and ends as it should.
-#[inline(always)]
-fn is_whole(bytes: &[u8], (len, body): (usize, usize)) -> bool {
-    let end = body + len;
-    bytes.get(end..end + 2).is_some_and(|end| end == b"\r\n")
 }
 
 /// Where the first line ends. All lines but error texts are short; in a long one `contains`, a fast search, goes first, so
