@@ -1,29 +1,16 @@
 //! An operation as Redis commands, and their replies as its answer.
 
 use super::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
-use super::encode::{LOOSE, Outbox, argument, command, integer, prefixed, reserve};
+use super::encode::{LOOSE, Outbox, SHORT, Short, argument, command, integer, prefixed, reserve};
 use super::links::SHARED;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Items, Keys, Op, Ttl, each_item, each_key};
 
 /// Appends the commands of `op`, to be sent in one go. `Op::Clear` is FLUSHDB: see `clear.rs` for a clear within a prefix.
-#[inline(always)]
 pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
-    match *op {
-        Op::Get { key } => get(outbox.bytes, prefix, key),
-        Op::Set { key, value, ttl_ms, if_not_exists } if outbox.copied(value) == value.len() => {
-            set(outbox.bytes, prefix, key, value, ttl_ms, if_not_exists)
-        }
-        _ => encode_other(op, prefix, outbox),
-    }
-}
-
-/// The same for what is less common, or larger.
-#[inline(never)]
-fn encode_other<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
     let out = &mut *outbox.bytes;
     match *op {
-        Op::Get { key } => get(out, prefix, key)?,
+        Op::Get { key } => one(out, GET, prefix, key)?,
         Op::Set { key, value, ttl_ms, if_not_exists } => {
             let copied = outbox.copied(value);
             reserve(outbox.bytes, 7, prefix.len() + key.len() + copied)?;
@@ -75,50 +62,62 @@ fn many(out: &mut Vec<u8>, name: &[u8], prefix: &[u8], keys: &dyn Keys) -> Resul
     Ok(())
 }
 
-#[inline(never)]
-fn get(out: &mut Vec<u8>, prefix: &[u8], key: &[u8]) -> Result<()> {
-    one(out, b"*2\r\n$3\r\nGET\r\n", prefix, key)
-}
+const GET: &[u8; 13] = b"*2\r\n$3\r\nGET\r\n";
+const PX: &[u8; 8] = b"$2\r\nPX\r\n";
+const NX: &[u8; 8] = b"$2\r\nNX\r\n";
 
-/// A SET whose value is copied.
-#[inline(never)]
-fn set(
-    out: &mut Vec<u8>,
-    prefix: &[u8],
-    key: &[u8],
-    value: &[u8],
-    ttl: Ttl,
-    nx: bool,
-) -> Result<()> {
-    reserve(out, 7, prefix.len() + key.len() + value.len())?;
-    set_head(out, prefix, key, ttl, nx);
-    argument(out, value);
-    set_tail(out, ttl, nx);
-    Ok(())
-}
-
-/// What comes before the value.
 #[inline(always)]
-fn set_head(out: &mut Vec<u8>, prefix: &[u8], key: &[u8], ttl: Ttl, nx: bool) {
-    out.extend_from_slice(match (ttl, nx) {
+fn set_words(ttl: Ttl, nx: bool) -> &'static [u8; 13] {
+    match (ttl, nx) {
         (None, false) => b"*3\r\n$3\r\nSET\r\n",
         (None, true) => b"*4\r\n$3\r\nSET\r\n",
         (Some(_), false) => b"*5\r\n$3\r\nSET\r\n",
         (Some(_), true) => b"*6\r\n$3\r\nSET\r\n",
-    });
+    }
+}
+
+/// What comes before the value.
+fn set_head(out: &mut Vec<u8>, prefix: &[u8], key: &[u8], ttl: Ttl, nx: bool) {
+    out.extend_from_slice(set_words(ttl, nx));
     prefixed(out, prefix, key);
 }
 
 /// What comes after it.
-#[inline(always)]
 fn set_tail(out: &mut Vec<u8>, ttl: Ttl, nx: bool) {
     if let Some(ttl) = ttl {
-        out.extend_from_slice(b"$2\r\nPX\r\n");
+        out.extend_from_slice(PX);
         integer(out, ttl);
     }
     if nx {
-        out.extend_from_slice(b"$2\r\nNX\r\n");
+        out.extend_from_slice(NX);
     }
+}
+
+/// The length of the command, written into `room`: the two most common ones, where they are short. `None`: another, or there is
+/// too little room.
+#[inline(always)]
+pub fn encode_short(op: &Op<'_>, prefix: &[u8], room: &mut [u8; SHORT]) -> Option<usize> {
+    let mut out = Short::new(room);
+    match *op {
+        Op::Get { key } => {
+            out.put(GET)?;
+            out.prefixed(prefix, key)?;
+        }
+        Op::Set { key, value, ttl_ms, if_not_exists } => {
+            out.put(set_words(ttl_ms, if_not_exists))?;
+            out.prefixed(prefix, key)?;
+            out.argument(value)?;
+            if let Some(ttl) = ttl_ms {
+                out.put(PX)?;
+                out.integer(ttl)?;
+            }
+            if if_not_exists {
+                out.put(NX)?;
+            }
+        }
+        _ => return None,
+    }
+    Some(out.len())
 }
 
 /// Makes room for what of a batch is copied; whether that is all of it.
@@ -533,5 +532,41 @@ impl Transaction {
         let error = multi_refused.or_else(|| self.set_refused.take()).or(exec_refused);
         let error = error.unwrap_or_else(|| Error::protocol("a transaction without an answer"));
         Ok(Outcome { result: Err(error), link_is_sound: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_request_is_the_same_as_a_long_one() {
+        let text = [b'x'; 600];
+        let lengths = [0, 1, 9, 10, 99, 100, 400, 450, 480, 490, 500, 600];
+        let mut counts = [0; 2];
+        let mut compare = |op: Op<'_>, prefix: &[u8]| {
+            let mut long = Vec::new();
+            encode(&op, prefix, &mut Outbox { bytes: &mut long, loose: None }).unwrap();
+            let mut room = [0; SHORT];
+            let short = encode_short(&op, prefix, &mut room).map(|len| &room[..len]);
+            assert!(short.is_some_and(|short| short == long) || short.is_none());
+            // A line of a length takes eight bytes, if only for a moment.
+            assert!(short.is_some() || long.len() + 8 > SHORT);
+            counts[usize::from(short.is_some())] += 1;
+        };
+        for prefix in [&b""[..], b"prefix:"] {
+            for key in lengths.map(|len| &text[..len]) {
+                compare(Op::Get { key }, prefix);
+                for value in lengths.map(|len| &text[..len]) {
+                    for ttl_ms in [None, Some(1), Some(123_456), Some(i64::MAX)] {
+                        for if_not_exists in [false, true] {
+                            compare(Op::Set { key, value, ttl_ms, if_not_exists }, prefix);
+                        }
+                    }
+                }
+            }
+        }
+        assert!(counts[0] > 100 && counts[1] > 100);
+        assert!(encode_short(&Op::Ping, b"", &mut [0; SHORT]).is_none());
     }
 }

@@ -94,6 +94,70 @@ pub fn integer(out: &mut Vec<u8>, number: i64) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Room for a request as most are.
+pub const SHORT: usize = 512;
+
+/// What is left of room that does not grow. A request that fits is written in a fraction of the instructions that a vector
+/// takes, which asks at every piece whether it must grow. Each piece: `None` where there is no room for it.
+pub struct Short<'a>(&'a mut [u8]);
+
+impl<'a> Short<'a> {
+    pub fn new(room: &'a mut [u8; SHORT]) -> Self {
+        Self(room)
+    }
+
+    /// How much has been written.
+    pub fn len(&self) -> usize {
+        SHORT - self.0.len()
+    }
+
+    #[inline(always)]
+    pub fn put(&mut self, bytes: &[u8]) -> Option<()> {
+        let (here, rest) = std::mem::take(&mut self.0).split_at_mut_checked(bytes.len())?;
+        here.copy_from_slice(bytes);
+        self.0 = rest;
+        Some(())
+    }
+
+    /// Written as eight bytes, as by [`length`].
+    #[inline(always)]
+    fn length(&mut self, number: usize) -> Option<()> {
+        // As one word, which is one load.
+        let line = u64::from_le_bytes(*LINES.get(number)?);
+        let room = std::mem::take(&mut self.0);
+        *room.first_chunk_mut()? = line.to_le_bytes();
+        self.0 = room.get_mut((line >> 56) as usize..)?;
+        Some(())
+    }
+
+    #[inline(always)]
+    pub fn prefixed(&mut self, prefix: &[u8], key: &[u8]) -> Option<()> {
+        self.length(prefix.len() + key.len())?;
+        if !prefix.is_empty() {
+            self.put(prefix)?;
+        }
+        self.put(key)?;
+        self.put(b"\r\n")
+    }
+
+    #[inline(always)]
+    pub fn argument(&mut self, bytes: &[u8]) -> Option<()> {
+        self.length(bytes.len())?;
+        self.put(bytes)?;
+        self.put(b"\r\n")
+    }
+
+    pub fn integer(&mut self, number: i64) -> Option<()> {
+        let mut digits = [0; 20];
+        let at = write_digits(&mut digits, number.unsigned_abs());
+        let sign = usize::from(number < 0);
+        self.length(digits.len() - at + sign)?;
+        self.put(&b"-"[..sign])?;
+        self.put(&digits[at..])?;
+        self.put(b"\r\n")
+    }
+}
+
 /// The lines of the lengths below a thousand, each followed by zeros and, in the last byte, by how long it is.
 static LINES: [[u8; 8]; 1000] = {
     let mut lines = [[0; 8]; 1000];

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
-use super::command::{Expect, Outcome, Pending, Replies, encode, kind_of, quick, server_error};
+use super::command::{
+    Expect, Outcome, Pending, Replies, encode, encode_short, kind_of, quick, server_error,
+};
 use super::decode::{Decoder, Inbox, Reply, Want};
-use super::encode::{Loose, Outbox, command};
+use super::encode::{Loose, Outbox, SHORT, command};
 use super::handshake::Handshake;
 use super::stream::{Broken, Stream};
 use crate::deadline::Deadline;
@@ -21,6 +23,8 @@ pub(super) const MOST_UNREAD: usize = 16 << 20;
 pub struct Link {
     pub(super) stream: Stream,
     pub(super) outbox: Vec<u8>,
+    /// In its place for a request that is short.
+    short: [u8; SHORT],
     pub(super) inbox: Inbox,
     pub(super) peer: String,
     /// When its last call began.
@@ -101,6 +105,7 @@ impl Link {
         let mut link = Self {
             stream,
             outbox: Vec::new(),
+            short: [0; SHORT],
             inbox: Inbox::new(),
             peer,
             last_used: deadline.started(),
@@ -220,7 +225,7 @@ impl Link {
         }
         self.last_used = deadline.started();
         self.batch.calls = 1;
-        let answer = match self.ask(&loose, deadline, at_once) {
+        let answer = match self.ask(None, &loose, deadline, at_once) {
             Ok(()) => quick(&mut self.inbox).ok_or(Missed::Reply),
             Err(missed) => Err(missed),
         };
@@ -228,13 +233,14 @@ impl Link {
             Ok(answer) => {
                 Exchanged::Answered { result: Ok(answer), link_is_sound: self.inbox.is_empty() }
             }
-            Err(missed) => self.unusual(missed, replies(), deadline),
+            Err(missed) => self.unusual(missed, replies(), *deadline),
         };
         self.tidy();
         exchanged
     }
 
-    /// The same for a small operation with the usual answer, after which the link is sound; `Err`: whatever else it came to.
+    /// The same for a small operation with the usual answer, after which the link is sound; `None`: whatever else it came to is
+    /// put into `other`, so that what is usual is handed on by itself.
     #[inline(always)]
     pub fn call_small(
         &mut self,
@@ -242,27 +248,38 @@ impl Link {
         prefix: &[u8],
         deadline: &Deadline,
         at_once: bool,
-    ) -> Result<Answer, Exchanged<Answer>> {
-        self.outbox.clear();
-        if let Err(error) = encode(op, prefix, &mut Outbox { bytes: &mut self.outbox, loose: None })
+        other: &mut Option<Exchanged<Answer>>,
+    ) -> Option<Answer> {
+        let short = encode_short(op, prefix, &mut self.short);
+        if short.is_none()
+            && let Err(error) = self.encode_long(*op, prefix)
         {
-            return Err(Exchanged::Answered { result: Err(error), link_is_sound: true });
+            *other = Some(Exchanged::Answered { result: Err(error), link_is_sound: true });
+            return None;
         }
         self.last_used = deadline.started();
         self.batch.calls = 1;
-        let missed = match self.ask(&[], deadline, at_once) {
+        let missed = match self.ask(short, &[], deadline, at_once) {
             Ok(()) => match quick(op, &mut self.inbox) {
-                Some(answer) if self.inbox.is_empty() => return Ok(answer),
+                Some(answer) if self.inbox.is_empty() => return Some(answer),
                 Some(answer) => {
-                    return Err(Exchanged::Answered { result: Ok(answer), link_is_sound: false });
+                    *other = Some(Exchanged::Answered { result: Ok(answer), link_is_sound: false });
+                    return None;
                 }
                 None => Missed::Reply,
             },
             Err(missed) => missed,
         };
-        let exchanged = self.unusual(missed, Pending::new(Expect::new(op)), deadline);
+        *other = Some(self.unusual(missed, Pending::new(Expect::new(op)), *deadline));
         self.tidy();
-        Err(exchanged)
+        None
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn encode_long(&mut self, op: Op<'_>, prefix: &[u8]) -> Result<()> {
+        self.outbox.clear();
+        encode(&op, prefix, &mut Outbox { bytes: &mut self.outbox, loose: None })
     }
 
     /// An idle link may stay idle for long.
@@ -273,42 +290,45 @@ impl Link {
         self.inbox.tidy();
     }
 
-    /// Sends the outbox and reads once: the usual course, after which the reply may be all there.
+    /// Sends the outbox, or so much of what is short, and reads once: the usual course, after which the reply may be all there.
     #[inline(always)]
     fn ask(
         &mut self,
+        short: Option<usize>,
         loose: &[Loose<'_>],
         deadline: &Deadline,
         at_once: bool,
     ) -> Result<(), Missed> {
         let mut sent = 0;
-        // If nothing has been waited for since the deadline was set, the socket's own patience is the same bound.
-        let fresh = match self.send(loose, deadline, &mut sent) {
-            Ok(sent_at_once) => at_once && sent_at_once,
-            Err(broken) => return Err(Missed::Send { broken, sent: sent > 0 }),
+        let gone = match short {
+            Some(len) => self.send_short(len, deadline, &mut sent),
+            None => self.send(loose, deadline, &mut sent),
         };
-        if !self.inbox.is_empty() {
-            return Err(Missed::Reply);
+        match gone {
+            Ok(true) if at_once && self.inbox.is_empty() => {}
+            Ok(_) => return Err(Missed::Reply),
+            Err(broken) => return Err(Missed::Send { broken, sent: sent > 0 }),
         }
         let room = self.inbox.room(0).map_err(Missed::Room)?;
-        self.stream.read(room, deadline, fresh, || {}).map_err(Missed::Read)?;
-        // What came within the socket's patience came in time.
-        if fresh || !deadline.has_passed() { Ok(()) } else { Err(Missed::Reply) }
+        // Nothing has been waited for since the deadline was set, so the socket's own patience is the same bound, and what comes
+        // within it comes in time.
+        self.stream.read(room, deadline, true, || {}).map_err(Missed::Read)
     }
 
     /// Goes on where the usual course was left.
+    #[cold]
     #[inline(never)]
     fn unusual<R: Replies>(
         &mut self,
         missed: Missed,
         replies: R,
-        deadline: &Deadline,
+        deadline: Deadline,
     ) -> Exchanged<R::Output> {
         match missed {
             Missed::Send { broken, sent } => self.not_sent(broken, sent, replies.is_single()),
             Missed::Room(error) => self.failed(error, true, false),
             Missed::Read(broken) => self.broke(broken, "waiting for the reply", true),
-            Missed::Reply => self.wait_for(replies, deadline),
+            Missed::Reply => self.wait_for(replies, &deadline),
         }
     }
 
@@ -353,20 +373,36 @@ impl Link {
         if self.stream.write(&self.outbox, loose, sent)? {
             return Ok(true);
         }
-        self.send_rest(loose, deadline, sent).map(|()| false)
+        self.send_rest(loose, *deadline, sent).map(|()| false)
+    }
+
+    #[inline(always)]
+    fn send_short(
+        &mut self,
+        len: usize,
+        deadline: &Deadline,
+        sent: &mut usize,
+    ) -> Result<bool, Broken> {
+        if self.stream.write(&self.short[..len], &[], sent)? {
+            return Ok(true);
+        }
+        self.outbox.clear();
+        self.outbox.extend_from_slice(&self.short[..len]);
+        self.send_rest(&[], *deadline, sent).map(|()| false)
     }
 
     /// Sends what there was no room for. What arrives meanwhile is taken in, so that a server that answers before it has read
     /// everything is not kept waiting in turn.
+    #[cold]
     fn send_rest(
         &mut self,
         loose: &[Loose<'_>],
-        deadline: &Deadline,
+        deadline: Deadline,
         sent: &mut usize,
     ) -> Result<(), Broken> {
         loop {
             let takes_in = self.inbox.len() < MOST_UNREAD;
-            self.stream.wait_to_write(takes_in, deadline)?;
+            self.stream.wait_to_write(takes_in, &deadline)?;
             if takes_in && let Ok(room) = self.inbox.room(0) {
                 self.stream.receive(room)?;
             }

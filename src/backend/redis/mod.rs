@@ -127,12 +127,16 @@ impl Redis {
         deadline: &Deadline,
     ) -> Result<Answer> {
         let at_once = lease.at_once;
-        match lease.link()?.call_small(op, &self.prefix, deadline, at_once) {
-            Ok(answer) => {
+        let mut other = None;
+        match lease.link()?.call_small(op, &self.prefix, deadline, at_once, &mut other) {
+            Some(answer) => {
                 lease.give_back();
                 Ok(answer)
             }
-            Err(exchanged) => self.carry_out_alone(op, deadline, Some(lease.end(exchanged))),
+            None => {
+                let first = other.map(|exchanged| lease.end(exchanged));
+                self.carry_out_alone(op, deadline, first)
+            }
         }
     }
 
