@@ -1,14 +1,14 @@
 //! A link in the hands of a call, and to whom it goes afterwards.
 
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::drive::Driven;
 use super::link::{Exchanged, Link};
-use super::links::{Links, UNSEEN};
+use super::links::Links;
 use super::pool::{MOST_TIMED, Pool, TIMED};
 use super::waiter::Waiter;
-use crate::deadline::Deadline;
 use crate::error::{Kind, Result};
 
 /// A link in the hands of a call. Unless it is given back it is closed.
@@ -49,20 +49,15 @@ impl<'a> Lease<'a> {
         exchanged
     }
 
-    /// Whether the link was used so lately that it need not be looked at.
-    #[inline(always)]
-    pub fn was_seen(&self, deadline: &Deadline) -> bool {
-        self.link.as_ref().is_some_and(|link| link.was_used_within(UNSEEN, deadline.started()))
-    }
-
     /// The call is done, and the link may serve the next: the first in the queue, with all that is queued, or whoever comes.
     #[inline(always)]
-    pub fn give_back(mut self) {
-        let Some(link) = self.link.take() else { return };
-        let (links, round) = (self.links, self.round);
+    pub fn give_back(self) {
         // From here on it is counted there.
-        std::mem::forget(self);
-        links.take_back(link, round);
+        let mut lease = ManuallyDrop::new(self);
+        match lease.link.take() {
+            Some(link) => lease.links.take_back(link, lease.round),
+            None => drop(ManuallyDrop::into_inner(lease)),
+        }
     }
 
     /// Has the next in the batch go on with it; where no thread waits in it, the I/O thread, or, `or_io` being false, nobody,
@@ -141,22 +136,27 @@ impl Links {
     #[inline(never)]
     fn take_back(&self, mut link: Box<Link>, round: u64) {
         link.turn.calls = link.turn.calls.wrapping_add(1);
-        let is_timed = link.turn.calls.is_multiple_of(TIMED)
-            && round != ASIDE
-            && link.batch.calls <= MOST_TIMED;
-        let took = if is_timed { Some(link.idle_at(Instant::now())) } else { None };
-        let spins = link.spins();
-        let mut pool = self.pool();
-        if let Some(took) = took {
-            pool.time(took);
+        if link.turn.calls.is_multiple_of(TIMED) {
+            self.time(&link, round);
         }
-        pool.spins = spins;
+        let mut pool = self.pool();
+        pool.spins = link.spins();
         pool.back_from(round);
         if pool.is_awaited() || pool.closed {
             return self.pass_on(pool, link);
         }
         pool.turn = false;
         pool.idle.push(link);
+    }
+
+    /// Has the pool know how long the link's last call took, unless that says nothing. By itself, for it is seldom.
+    #[cold]
+    #[inline(never)]
+    fn time(&self, link: &Link, round: u64) {
+        if round != ASIDE && link.batch.calls <= MOST_TIMED {
+            let took = link.idle_at(Instant::now());
+            self.pool().time(took);
+        }
     }
 
     /// Gives a free link to whoever is next: who waits for a link of its own, or the queue, in turn.

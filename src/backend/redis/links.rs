@@ -162,9 +162,9 @@ impl Links {
     /// Takes an idle link, or the right to dial one.
     #[inline(always)]
     pub fn lease(&self, pool: &mut Pool) -> Lease<'_> {
-        pool.in_use += 1;
-        let link = pool.idle.pop();
+        let link = pool.take_idle();
         if link.is_none() {
+            pool.in_use += 1;
             pool.count += 1;
         }
         Lease::new(self, link, pool.round)

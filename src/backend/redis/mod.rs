@@ -23,6 +23,7 @@ mod tls;
 mod trust;
 mod waiter;
 
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use self::crowd::Entered;
 use self::encode::Outbox;
 use self::lease::Lease;
 use self::link::Exchanged;
-use self::links::Links;
+use self::links::{Links, UNSEEN};
 use self::pool::Pool;
 use super::Backend;
 use crate::completion::{Account, Carried};
@@ -77,46 +78,49 @@ impl Redis {
     }
 
     /// The same for a small operation, which may be carried out together with others'. There are functions of their own for what
-    /// is less usual, so that what is usual costs less.
+    /// is less usual, so that what is usual costs less. They take copies, so that only they need what is copied in memory.
     #[inline(always)]
     fn carry_out_small(&self, op: &Op<'_>, deadline: &Deadline) -> Result<Answer> {
         let mut pool = self.links.pool();
-        if !pool.has_one_at_hand() {
-            return self.carry_out_in_crowd(pool, op, deadline);
-        }
-        let lease = self.links.lease(&mut pool);
+        let Some(link) = pool.take_at_hand() else {
+            return self.carry_out_in_crowd(pool, *op, *deadline);
+        };
+        let round = pool.round;
         drop(pool);
-        if !lease.was_seen(deadline) {
-            return self.carry_out_over_unseen(lease, op, deadline);
+        if !link.was_used_within(UNSEEN, deadline.started()) {
+            let lease = Lease::new(&self.links, Some(link), round);
+            return self.carry_out_over_unseen(lease, *op, *deadline);
         }
-        self.carry_out_over(lease, op, deadline)
+        self.carry_out_over(Lease::new(&self.links, Some(link), round), op, deadline)
     }
 
+    #[cold]
     #[inline(never)]
     fn carry_out_in_crowd(
         &self,
         pool: MutexGuard<'_, Pool>,
-        op: &Op<'_>,
-        deadline: &Deadline,
+        op: Op<'_>,
+        deadline: Deadline,
     ) -> Result<Answer> {
         let copy = |out: &mut Vec<u8>| {
-            command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
+            command::encode(&op, &self.prefix, &mut Outbox { bytes: out, loose: None })
         };
-        match self.links.enter(pool, deadline, copy, Expect::new(op))? {
+        match self.links.enter(pool, &deadline, copy, Expect::new(&op))? {
             Entered::Leased(lease) => self.carry_out_over_unseen(lease, op, deadline),
             Entered::Done(exchanged) => self.carry_out_alone(op, deadline, Some(exchanged)),
         }
     }
 
+    #[cold]
     #[inline(never)]
     fn carry_out_over_unseen(
         &self,
         lease: Lease<'_>,
-        op: &Op<'_>,
-        deadline: &Deadline,
+        op: Op<'_>,
+        deadline: Deadline,
     ) -> Result<Answer> {
-        let lease = self.links.look_at(lease, deadline)?;
-        self.carry_out_over(lease, op, deadline)
+        let lease = self.links.look_at(lease, &deadline)?;
+        self.carry_out_over(lease, &op, &deadline)
     }
 
     #[inline(always)]
@@ -130,12 +134,16 @@ impl Redis {
         let mut other = None;
         match lease.link()?.call_small(op, &self.prefix, deadline, at_once, &mut other) {
             Some(answer) => {
+                // It stays in registers, for a panic in between would leak it rather than drop it. And there is nothing in the
+                // other to drop, which the compiler does not see.
+                let answer = ManuallyDrop::new(answer);
                 lease.give_back();
-                Ok(answer)
+                std::mem::forget(other);
+                Ok(ManuallyDrop::into_inner(answer))
             }
             None => {
                 let first = other.map(|exchanged| lease.end(exchanged));
-                self.carry_out_alone(op, deadline, first)
+                self.carry_out_alone(*op, *deadline, first)
             }
         }
     }
@@ -144,21 +152,21 @@ impl Redis {
     #[inline(never)]
     fn carry_out_alone(
         &self,
-        op: &Op<'_>,
-        deadline: &Deadline,
+        op: Op<'_>,
+        deadline: Deadline,
         mut first: Option<Exchanged<Answer>>,
     ) -> Result<Answer> {
         self.insist(op.is_read(), |second| {
             if let Some(exchanged) = first.take() {
                 return Ok(exchanged);
             }
-            let mut lease = self.links.take(deadline, second)?;
+            let mut lease = self.links.take(&deadline, second)?;
             let at_once = lease.at_once && !second;
             let exchanged = lease.link()?.call(
-                |out| command::encode(op, &self.prefix, out),
-                |inbox| command::quick(op, inbox),
-                || Pending::new(Expect::new(op)),
-                deadline,
+                |out| command::encode(&op, &self.prefix, out),
+                |inbox| command::quick(&op, inbox),
+                || Pending::new(Expect::new(&op)),
+                &deadline,
                 at_once,
             );
             Ok(lease.end(exchanged))
@@ -198,7 +206,7 @@ impl Backend for Redis {
             Op::Clear if !self.prefix.is_empty() => self.clear_prefix(&deadline, &mut |_| Ok(())),
             op => match nothing_to_do(op) {
                 Some(answer) => self.not_closed(answer),
-                None => self.carry_out_alone(op, &deadline, None),
+                None => self.carry_out_alone(*op, deadline, None),
             },
         }
     }

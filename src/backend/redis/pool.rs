@@ -125,10 +125,11 @@ impl Pool {
         self.lanes().min(LANES_FAR)
     }
 
-    /// Whether there is a link for a small call, which is the usual case.
+    /// Takes the link that there is for a small call in the usual case.
     #[inline(always)]
-    pub fn has_one_at_hand(&self) -> bool {
-        !self.gathers() && self.is_free() && self.has_idle() && !self.closed
+    pub fn take_at_hand(&mut self) -> Option<Box<Link>> {
+        let is_at_hand = !self.gathers() && self.is_free() && self.has_idle() && !self.closed;
+        if is_at_hand { self.take_idle() } else { None }
     }
 
     /// Whether it is worth while to let others join before a batch is sent: they have just been answered, and are about to
@@ -148,7 +149,8 @@ impl Pool {
     /// Whether a small call need not queue.
     #[inline(always)]
     pub fn is_free(&self) -> bool {
-        self.in_use < self.lanes() && self.queue.is_empty()
+        // There is at least one lane, and mostly none is in use.
+        (self.in_use == 0 || self.in_use < self.lanes()) && self.queue.is_empty()
     }
 
     pub fn has_room(&self) -> bool {
@@ -197,6 +199,14 @@ impl Pool {
     #[inline]
     pub fn is_awaited(&self) -> bool {
         self.waiting > 0 || !self.queue.is_empty() || !self.large.is_empty()
+    }
+
+    /// Takes the idle link that was used last, to be in use in this round.
+    #[inline(always)]
+    pub fn take_idle(&mut self) -> Option<Box<Link>> {
+        let link = self.idle.pop()?;
+        self.in_use += 1;
+        Some(link)
     }
 
     /// Counts a link out that was taken in that round.
