@@ -12,6 +12,8 @@ use crate::reserve;
 
 pub struct Cache {
     config: Config,
+    /// The length of the longest key that may be put behind the prefix.
+    longest_key: usize,
     /// A child process gets one of its own.
     process: PerProcess<Result<Process>>,
 }
@@ -35,15 +37,23 @@ impl Cache {
         reserve::set_aside()?;
         fork::watch()?;
         let config = Config::parse(url)?;
+        let longest_key = MAX_BULK.saturating_sub(config.prefix.len());
         let process = Process::open(&config)?;
-        Ok(Self { config, process: PerProcess::new(Ok(process)) })
+        Ok(Self { config, longest_key, process: PerProcess::new(Ok(process)) })
     }
 
     #[inline(always)]
     pub fn call(&self, op: &Op<'_>) -> Result<Answer> {
         reserve::check()?;
         self.check(op)?;
-        self.process()?.backend.call(op)
+        let backend = &self.process()?.backend;
+        match *op {
+            Op::Get { key } => backend.get(key),
+            Op::Set { key, value, ttl_ms, if_not_exists } => {
+                backend.set(key, value, ttl_ms, if_not_exists)
+            }
+            _ => backend.call(op),
+        }
     }
 
     /// Has the call carried out without waiting for it; its completion goes to `queue`. An error: it never completes.
@@ -109,7 +119,7 @@ impl Cache {
 
     #[inline]
     fn check_key(&self, len: usize) -> Result<()> {
-        if len > MAX_BULK.saturating_sub(self.config.prefix.len()) {
+        if len > self.longest_key {
             return Err(Error::invalid_argument("the key is longer than 512 MiB"));
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::completion::{Account, Carried};
 use crate::config::{Config, Target};
 use crate::error::{Kind, Result};
-use crate::op::{Answer, Op};
+use crate::op::{Answer, Op, Ttl};
 
 pub mod dummy;
 pub mod memory;
@@ -14,6 +14,17 @@ pub mod redis;
 /// Carries operations out. Any thread may call it at any time; a call returns within its deadline.
 pub trait Backend: Send + Sync {
     fn call(&self, op: &Op<'_>) -> Result<Answer>;
+
+    /// [`Backend::call`] of `Op::Get`. This and the next are what callers do most, so each is compiled by itself, without the
+    /// questions which operation it is.
+    fn get(&self, key: &[u8]) -> Result<Answer> {
+        self.call(&Op::Get { key })
+    }
+
+    /// The same of `Op::Set`.
+    fn set(&self, key: &[u8], value: &[u8], ttl_ms: Ttl, if_not_exists: bool) -> Result<Answer> {
+        self.call(&Op::Set { key, value, ttl_ms, if_not_exists })
+    }
 
     /// Takes an asynchronous call, which waits for nothing. `Ok`: the call will be decided, if it is not already. An error: it
     /// is refused, and as if it had never been. The operation is borrowed until this returns.

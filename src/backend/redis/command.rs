@@ -183,6 +183,7 @@ const MOST_KEYS: usize = 128;
 
 /// Whether a call may share a link with others': its request is short, its replies are likely to be, and whatever they are,
 /// the link serves the next call as well as ever.
+#[inline(always)]
 pub fn is_small(op: &Op<'_>, prefix: &[u8]) -> bool {
     let fits = |bytes: usize| bytes <= SHARED;
     match op {

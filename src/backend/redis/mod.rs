@@ -197,6 +197,7 @@ impl Redis {
 }
 
 impl Backend for Redis {
+    #[inline(always)]
     fn call(&self, op: &Op<'_>) -> Result<Answer> {
         let deadline = Deadline::after(self.timeout);
         if command::is_small(op, &self.prefix) {
