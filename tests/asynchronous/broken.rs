@@ -11,7 +11,7 @@ use super::support::queue::*;
 use super::support::scripted::Scripted;
 use super::support::server::Setup;
 use super::support::socket::Address;
-use super::{OK, READS, WRITES, echo, failed, is_value};
+use super::{OK, READS, WRITES, all_succeed, echo, failed, is_value};
 
 const OPTIONS: &str = "socket_timeout=60";
 
@@ -88,6 +88,36 @@ fn a_write_that_was_sent_is_not_tried_again() {
             assert_eq!(requests.len(), 2, "{requests:?}");
             assert_eq!(requests[1].name(), "GET");
         }
+    }
+}
+
+/// The first `bad` connections are closed in the handshake.
+fn closing_in_the_handshake(bad: usize) -> Scripted {
+    Scripted::tcp(move |peer| {
+        if peer.number >= bad {
+            return peer.serve(echo);
+        }
+        peer.command();
+        peer.close();
+    })
+}
+
+#[test]
+fn a_handshake_that_breaks_is_begun_once_more() {
+    let server = closing_in_the_handshake(1);
+    all_succeed(&Cache::must_open(&server.url("db=1&max_connections=1")));
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
+fn a_handshake_is_not_begun_a_third_time() {
+    let server = closing_in_the_handshake(usize::MAX);
+    let (cache, queue) = (Cache::must_open(&server.url("db=1")), Queue::open());
+    for (number, (what, submit)) in READS.iter().chain(&WRITES).enumerate() {
+        println!("{what}");
+        assert_eq!(submit(cache.to(&queue), 1), OK);
+        failed(&queue.next(), CACHETORY_ERR_CONNECT, RETRYABLE);
+        assert_eq!(server.connections(), 2 * (number + 1));
     }
 }
 

@@ -18,6 +18,8 @@ pub fn good(command: &Command) -> Vec<u8> {
         "GET" => bulk("v"),
         "MGET" => array(&vec![bulk("v"); command.len() - 1]),
         "SET" | "MSET" | "MULTI" | "DISCARD" | "FLUSHDB" => b"+OK\r\n".to_vec(),
+        // All transactions here are of two.
+        "EXEC" => b"*2\r\n+OK\r\n+OK\r\n".to_vec(),
         _ => b":1\r\n".to_vec(),
     }
 }
@@ -136,19 +138,77 @@ fn nobody_listens() {
     }
 }
 
+/// The first `bad` connections break in the handshake.
+fn breaking_in_the_handshake(bad: usize, how: Break) -> Scripted {
+    Scripted::tcp(move |peer| {
+        if peer.number >= bad {
+            return peer.serve(good);
+        }
+        peer.command();
+        if matches!(how, Break::CloseMidway | Break::ResetMidway) {
+            peer.send("+OK\r\n+");
+        }
+        match how {
+            Break::Close | Break::CloseMidway => peer.close(),
+            Break::Reset | Break::ResetMidway => peer.reset(),
+        }
+    })
+}
+
+fn introduced(server: &Scripted) -> Cache {
+    let Address::Tcp(port) = server.address() else { unreachable!() };
+    Cache::must_open(&format!("redis://:secret@127.0.0.1:{port}/1"))
+}
+
 #[test]
-fn the_handshake_breaks() {
-    for close in [true, false] {
+fn a_handshake_that_breaks_is_begun_once_more() {
+    for how in BREAKS {
+        for (what, operation) in READS.iter().chain(&WRITES) {
+            println!("{what}, {how:?}");
+            let server = breaking_in_the_handshake(1, how);
+            assert_eq!(operation(&introduced(&server)), Ok(CACHETORY_OK));
+            assert_eq!(server.connections(), 2);
+            assert!(server.requests().iter().all(|request| request.connection == 1));
+        }
+    }
+}
+
+#[test]
+fn a_handshake_is_not_begun_a_third_time() {
+    for how in BREAKS {
+        let server = breaking_in_the_handshake(usize::MAX, how);
+        let cache = introduced(&server);
+        for (number, (what, operation)) in READS.iter().chain(&WRITES).enumerate() {
+            println!("{what}, {how:?}");
+            failed(operation(&cache), CACHETORY_ERR_CONNECT, RETRYABLE);
+            assert_eq!(server.connections(), 2 * (number + 1));
+        }
+    }
+}
+
+#[test]
+fn a_handshake_that_is_answered_or_late_is_not_begun_again() {
+    // What the server says to the handshake before it closes the connection, if it does not hang.
+    for (words, status, flags) in [
+        (Some("-ERR max number of clients reached\r\n"), CACHETORY_ERR_CONNECT, RETRYABLE),
+        (Some("-WRONGPASS invalid username-password pair\r\n"), CACHETORY_ERR_AUTH, 0),
+        (Some("-ERR invalid password\r\n"), CACHETORY_ERR_AUTH, 0),
+        (Some("-LOADING Redis is loading\r\n"), CACHETORY_ERR_SERVER, RETRYABLE),
+        (Some("HTTP/1.1 400 Bad Request\r\n"), CACHETORY_ERR_PROTOCOL, 0),
+        (None, CACHETORY_ERR_TIMEOUT, RETRYABLE),
+    ] {
+        println!("{words:?}");
         let server = Scripted::tcp(move |peer| {
             peer.command();
-            if close { peer.close() } else { peer.reset() }
+            match words {
+                Some(words) => drop(peer.send(words)),
+                None => peer.swallow(),
+            }
         });
         let Address::Tcp(port) = server.address() else { unreachable!() };
-        let cache = Cache::must_open(&format!("redis://:secret@127.0.0.1:{port}/1"));
-        for (what, operation) in READS.iter().chain(&WRITES) {
-            println!("{what}");
-            failed_either(operation(&cache), &[CACHETORY_ERR_IO, CACHETORY_ERR_CONNECT], RETRYABLE);
-        }
+        let url = format!("redis://:secret@127.0.0.1:{port}/1?socket_timeout=0.2");
+        failed(Cache::must_open(&url).set("k", "v"), status, flags);
+        assert_eq!(server.connections(), 1);
     }
 }
 

@@ -66,6 +66,13 @@ impl Failure {
     }
 }
 
+/// Of a connection that is of no use, though nothing broke.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, sent: false, lost: false }
+    }
+}
+
 /// How a call left the link.
 pub enum Exchanged<T> {
     /// The server has answered, though perhaps with an error.
@@ -101,7 +108,7 @@ impl Link {
         peer: String,
         handshake: &Handshake,
         deadline: &Deadline,
-    ) -> Result<Self> {
+    ) -> Result<Self, Failure> {
         let mut link = Self {
             stream,
             outbox: Vec::new(),
@@ -120,21 +127,12 @@ impl Link {
         Ok(link)
     }
 
-    fn greet(&mut self, handshake: &Handshake, deadline: &Deadline) -> Result<()> {
-        const DOING: &str = "introducing this client to the server";
-        let failed = |broken: Broken, peer: &str| match broken {
-            Broken::Timeout | Broken::Tls { .. } => broken.into_error(DOING, peer),
-            // Nothing but the handshake was sent: this is a connection that could not be made.
-            other => {
-                let reason = other.into_error(DOING, peer).to_string().into();
-                Kind::Connect { peer: peer.into(), reason }.into()
-            }
-        };
+    fn greet(&mut self, handshake: &Handshake, deadline: &Deadline) -> Result<(), Failure> {
         let mut sent = 0;
         if let Err(broken) = self.send(&[], deadline, &mut sent) {
             let last_words = self.last_words();
             let last_words = last_words.map(|text| kind_of(&text)(handshake.censor(&text)));
-            return Err(last_words.unwrap_or_else(|| failed(broken, &self.peer)));
+            return Err(last_words.map_or_else(|| self.unmet(broken), Failure::from));
         }
         for step in handshake.steps() {
             let mut decoder = Decoder::new(Want::Tree);
@@ -144,19 +142,31 @@ impl Link {
                 }
                 let room = decoder.room(&mut self.inbox)?;
                 let read = self.stream.read(room, deadline, false, || {});
-                read.map_err(|broken| failed(broken, &self.peer))?;
+                read.map_err(|broken| self.unmet(broken))?;
                 if deadline.has_passed() {
-                    return Err(failed(Broken::Timeout, &self.peer));
+                    return Err(self.unmet(Broken::Timeout));
                 }
             };
             step.check(reply, handshake)?;
         }
         // What is left would be taken for the answer to the first call.
         let more = self.stream.receive(self.inbox.room(0)?);
-        match more.map_err(|broken| failed(broken, &self.peer))? {
+        match more.map_err(|broken| self.unmet(broken))? {
             None if self.inbox.is_empty() => Ok(()),
-            _ => Err(Error::protocol("more answers than questions")),
+            _ => Err(Error::protocol("more answers than questions").into()),
         }
+    }
+
+    /// The connection broke in the handshake. Nothing else was sent, so it is one that could not be made.
+    fn unmet(&self, broken: Broken) -> Failure {
+        const DOING: &str = "introducing this client to the server";
+        let lost = matches!(broken, Broken::Closed | Broken::Io(_));
+        let mut error = broken.into_error(DOING, &self.peer);
+        if lost {
+            error =
+                Kind::Connect { peer: self.peer.clone(), reason: error.to_string().into() }.into();
+        }
+        Failure { error, sent: false, lost }
     }
 
     /// Whether its last call began within `span` before that time.

@@ -21,7 +21,7 @@ use super::dial::Dialer;
 use super::handshake::Handshake;
 use super::io::Io;
 use super::lease::{ASIDE, Lease};
-use super::link::Link;
+use super::link::{Failure, Link};
 use super::pool::Pool;
 use super::steer::Company;
 use super::stream::{CutOff, Socket};
@@ -255,7 +255,14 @@ impl Links {
             let stream = self.dialer.dial(&dialling, |socket| self.connected(socket))?;
             Link::new(stream, self.dialer.peer(), &self.handshake, &dialling)
         };
-        dial().map_err(|error| match error.kind {
+        let mut dialled = dial();
+        if let Err(Failure { lost: true, .. }) = dialled
+            && !self.is_closed()
+        {
+            // A server that stops takes connections that it never answers, and the next one may be its successor's.
+            dialled = dial();
+        }
+        dialled.map_err(|Failure { error, .. }| match error.kind {
             _ if self.is_closed() => Kind::Closed.into(),
             // It was the time to connect that passed, and not the call's.
             Kind::Timeout(doing) if dialling.instant() < deadline.instant() => {

@@ -301,8 +301,7 @@ impl Links {
     }
 
     /// Fails the calls that wait for a link where there is none, and none can be had.
-    fn fail_waiting(&self, error: &Error) {
-        let mut pool = self.pool();
+    fn fail_waiting(&self, mut pool: MutexGuard<'_, Pool>, error: &Error) {
         if pool.live() > 0 {
             return;
         }
@@ -386,9 +385,9 @@ impl Drop for Dial {
             let mut pool = self.links.pool();
             pool.dialling -= 1;
             pool.count -= 1;
-            drop(pool);
+            // Under the same lock, or another link is dialled for those that are about to fail.
+            self.links.fail_waiting(pool, &error);
             self.links.freed.notify_one();
-            self.links.fail_waiting(&error);
         }
     }
 }
