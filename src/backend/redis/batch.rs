@@ -123,19 +123,16 @@ impl Requests {
         self.entries.is_empty()
     }
 
-    /// Adds a call; nothing, if `encode` fails.
+    /// Adds a call; nothing, if `encode` fails or panics.
     pub fn add(
         &mut self,
         owner: Owner,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         expect: Expect,
     ) -> Result<()> {
-        let before = self.bytes.len();
-        if let Err(error) = encode(&mut self.bytes) {
-            self.bytes.truncate(before);
-            return Err(error);
-        }
-        let len = self.bytes.len() - before;
+        let draft = Draft { before: self.bytes.len(), bytes: &mut self.bytes };
+        encode(draft.bytes)?;
+        let len = draft.keep();
         self.entries.push_back(Entry { owner, expect, len, second: false });
         Ok(())
     }
@@ -232,6 +229,28 @@ impl Requests {
             kept
         });
         self.bytes.truncate(to);
+    }
+}
+
+/// A request that is being written behind others. Unless it is kept, what there is of it is taken back: half a request would
+/// be sent with the beginning of the next for its end.
+struct Draft<'a> {
+    bytes: &'a mut Vec<u8>,
+    before: usize,
+}
+
+impl Draft<'_> {
+    /// Its length.
+    fn keep(mut self) -> usize {
+        let len = self.bytes.len() - self.before;
+        self.before = self.bytes.len();
+        len
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        self.bytes.truncate(self.before);
     }
 }
 
@@ -332,7 +351,10 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
+    use crate::error::Kind;
 
     fn requests(count: usize) -> Requests {
         let mut requests = Requests::default();
@@ -385,5 +407,35 @@ mod tests {
         first.append(&mut left);
         assert_eq!(numbers(&first), expected((0..3).chain(kept)));
         assert!(left.is_empty() && left.bytes_len() == 0);
+    }
+
+    #[test]
+    fn half_a_request_is_taken_back() {
+        let owner = || Owner::Thread { waiter: Waiter::own(), is_first: false };
+        let mut queued = requests(10);
+        let failed = queued.add(
+            owner(),
+            |out| {
+                out.extend_from_slice(b"half of");
+                Err(Kind::Closed.into())
+            },
+            Expect::Ping,
+        );
+        assert!(failed.is_err());
+        assert_eq!(numbers(&queued), expected(0..10));
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            queued.add(
+                owner(),
+                |out| {
+                    out.extend_from_slice(b"half of");
+                    panic!("as it should, in the middle of a request");
+                },
+                Expect::Ping,
+            )
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(numbers(&queued), expected(0..10));
+        queued.append(&mut requests(5));
+        assert_eq!(numbers(&queued), expected((0..10).chain(0..5)));
     }
 }
