@@ -6,6 +6,9 @@
 //! descriptor that is written when there is something new for it. A batch that no answer comes to is given up
 //! when nobody waits for it any more.
 
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -78,13 +81,7 @@ impl Io {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| {
             Error::no_memory(format!("a descriptor for the I/O thread: {errno}"))
         })?;
-        let shared = Arc::new(Shared {
-            mail: Mutex::default(),
-            has_mail: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            wake,
-        });
+        let shared = Arc::new(Shared::new(wake));
         let thread = Arc::clone(&shared);
         threads::spawn("cachetory-io", move || Reactor::new(&thread).run())
             .map_err(|error| Error::no_memory(format!("an I/O thread: {error}")))?;
@@ -106,6 +103,17 @@ impl Drop for Io {
 }
 
 impl Shared {
+    /// `wake`: an eventfd.
+    fn new(wake: OwnedFd) -> Self {
+        Self {
+            mail: Mutex::default(),
+            has_mail: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            wake,
+        }
+    }
+
     fn mail(&self) -> MutexGuard<'_, Vec<Mail>> {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,6 +141,20 @@ impl Job {
 
     /// Begins the batch, or goes on with it, as far as that goes; whether there is more of it.
     fn step(&mut self) -> bool {
+        self.guarded(Self::advance)
+    }
+
+    /// A panic in `part` ends this job, whose calls then fail, and nothing else.
+    fn guarded(&mut self, part: impl FnOnce(&mut Self) -> bool) -> bool {
+        let goes_on = panic::catch_unwind(AssertUnwindSafe(|| part(self)));
+        goes_on.unwrap_or_else(|_| {
+            // Nobody knows what state it is in, so it must not be stepped again.
+            self.end();
+            false
+        })
+    }
+
+    fn advance(&mut self) -> bool {
         self.ready = false;
         let mut begun = None;
         if !self.begun {
@@ -182,13 +204,17 @@ impl Job {
         }
         true
     }
+
+    fn end(&mut self) {
+        if let Some(link) = self.link.take() {
+            drop(Lease::of(&self.links, link));
+        }
+    }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if let Some(link) = self.link.take() {
-            drop(Lease::of(&self.links, link));
-        }
+        self.end();
     }
 }
 
@@ -224,7 +250,7 @@ impl<'a> Reactor<'a> {
     }
 
     fn run(&mut self) {
-        // A panic ends what it was about, whose calls then fail; the others go on.
+        // A panic outside of a job; all goes on with what is left.
         while panic::catch_unwind(AssertUnwindSafe(|| while self.turn() {})).is_err() {}
     }
 
@@ -292,6 +318,8 @@ impl<'a> Reactor<'a> {
         if self.next_deadline.is_none_or(|next| now < next) {
             return;
         }
+        // If one of them panics, they are not looked at without pause for ever.
+        self.next_deadline = Some(now + COARSE);
         let mut next_deadline: Option<Instant> = None;
         self.timed.retain(|links| {
             let Some(links) = links.upgrade() else { return false };
@@ -309,6 +337,7 @@ impl<'a> Reactor<'a> {
                 return true;
             }
             let Some(links) = watch.links.upgrade() else { return false };
+            watch.at = now + LONGEST_PATIENCE;
             let Some((loads, patience)) = links.look_after(watch.loads) else { return false };
             let is_stuck = watch.loads.replace(loads) == Some(loads);
             watch.patience = match is_stuck {

@@ -40,6 +40,13 @@ impl<'a> Lease<'a> {
             .ok_or_else(|| Kind::Internal("a lease without a link".into()).into())
     }
 
+    /// Takes the link out, which is as well counted as before.
+    pub fn into_link(mut self) -> Option<Box<Link>> {
+        let link = self.link.take();
+        std::mem::forget(self);
+        link
+    }
+
     /// Gives the link back, unless the call was its last.
     #[inline]
     pub fn end<T>(self, exchanged: Exchanged<T>) -> Exchanged<T> {
@@ -109,7 +116,8 @@ impl<'a> Lease<'a> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        // The socket is closed before another may be dialled in its place.
+        // Counted out at the end, for the socket is closed before another may be dialled in its place, and also after a panic.
+        let _count = Count { links: self.links, round: self.round };
         if let Some(mut link) = self.link.take() {
             let bells = link.batch.bells;
             // Nothing is left in it, unless there was a panic in the middle.
@@ -119,6 +127,17 @@ impl Drop for Lease<'_> {
             drop(link);
             self.links.bells.ring(bells);
         }
+    }
+}
+
+/// A link's place among those of its cache. Dropped, it is another's.
+struct Count<'a> {
+    links: &'a Links,
+    round: u64,
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
         let mut pool = self.links.pool();
         pool.back_from(self.round);
         pool.count -= 1;

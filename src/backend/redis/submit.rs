@@ -237,29 +237,32 @@ impl Links {
 
     /// Looks at a link before its batch is begun; it comes back if it may be used. Otherwise the batch is back in the queue, or
     /// the link is being asked whether it is there.
-    pub fn begin(&self, mut link: Box<Link>, now: Instant) -> Option<Box<Link>> {
+    pub fn begin(&self, link: Box<Link>, now: Instant) -> Option<Box<Link>> {
+        // Whatever happens in here, it is counted.
+        let mut lease = Lease::of(self, link);
+        let link = lease.link.as_deref_mut()?;
         if link.batch.sent > 0 {
             // A thread has begun it, and left.
-            return Some(link);
+            return lease.into_link();
         }
         if link.turn.round != ASIDE {
-            self.top_up(&mut link);
+            self.top_up(link);
         }
         let idle = link.idle_at(now);
         let is_wary = link.batch.entries.iter().any(|entry| entry.second);
         if idle < UNSEEN && !is_wary {
-            return Some(link);
+            return lease.into_link();
         }
         if !link.is_sound() {
-            self.end_unbegun(link);
+            lease.into_link().into_iter().for_each(|link| self.end_unbegun(link));
             return None;
         }
         if !self.must_be_asked(idle) {
-            return Some(link);
+            return lease.into_link();
         }
         let links = self.me()?;
         // Dropped in a thread that cannot be had, the batch fails as one that was not begun.
-        let mut held = Held { links, link: Some(link) };
+        let mut held = Held { links, link: lease.into_link() };
         let task = move || {
             let deadline = Deadline::after(held.links.timeout);
             let Some(link) = held.link.as_deref_mut() else { return };
