@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::command::{Expect, Pending};
 use super::link::{Exchanged, Failure};
+use super::replies::{Expect, Pending};
 use super::waiter::{Bell, Waiter};
 use crate::completion::{Carried, Delivery};
 use crate::error::{Error, Result};

@@ -2,9 +2,9 @@
 //! the server takes the pattern for.
 
 use super::Redis;
-use super::command::Single;
 use super::decode::{Reply, Tree, Want};
 use super::encode::{Outbox, argument, command, reserve};
+use super::replies::Single;
 use crate::completion::Carried;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};

@@ -4,11 +4,11 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::batch::Owner;
-use super::command::Expect;
 use super::lease::Lease;
 use super::link::{Exchanged, Failure, Link};
 use super::links::{LONGEST_PATIENCE, Links, PATIENCE};
 use super::pool::Pool;
+use super::replies::Expect;
 use super::waiter::{Decided, Waiter};
 use crate::deadline::Deadline;
 use crate::error::{Kind, Result};

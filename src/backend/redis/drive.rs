@@ -7,9 +7,9 @@ use std::time::Instant;
 use rustix::event::PollFlags;
 
 use super::batch::{Bells, Requests};
-use super::command::{Outcome, Replies};
 use super::link::{Exchanged, Failure, Link, MOST_UNREAD, is_refusal};
 use super::links::PATIENCE;
+use super::replies::{Outcome, Replies};
 use super::stream::Broken;
 use super::waiter::Waiter;
 use crate::deadline::Deadline;

@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
-use super::command::{
-    Expect, Outcome, Pending, Replies, encode, encode_short, kind_of, quick, server_error,
-};
+use super::command::{encode, encode_short};
 use super::decode::{Decoder, Inbox, Reply, Want};
 use super::encode::{Loose, Outbox, SHORT, command};
 use super::handshake::Handshake;
+use super::replies::{Expect, Outcome, Pending, Replies, kind_of, quick, server_error};
 use super::stream::{Broken, Stream};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};

@@ -14,6 +14,7 @@ mod lease;
 mod link;
 mod links;
 mod pool;
+mod replies;
 mod resolve;
 mod spin;
 mod steer;
@@ -29,13 +30,13 @@ use std::time::Duration;
 
 use redis::ConnectionInfo;
 
-use self::command::{Expect, Pending, Replies};
 use self::crowd::Entered;
 use self::encode::Outbox;
 use self::lease::Lease;
 use self::link::Exchanged;
 use self::links::{Links, UNSEEN};
 use self::pool::Pool;
+use self::replies::{Expect, Pending, Replies};
 use super::Backend;
 use crate::completion::{Account, Carried};
 use crate::config::Config;
@@ -164,7 +165,7 @@ impl Redis {
             let at_once = lease.at_once && !second;
             let exchanged = lease.link()?.call(
                 |out| command::encode(&op, &self.prefix, out),
-                |inbox| command::quick(&op, inbox),
+                |inbox| replies::quick(&op, inbox),
                 || Pending::new(Expect::new(&op)),
                 &deadline,
                 at_once,

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::command::Replies;
 use super::drive::Driven;
 use super::lease::Lease;
 use super::link::Link;
 use super::links::Links;
 use super::pool::Pool;
+use super::replies::Replies;
 use super::spin::A_WHILE;
 use crate::completion::{Engine, Wait};
 use crate::threads;

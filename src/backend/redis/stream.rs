@@ -323,7 +323,7 @@ impl Stream {
         buffer: &mut Vec<u8>,
         is_over: impl Fn() -> bool,
     ) -> bool {
-        let Self { socket, tls, spinner } = self;
+        let Self { socket, tls, spinner, .. } = self;
         let look = || match receive(socket, tls.as_deref_mut(), buffer) {
             Ok(None) if !is_over() => None,
             _ => Some(()),

@@ -9,12 +9,12 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::batch::{Owner, Requests};
-use super::command::Expect;
 use super::io::{Io, Job, Mail};
 use super::lease::{ASIDE, Lease};
 use super::link::Link;
 use super::links::{Links, UNSEEN, answers_in_time};
 use super::pool::Pool;
+use super::replies::Expect;
 use crate::completion::{Carried, Delivery};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};

@@ -5,9 +5,9 @@ use redis::ConnectionInfo;
 
 use super::*;
 use crate::backend::redis::batch::{Owner, Requests};
-use crate::backend::redis::command::Expect;
 use crate::backend::redis::handshake::Handshake;
 use crate::backend::redis::link::{Exchanged, Failure};
+use crate::backend::redis::replies::Expect;
 use crate::backend::redis::stream::{Socket, Stream};
 use crate::backend::redis::waiter::{Decided, Waiter};
 use crate::completion::{self, Account, Carried, Queue};

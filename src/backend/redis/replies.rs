@@ -1,0 +1,339 @@
+//! The replies to a request, taken as they arrive, and what they come to: an operation's answer, or the error that the server's
+//! words are. Which replies are to come is all that must be known of the operation once its commands are written.
+
+use super::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
+use crate::error::{Error, Kind, Result};
+use crate::op::{Answer, Op};
+
+/// What a request came to, once all its replies are in.
+pub struct Outcome<T> {
+    pub result: Result<T>,
+    /// Whether the link may serve another call. Not after a transaction that was not carried out as a whole: the server
+    /// may still be queueing commands.
+    pub link_is_sound: bool,
+}
+
+/// Takes the replies to one request, as they arrive.
+pub trait Replies {
+    type Output;
+
+    /// Where to put what arrives next.
+    fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>>;
+
+    /// Takes what has arrived. An error means that the peer does not speak RESP as it should.
+    fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<Self::Output>>>;
+
+    /// Whether the request is one command, so that an error that answers it says that nothing was carried out.
+    fn is_single(&self) -> bool {
+        true
+    }
+}
+
+/// Takes the reply to `op`, if it is the usual one, is all there, and nothing else is to be seen to.
+#[inline(always)]
+pub fn quick(op: &Op<'_>, inbox: &mut Inbox) -> Option<Answer> {
+    match op {
+        Op::Get { .. } => Expect::Get.quick(inbox),
+        Op::Set { .. } | Op::MSet { ttl_ms: None, .. } => Expect::Set(false).quick(inbox),
+        _ => None,
+    }
+}
+
+/// Takes the one reply to a command that is no operation of its own.
+pub struct Single(Decoder);
+
+impl Single {
+    pub fn new(want: Want) -> Self {
+        Self(Decoder::new(want))
+    }
+}
+
+impl Replies for Single {
+    type Output = Reply;
+
+    fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
+        self.0.room(inbox)
+    }
+
+    fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<Reply>>> {
+        let reply = self.0.advance(inbox)?;
+        Ok(reply.map(|reply| Outcome {
+            result: match reply {
+                Reply::Error(text) => Err(server_error(text)),
+                reply => Ok(reply),
+            },
+            link_is_sound: true,
+        }))
+    }
+}
+
+/// All that must be known of an operation once its request is written: which replies it has.
+#[derive(Clone, Copy)]
+pub enum Expect {
+    Ping,
+    Get,
+    /// So many keys.
+    MGet(usize),
+    /// `true`: it may find the key there.
+    Set(bool),
+    Flush,
+    Found,
+    Count,
+    Persist,
+    /// So many commands between MULTI and EXEC.
+    Transaction(usize),
+}
+
+impl Expect {
+    pub fn new(op: &Op<'_>) -> Self {
+        match op {
+            Op::Ping => Self::Ping,
+            Op::Get { .. } => Self::Get,
+            Op::MGet { keys } => Self::MGet(keys.count()),
+            Op::Set { if_not_exists, .. } => Self::Set(*if_not_exists),
+            Op::MSet { ttl_ms: None, .. } => Self::Set(false),
+            Op::MSet { items, .. } => Self::Transaction(items.count()),
+            Op::ExpireIn { ttl_ms: None, .. } | Op::ExpireAt { unix_ms: None, .. } => Self::Persist,
+            Op::ExpireIn { .. } | Op::ExpireAt { .. } | Op::Delete { .. } => Self::Found,
+            Op::MDelete { .. } => Self::Count,
+            Op::Clear => Self::Flush,
+        }
+    }
+
+    /// Takes the reply, if it is the usual one, is all there, and nothing else is to be seen to.
+    #[inline(always)]
+    pub fn quick(self, inbox: &mut Inbox) -> Option<Answer> {
+        match self {
+            Self::Get => inbox.small_value().map(|value| match value {
+                Some(value) => Answer::Value(value),
+                None => Answer::NotFound,
+            }),
+            Self::Set(_) => inbox.ok().then_some(Answer::Done),
+            _ => None,
+        }
+    }
+}
+
+/// Takes the replies to one operation. It borrows nothing of the caller's.
+pub struct Pending {
+    shape: Shape,
+    decoder: Decoder,
+}
+
+enum Shape {
+    Ping,
+    Get,
+    MGet,
+    /// `true`: it may find the key there.
+    Set(bool),
+    Flush,
+    /// 1: done; 0: not found.
+    Found,
+    Count,
+    /// PERSIST and EXISTS; the answer to the first.
+    Persist(Option<Result<bool>>),
+    Transaction(Box<Transaction>),
+}
+
+#[derive(Default)]
+struct Transaction {
+    queued: usize,
+    /// Commands between MULTI and EXEC that are still to be answered.
+    left: usize,
+    begun: bool,
+    multi_refused: Option<Error>,
+    set_refused: Option<Error>,
+}
+
+impl Pending {
+    pub fn new(expect: Expect) -> Self {
+        let (shape, want) = match expect {
+            Expect::Ping => (Shape::Ping, Want::Plain),
+            Expect::Get => (Shape::Get, Want::Value),
+            Expect::MGet(count) => (Shape::MGet, Want::Batch(count)),
+            Expect::Set(may_be_there) => (Shape::Set(may_be_there), Want::Plain),
+            Expect::Flush => (Shape::Flush, Want::Plain),
+            Expect::Found => (Shape::Found, Want::Plain),
+            Expect::Count => (Shape::Count, Want::Plain),
+            Expect::Persist => (Shape::Persist(None), Want::Plain),
+            Expect::Transaction(count) => {
+                let transaction = Transaction { left: count, ..Transaction::default() };
+                (Shape::Transaction(Box::new(transaction)), Want::Plain)
+            }
+        };
+        Self { shape, decoder: Decoder::new(want) }
+    }
+}
+
+impl Replies for Pending {
+    type Output = Answer;
+
+    fn is_single(&self) -> bool {
+        !matches!(self.shape, Shape::Persist(_) | Shape::Transaction(_))
+    }
+
+    fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
+        self.decoder.room(inbox)
+    }
+
+    fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<Answer>>> {
+        while let Some(reply) = self.decoder.advance(inbox)? {
+            if let Reply::Error(text) = &reply
+                && TURNED_AWAY.iter().any(|start| text.starts_with(start))
+            {
+                // Nothing was looked at, and no reply follows.
+                let error = server_error(text.clone());
+                return Ok(Some(Outcome { result: Err(error), link_is_sound: false }));
+            }
+            let result = match &mut self.shape {
+                Shape::Transaction(transaction) => {
+                    let (next, outcome) = transaction.take(reply)?;
+                    if let Some(outcome) = outcome {
+                        return Ok(Some(outcome));
+                    }
+                    self.decoder = Decoder::new(next);
+                    continue;
+                }
+                Shape::Persist(first) => {
+                    let found = found(reply)?;
+                    match first.take() {
+                        None => {
+                            *first = Some(found);
+                            self.decoder = Decoder::new(Want::Plain);
+                            continue;
+                        }
+                        Some(Ok(true)) => Ok(Answer::Done),
+                        Some(Ok(false)) => found.map(answer_found),
+                        Some(Err(error)) => Err(error),
+                    }
+                }
+                Shape::Get => match reply {
+                    Reply::Value(value) => Ok(Answer::Value(value)),
+                    Reply::Nil => Ok(Answer::NotFound),
+                    other => Err(refused(other)?),
+                },
+                Shape::MGet => match reply {
+                    Reply::Batch(values) => Ok(Answer::Values(values)),
+                    other => Err(refused(other)?),
+                },
+                Shape::Set(may_be_there) => match reply {
+                    Reply::Simple(Simple::Ok) => Ok(Answer::Done),
+                    Reply::Nil if *may_be_there => Ok(Answer::NotStored),
+                    other => Err(refused(other)?),
+                },
+                Shape::Found => found(reply)?.map(answer_found),
+                Shape::Count => match reply {
+                    Reply::Int(count) if count >= 0 => Ok(Answer::Deleted(count.unsigned_abs())),
+                    other => Err(refused(other)?),
+                },
+                Shape::Ping => match reply {
+                    Reply::Simple(_) => Ok(Answer::Done),
+                    other => Err(refused(other)?),
+                },
+                Shape::Flush => match reply {
+                    Reply::Simple(Simple::Ok) => Ok(Answer::Done),
+                    other => Err(refused(other)?),
+                },
+            };
+            return Ok(Some(Outcome { result, link_is_sound: true }));
+        }
+        Ok(None)
+    }
+}
+
+fn answer_found(found: bool) -> Answer {
+    if found { Answer::Done } else { Answer::NotFound }
+}
+
+fn found(reply: Reply) -> Result<Result<bool>> {
+    match reply {
+        Reply::Int(number) => Ok(Ok(number != 0)),
+        other => Ok(Err(refused(other)?)),
+    }
+}
+
+/// The error that a reply is; a reply of another type than the command has is a breach of protocol.
+fn refused(reply: Reply) -> Result<Error> {
+    match reply {
+        Reply::Error(text) => Ok(server_error(text)),
+        _ => Err(Error::protocol("a reply of another type than the command has")),
+    }
+}
+
+/// What a server says to a connection that it closes at once: `maxclients` is reached, or `protected-mode` is on.
+const TURNED_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
+
+/// What the server's words come to. The first word is the error's code.
+pub fn server_error(text: String) -> Error {
+    let kind = kind_of(&text);
+    kind(text)
+}
+
+/// What the server's words come to, to be shown in other words.
+pub fn kind_of(text: &str) -> fn(String) -> Error {
+    match text.split(' ').next().unwrap_or_default() {
+        "NOAUTH" | "WRONGPASS" | "NOPERM" => |text| Kind::Auth(text.into()).into(),
+        "ERR" if text.starts_with(TURNED_AWAY[0]) => {
+            |text| Kind::Connect { peer: "the server".into(), reason: text.into() }.into()
+        }
+        _ => |text| Kind::Server(text.into()).into(),
+    }
+}
+
+impl Transaction {
+    /// Takes the next reply; what the one after it may be, and the outcome when this was the last.
+    fn take(&mut self, reply: Reply) -> Result<(Want, Option<Outcome<Answer>>)> {
+        if !self.begun {
+            self.begun = true;
+            match reply {
+                Reply::Simple(Simple::Ok) => {}
+                other => self.multi_refused = Some(refused(other)?),
+            }
+        } else if self.left > 0 {
+            self.left -= 1;
+            match reply {
+                Reply::Simple(_) => self.queued += 1,
+                other => {
+                    let refused = refused(other)?;
+                    self.set_refused.get_or_insert(refused);
+                }
+            }
+        } else {
+            return Ok((Want::Plain, Some(self.end(reply)?)));
+        }
+        Ok((if self.left > 0 { Want::Plain } else { Want::Tree }, None))
+    }
+
+    fn end(&mut self, reply: Reply) -> Result<Outcome<Answer>> {
+        let exec_refused = match reply {
+            Reply::Tree(Tree::List(list)) => {
+                if list.len() != self.queued {
+                    return Err(Error::protocol("an answer to EXEC that does not answer each SET"));
+                }
+                let failed = list.into_iter().find_map(|element| match element {
+                    Tree::Error(text) => Some(Ok(text)),
+                    Tree::Leaf => None,
+                    _ => Some(Err(Error::protocol("an answer to SET that is no status"))),
+                });
+                match failed.transpose()? {
+                    None if self.set_refused.is_none() && self.multi_refused.is_none() => {
+                        return Ok(Outcome { result: Ok(Answer::Done), link_is_sound: true });
+                    }
+                    None => None,
+                    // Some of the SETs were carried out.
+                    Some(text) => Some(server_error(text).maybe_applied()),
+                }
+            }
+            Reply::Error(text) => Some(server_error(text)),
+            _ => return Err(Error::protocol("an answer to EXEC that is no array")),
+        };
+        // Without MULTI the server ran each SET by itself.
+        let multi_refused = self
+            .multi_refused
+            .take()
+            .map(|error| if self.queued > 0 { error.maybe_applied() } else { error });
+        let error = multi_refused.or_else(|| self.set_refused.take()).or(exec_refused);
+        let error = error.unwrap_or_else(|| Error::protocol("a transaction without an answer"));
+        Ok(Outcome { result: Err(error), link_is_sound: false })
+    }
+}
