@@ -3,6 +3,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::thread;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -17,6 +18,8 @@ use super::{Gates, OK, READS, WRITES, all_fail, failed, is_value};
 const SHORT: &str = "socket_timeout=0.2";
 /// Long enough to connect and to begin to send in, also on a busy machine.
 const LONGER: &str = "socket_timeout=1";
+/// Far beyond the deadline, and the longest there may be.
+const LONG_SPIN: &str = "socket_timeout=0.2&spin_us=1000000";
 
 /// Takes so many completions without ever waiting on the queue.
 #[track_caller]
@@ -36,7 +39,12 @@ fn no_reply() {
         Scripted::tcp(|peer| while peer.request().is_some() {}),
         Scripted::unix(|peer| while peer.request().is_some() {}),
     ] {
-        for options in [SHORT, "socket_timeout=0.2&max_connections=64"] {
+        for options in [
+            SHORT,
+            "socket_timeout=0.2&max_connections=64",
+            "socket_timeout=0.2&spin_us=0",
+            LONG_SPIN,
+        ] {
             let (cache, queue) = (Cache::must_open(&server.url(options)), Queue::open());
             for (tag, (what, submit)) in READS.iter().chain(&WRITES).enumerate() {
                 assert_eq!(submit(cache.to(&queue), tag as u64), OK, "{what}");
@@ -48,6 +56,29 @@ fn no_reply() {
                 let may = completion.tag() >= READS.len() as u64;
                 assert!(may || !failure.is_maybe_applied(), "{failure:?}");
             }
+        }
+    }
+}
+
+/// Where a thread waits on the queue, another for an answer, and the server for the end.
+#[test]
+fn a_long_spin_holds_up_no_deadline() {
+    for server in
+        [Scripted::tcp(|peer| while peer.request().is_some() {}), Scripted::tcp(|peer| peer.hang())]
+    {
+        for options in [LONG_SPIN.to_owned(), format!("{LONG_SPIN}&max_connections=1&db=1")] {
+            let (cache, queue) = (Cache::must_open(&server.url(&options)), Queue::open());
+            thread::scope(|scope| {
+                let waits = scope.spawn(|| cache.get("k"));
+                for tag in 0..100 {
+                    assert_eq!(cache.to(&queue).get(tag, "k"), OK);
+                }
+                for completion in queue.take(100).values() {
+                    failed(completion, CACHETORY_ERR_TIMEOUT, RETRYABLE);
+                }
+                let failure = waits.join().unwrap().unwrap_err();
+                assert_eq!(failure.status, CACHETORY_ERR_TIMEOUT, "{failure:?}");
+            });
         }
     }
 }

@@ -11,6 +11,7 @@ mod dead;
 mod hung;
 mod idle;
 mod large;
+mod many;
 mod mixed;
 mod programs;
 mod steered;
