@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 BENCH = "build/bench"
 TOLERANCE = 0.03
+# How long the batches are depends on how fast the server is.
+TOLERANCES = {"GET 100 B, 64 in flight": 0.1}
 # A spin for the reply takes as many instructions as the reply takes time.
 OURS = "cachetory?spin_us=0"
 
@@ -33,12 +35,12 @@ WORKLOADS = [
     ("memory:// GET 100 B, 64 in flight", "memory pipeline 100 64 1 free", 1280, 7680),
 ]
 # Those that have a line in the file are checked; a new file has a line for each that the library has.
-# Not calls in flight on a server: what one takes depends on how many the two threads find together each time.
 CHECKED = [
     "GET 100 B",
     "SET 100 B",
     "MGET 100 x 100 B",
     "MSET 100 x 100 B",
+    "GET 100 B, 64 in flight",
     "memory:// GET 100 B",
     "memory:// GET 100 B, 64 in flight",
 ]
@@ -88,10 +90,10 @@ def read(path):
     return rows
 
 
-def grew(most, slope, allocations):
+def grew(name, most, slope, allocations):
     # One allocation more in every fifth call is less than any call can have more. Calls in flight share some in batches, which
     # are not always as long.
-    return slope > most[0] * (1 + TOLERANCE) or allocations > most[1] + 0.2
+    return slope > most[0] * (1 + TOLERANCES.get(name, TOLERANCE)) or allocations > most[1] + 0.2
 
 
 def check(path, write):
@@ -108,12 +110,12 @@ def check(path, write):
                 raise
             print(f"no line for {name}: {why}")
             continue
-        if not write and grew(limits[name], slope, allocations):
+        if not write and grew(name, limits[name], slope, allocations):
             slope, allocations = count(OURS, workload, 5)
         lines.append(f"{name:<36}{slope:>12.0f}{allocations:>8.2f}\n")
         if not write:
             most = limits[name]
-            bad = grew(most, slope, allocations)
+            bad = grew(name, most, slope, allocations)
             grown += bad
             print(
                 f"{'GREW: ' if bad else ''}{name}: {slope:.0f} instructions ({most[0]:.0f} on record), "
@@ -124,7 +126,7 @@ def check(path, write):
         with open(path, "w", encoding="utf-8") as file:
             file.write(
                 "# User-space instructions and allocations of one call through C, over a Unix socket or in memory. A check fails\n"
-                "# where one grows by more than 3 %. Where that is meant: scripts/check-counts LIBRARY --write.\n"
+                "# where one grows by more than 3 %, in flight on a server 10 %. Where that is meant: scripts/check-counts LIBRARY --write.\n"
                 "#\n# call                              instructions  allocations\n"
             )
             file.writelines(lines)

@@ -113,6 +113,7 @@ fn header(framed: &[u8]) -> u64 {
 }
 
 /// Hands a value over to the caller.
+#[inline(always)]
 pub fn give_value(value: Value) -> cachetory_value_t {
     let (framed, len) = match value {
         Value::Shared(bytes) => {
