@@ -346,6 +346,7 @@ impl Link {
         mut replies: R,
         deadline: &Deadline,
     ) -> Exchanged<R::Output> {
+        let mut has_begun = !self.inbox.is_empty();
         loop {
             match replies.advance(&mut self.inbox) {
                 Ok(Some(outcome)) => return self.answered(outcome),
@@ -359,7 +360,12 @@ impl Link {
                 Ok(room) => room,
                 Err(error) => return self.failed(error, true, false),
             };
-            if let Err(broken) = self.stream.read(room, deadline, false, || {}) {
+            let read = match has_begun {
+                true => self.stream.read_on(room, *deadline),
+                false => self.stream.read(room, deadline, false, || {}),
+            };
+            has_begun = true;
+            if let Err(broken) = read {
                 return self.broke(broken, "waiting for the reply", true);
             }
         }

@@ -373,13 +373,14 @@ impl Stream {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.read_slowly(buffer, *deadline)
+        self.read_on(buffer, *deadline)
     }
 
-    /// The same with a look first and a poll(2) for each wait.
+    /// The same, once a reply has begun to arrive: the rest is not far, and to spin for it would be to take it piece by piece.
+    /// With a look first and a poll(2) for each wait.
     #[cold]
     #[inline(never)]
-    fn read_slowly(&mut self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<(), Broken> {
+    pub fn read_on(&mut self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<(), Broken> {
         loop {
             if self.receive(buffer)?.is_some() {
                 return Ok(());
