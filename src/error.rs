@@ -65,6 +65,9 @@ pub enum Kind {
     /// `peer` is an address, never a URL: a URL may hold a password.
     #[error("cannot connect to {}: {reason}", shortened(peer))]
     Connect { peer: String, reason: Text },
+    /// It is there, and has no room for another connection, in its own words.
+    #[error("cannot connect to {}: {reason}", shortened(peer))]
+    Full { peer: String, reason: Text },
     #[error("TLS with {}: {reason}", shortened(peer))]
     Tls { peer: String, reason: Text },
     /// The server's own words.
@@ -135,6 +138,9 @@ impl Error {
             Kind::Connect { peer, reason } => {
                 Kind::Connect { peer: peer.clone(), reason: reason.clone() }
             }
+            Kind::Full { peer, reason } => {
+                Kind::Full { peer: peer.clone(), reason: reason.clone() }
+            }
             Kind::Tls { peer, reason } => Kind::Tls { peer: peer.clone(), reason: reason.clone() },
             Kind::Auth(text) => Kind::Auth(text.clone()),
             Kind::Timeout(doing) => Kind::Timeout(doing),
@@ -156,7 +162,7 @@ impl Error {
             Kind::InvalidArgument(_) => CACHETORY_ERR_INVALID_ARGUMENT,
             Kind::InvalidUrl(_) => CACHETORY_ERR_INVALID_URL,
             Kind::Closed => CACHETORY_ERR_CLOSED,
-            Kind::Connect { .. } => CACHETORY_ERR_CONNECT,
+            Kind::Connect { .. } | Kind::Full { .. } => CACHETORY_ERR_CONNECT,
             Kind::Tls { .. } => CACHETORY_ERR_TLS,
             Kind::Auth(_) => CACHETORY_ERR_AUTH,
             Kind::Timeout(_) => CACHETORY_ERR_TIMEOUT,
@@ -175,6 +181,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match &self.kind {
             Kind::Connect { .. }
+            | Kind::Full { .. }
             | Kind::Timeout(_)
             | Kind::Io { .. }
             | Kind::Busy

@@ -108,6 +108,36 @@ fn error_answers() {
     }
 }
 
+/// One connection is all that the server has room for, and another call holds it for a while.
+#[test]
+fn no_room_for_a_second_connection() {
+    for options in ["socket_timeout=60", "socket_timeout=60&db=1"] {
+        let gates = super::Gates::default();
+        let gate = gates.clone();
+        let server = Scripted::tcp(move |peer| {
+            if peer.number > 0 {
+                peer.send("-ERR max number of clients reached\r\n");
+                return;
+            }
+            while let Some(command) = peer.request() {
+                peer.hang_until(|| gate.is_open_for(&command));
+                peer.send(echo(&command));
+            }
+        });
+        let (cache, queue) = (Cache::must_open(&server.url(options)), Queue::open());
+        assert_eq!(cache.to(&queue).get(1000, "held:1"), OK);
+        server.wait_for("GET", 1);
+        for (tag, (what, submit)) in READS.iter().chain(&WRITES).enumerate() {
+            assert_eq!(submit(cache.to(&queue), tag as u64), OK, "{what}");
+        }
+        poll("a refusal", || (server.connections() > 1).then_some(()));
+        gates.open(1);
+        for completion in queue.take(READS.len() + WRITES.len() + 1).values() {
+            assert_eq!(completion.outcome(), OK);
+        }
+    }
+}
+
 /// One answer of a batch is an error, and those around it are not.
 #[test]
 fn an_error_in_the_middle_of_a_batch() {

@@ -1,5 +1,7 @@
 //! A server that answers, but not as one would like: the status, the flags and its own words.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::retries::good;
@@ -116,6 +118,74 @@ fn a_real_server_without_room() {
         limit("100");
         assert_eq!(cache.set("k", "v"), Ok(CACHETORY_OK));
     }
+}
+
+/// One connection is all that the server has room for, and another call holds it for a while.
+#[test]
+fn no_room_for_a_second_connection() {
+    type Operation = fn(&Cache) -> Outcome;
+    let large: [(&str, Operation); 2] = [
+        ("large get", |cache| cache.get(vec![b'k'; 100_000]).map(|_| CACHETORY_OK)),
+        ("large set", |cache| cache.set("k", vec![b'v'; 100_000])),
+    ];
+    for options in ["socket_timeout=60", "socket_timeout=60&db=1"] {
+        for (what, operation) in READS.iter().chain(&WRITES).chain(&large) {
+            println!("{what}, {options}");
+            let (released, refused) = (Arc::new(AtomicBool::new(false)), Arc::default());
+            let (is_released, count) = (Arc::clone(&released), Arc::<AtomicUsize>::clone(&refused));
+            let server = Scripted::tcp(move |peer| {
+                if peer.number > 0 {
+                    peer.send(FULL);
+                    peer.close();
+                    // Until the client has seen it, and hangs up.
+                    peer.swallow();
+                    count.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                while let Some(command) = peer.request() {
+                    if command.get(1).is_some_and(|key| key == b"held") {
+                        peer.hang_until(|| is_released.load(Ordering::SeqCst));
+                    }
+                    peer.send(good(&command));
+                }
+            });
+            let cache = Cache::must_open(&server.url(options));
+            thread::scope(|scope| {
+                let holds = scope.spawn(|| cache.get("held"));
+                server.wait_for("GET", 1);
+                let other = scope.spawn(|| operation(&cache));
+                poll("a refusal", || (refused.load(Ordering::SeqCst) > 0).then_some(()));
+                released.store(true, Ordering::SeqCst);
+                assert_eq!(other.join().unwrap(), Ok(CACHETORY_OK));
+                assert_eq!(holds.join().unwrap(), Ok(Some(b"v".to_vec())));
+            });
+        }
+    }
+}
+
+#[test]
+fn a_real_server_with_room_for_one() {
+    let server = Setup::redis().start();
+    let mut client = server.client(0);
+    let cache = Cache::must_open(&server.tcp_url());
+    assert_eq!(cache.ping(), Ok(CACHETORY_OK));
+    redis::cmd("CONFIG").arg(&["SET", "maxclients", "2"]).exec(&mut client).unwrap();
+    let large = vec![b'v'; 100_000];
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let (cache, large) = (&cache, &large);
+            scope.spawn(move || {
+                let key = format!("{thread}");
+                for _ in 0..25 {
+                    assert_eq!(cache.set(&key, large), Ok(CACHETORY_OK));
+                    assert_eq!(cache.get(&key).unwrap().as_ref(), Some(large));
+                    assert_eq!(cache.set(&key, "small"), Ok(CACHETORY_OK));
+                    assert_eq!(cache.get(&key), Ok(Some(b"small".to_vec())));
+                    assert_eq!(cache.mset(&[(&key, "w")], 60_000), Ok(CACHETORY_OK));
+                }
+            });
+        }
+    });
 }
 
 #[test]

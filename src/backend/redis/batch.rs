@@ -52,7 +52,8 @@ impl Entry {
                     call.unsent();
                 }
                 if failure.may_be_tried_again(is_read, self.second) && !call.is_decided() {
-                    let entry = Entry { owner: Owner::Call(call), second: true, ..self };
+                    let second = self.second || !failure.is_refusal();
+                    let entry = Entry { owner: Owner::Call(call), second, ..self };
                     return undecided.again.push(entry, request);
                 }
                 undecided.delivery.push(call, Err(failure.into_error(is_read)));

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::event::PollFlags;
 
 use super::batch::{Bells, Requests};
-use super::link::{Exchanged, Failure, Link, MOST_UNREAD, is_refusal};
+use super::link::{Exchanged, Failure, Link, MOST_UNREAD, refusal};
 use super::links::PATIENCE;
 use super::replies::{Outcome, Replies};
 use super::stream::Broken;
@@ -218,18 +218,16 @@ impl Link {
             match pending.advance(&mut self.inbox) {
                 Ok(None) => return None,
                 Ok(Some(Outcome { result, link_is_sound })) => {
-                    let refused = is_refusal(&result);
-                    let words =
-                        if refused { result.as_ref().err().map(Error::again) } else { None };
-                    self.decide(Exchanged::Answered { result, link_is_sound: true });
-                    if let Some(words) = words {
+                    if let Some(error) = refusal(&result) {
                         // Nothing of what was sent behind it was looked at either.
+                        let Failure { error, sent, lost } = self.turned_away(error);
                         while !self.batch.entries.is_empty() {
-                            let result = Err(words.again());
-                            self.decide(Exchanged::Answered { result, link_is_sound: true });
+                            let failure = Failure { error: error.again(), sent, lost };
+                            self.decide(Exchanged::Failed(failure));
                         }
                         return Some(false);
                     }
+                    self.decide(Exchanged::Answered { result, link_is_sound: true });
                     if !link_is_sound {
                         let error =
                             || Error::protocol("an answer to another call was out of order");

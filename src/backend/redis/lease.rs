@@ -9,7 +9,7 @@ use super::link::{Exchanged, Link};
 use super::links::Links;
 use super::pool::{MOST_TIMED, Pool, TIMED};
 use super::waiter::Waiter;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 
 /// A link in the hands of a call. Unless it is given back it is closed.
 pub struct Lease<'a> {
@@ -102,14 +102,19 @@ impl<'a> Lease<'a> {
         let bells = link.batch.bells;
         link.batch.undecided.delivery.deliver();
         let again = std::mem::take(&mut link.batch.undecided.again);
+        let refused = link.turn.refused.as_ref().map(Error::again);
         match driven {
             Driven::Sound => self.give_back(),
             Driven::Broken => drop(self),
             Driven::Unfinished | Driven::More => self.hand_over(but, true),
         }
         links.bells.ring(bells);
-        if !again.is_empty() {
-            links.queue_again(again);
+        match refused {
+            _ if again.is_empty() => {}
+            Some(error) if !links.has_some() => {
+                again.entries.into_iter().for_each(|entry| entry.refuse(error.again()));
+            }
+            _ => links.queue_again(again),
         }
     }
 }
@@ -120,6 +125,9 @@ impl Drop for Lease<'_> {
         let _count = Count { links: self.links, round: self.round };
         if let Some(mut link) = self.link.take() {
             let bells = link.batch.bells;
+            if link.turn.refused.is_some() {
+                self.links.pool().turned_away();
+            }
             // Nothing is left in it, unless there was a panic in the middle.
             link.fail_all(false, || {
                 Kind::Internal("the call of another thread failed".into()).into()

@@ -42,6 +42,8 @@ pub struct Turn {
     /// The round in which it was taken: see [`super::links`].
     pub round: u64,
     pub calls: u32,
+    /// What the server said as it turned the connection away.
+    pub refused: Option<Error>,
 }
 
 /// A call that the link did not carry out.
@@ -54,9 +56,15 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether the call may go over another link, after the first that broke: what was not sent, and a read.
+    /// Whether the call may go over another link, after the first that broke: what was not sent, and a read. Where the server
+    /// had no room for a link, over one that is there, however often.
     pub fn may_be_tried_again(&self, is_read: bool, second: bool) -> bool {
-        self.lost && !second && (is_read || !self.sent)
+        self.lost && (self.is_refusal() || !second && (is_read || !self.sent))
+    }
+
+    /// Whether the server had no room for the connection.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.error.kind, Kind::Full { .. })
     }
 
     /// What the caller is told.
@@ -96,8 +104,8 @@ enum Missed {
 }
 
 /// The server says this once and closes the connection.
-pub(super) fn is_refusal<T>(result: &Result<T>) -> bool {
-    matches!(result, Err(Error { kind: Kind::Connect { .. }, .. }))
+pub(super) fn refusal<T>(result: &Result<T>) -> Option<&Error> {
+    result.as_ref().err().filter(|error| matches!(error.kind, Kind::Full { .. }))
 }
 
 impl Link {
@@ -371,10 +379,22 @@ impl Link {
         }
     }
 
-    fn answered<T>(&self, outcome: Outcome<T>) -> Exchanged<T> {
+    fn answered<T>(&mut self, outcome: Outcome<T>) -> Exchanged<T> {
         let Outcome { result, link_is_sound } = outcome;
-        let link_is_sound = link_is_sound && !is_refusal(&result) && self.inbox.is_empty();
-        Exchanged::Answered { result, link_is_sound }
+        if let Some(error) = refusal(&result) {
+            return Exchanged::Failed(self.turned_away(error));
+        }
+        Exchanged::Answered { result, link_is_sound: link_is_sound && self.inbox.is_empty() }
+    }
+
+    /// The server has looked at nothing that was sent, for it had no room for the connection. Said on one that had been in use
+    /// before, it may mean anything, and is no reason to send the call again.
+    pub(super) fn turned_away(&mut self, error: &Error) -> Failure {
+        let is_new = self.turn.calls == 0 && self.batch.start == 0;
+        if is_new {
+            self.turn.refused = Some(error.again());
+        }
+        Failure { error: error.again(), sent: false, lost: is_new }
     }
 
     /// Sends the outbox; whether it all went without waiting.
@@ -435,7 +455,11 @@ impl Link {
         if let Broken::Closed | Broken::Io(_) = broken
             && let Some(text) = self.last_words()
         {
-            return self.failed(server_error(text), sent && !is_single, false);
+            let error = server_error(text);
+            return match error.kind {
+                Kind::Full { .. } => Exchanged::Failed(self.turned_away(&error)),
+                _ => self.failed(error, sent && !is_single, false),
+            };
         }
         self.broke(broken, "sending the request", sent)
     }

@@ -145,13 +145,21 @@ impl Links {
         self.pool().closed
     }
 
+    /// Whether there is any link.
+    pub fn has_some(&self) -> bool {
+        self.pool().live() > 0
+    }
+
     /// A link that is not shared with anybody. `wary`: a link has just been found broken, so the others are looked at
     /// however lately they were used.
     pub fn take(&self, deadline: &Deadline, wary: bool) -> Result<Lease<'_>> {
         loop {
             let lease = self.reserve(deadline)?;
             if lease.link.is_none() {
-                return self.dialled(lease, deadline);
+                match self.dialled(lease, deadline) {
+                    Err(Error { kind: Kind::Full { .. }, .. }) if self.has_some() => continue,
+                    dialled => return dialled,
+                }
             }
             if let Some(lease) = self.vet(lease, deadline, wary) {
                 return Ok(lease);
@@ -271,6 +279,10 @@ impl Links {
             }
             Kind::Connect { reason, .. } => {
                 Kind::Connect { peer: self.dialer.peer(), reason }.into()
+            }
+            Kind::Full { reason, .. } => {
+                self.pool().turned_away();
+                Kind::Full { peer: self.dialer.peer(), reason }.into()
             }
             kind => Error { kind, maybe_applied: error.maybe_applied },
         })

@@ -70,9 +70,9 @@ impl Redis {
         replies: impl Fn() -> R,
         deadline: &Deadline,
     ) -> Result<R::Output> {
-        self.insist(is_read, |second| {
-            let mut lease = self.links.take(deadline, second)?;
-            let at_once = lease.at_once && !second;
+        self.insist(is_read, |again| {
+            let mut lease = self.links.take(deadline, again)?;
+            let at_once = lease.at_once && !again;
             let exchanged = lease.link()?.call(&encode, |_| None, &replies, deadline, at_once);
             Ok(lease.end(exchanged))
         })
@@ -157,12 +157,12 @@ impl Redis {
         deadline: Deadline,
         mut first: Option<Exchanged<Answer>>,
     ) -> Result<Answer> {
-        self.insist(op.is_read(), |second| {
+        self.insist(op.is_read(), |again| {
             if let Some(exchanged) = first.take() {
                 return Ok(exchanged);
             }
-            let mut lease = self.links.take(&deadline, second)?;
-            let at_once = lease.at_once && !second;
+            let mut lease = self.links.take(&deadline, again)?;
+            let at_once = lease.at_once && !again;
             let exchanged = lease.link()?.call(
                 |out| command::encode(&op, &self.prefix, out),
                 |inbox| replies::quick(&op, inbox),
@@ -179,14 +179,16 @@ impl Redis {
         is_read: bool,
         mut attempt: impl FnMut(bool) -> Result<Exchanged<T>>,
     ) -> Result<T> {
-        let mut second = false;
+        let (mut again, mut second) = (false, false);
         loop {
-            let mut failure = match attempt(second)? {
+            let mut failure = match attempt(again)? {
                 Exchanged::Answered { result, .. } => return result,
                 Exchanged::Failed(failure) => failure,
             };
-            if failure.may_be_tried_again(is_read, second) {
-                second = true;
+            let refused = failure.is_refusal();
+            if failure.may_be_tried_again(is_read, second) && (!refused || self.links.has_some()) {
+                again = true;
+                second |= !refused;
                 continue;
             }
             if failure.lost && self.links.is_closed() {

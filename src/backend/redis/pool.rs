@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::batch::{Bells, Entry, Owner, Requests};
 use super::link::Link;
@@ -26,6 +26,8 @@ const LANES_FAR: usize = 8;
 /// A batch takes so many calls, and so many bytes, before the rest is left to the next.
 const MOST_CALLS: usize = 1024;
 const MOST_BYTES: usize = 64 << 10;
+/// How long a server that had no room for another link is left alone, as long as there is one.
+const RESPITE: Duration = Duration::from_secs(1);
 /// One in so many calls over a link is timed, and the shortest of so many times tells how far the server is.
 pub const TIMED: u32 = 16;
 const TIMES: u32 = 32;
@@ -73,6 +75,8 @@ pub struct Pool {
     /// At so many large calls it is time to look for those that nobody wants any more.
     crowded: usize,
     pub closed: bool,
+    /// The server had no room for another link, and is not asked again before.
+    full_until: Option<Instant>,
     /// To end the calls that wait on a link when the cache is closed.
     pub cut_offs: Vec<CutOff>,
     /// The shortest round trip of late, and how many were timed.
@@ -153,8 +157,16 @@ impl Pool {
         (self.in_use == 0 || self.in_use < self.lanes()) && self.queue.is_empty()
     }
 
+    /// Whether there may be another link.
     pub fn has_room(&self) -> bool {
-        self.count < self.most
+        let is_full =
+            || self.live() > 0 && self.full_until.is_some_and(|until| Instant::now() < until);
+        self.count < self.most && !is_full()
+    }
+
+    /// The server had no room for another link: those that are there must do.
+    pub fn turned_away(&mut self) {
+        self.full_until = Some(Instant::now() + RESPITE);
     }
 
     /// Links that are there.

@@ -274,7 +274,7 @@ pub fn kind_of(text: &str) -> fn(String) -> Error {
     match text.split(' ').next().unwrap_or_default() {
         "NOAUTH" | "WRONGPASS" | "NOPERM" => |text| Kind::Auth(text.into()).into(),
         "ERR" if text.starts_with(TURNED_AWAY[0]) => {
-            |text| Kind::Connect { peer: "the server".into(), reason: text.into() }.into()
+            |text| Kind::Full { peer: "the server".into(), reason: text.into() }.into()
         }
         _ => |text| Kind::Server(text.into()).into(),
     }
