@@ -1,5 +1,6 @@
 //! Threads that wait and asynchronous calls on one handle: they share its connections, and each gets its own answers.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -119,6 +120,66 @@ fn a_batch_whose_driver_leaves_is_not_sent_again() {
             is_value(queue.next(), "more");
         });
         assert_eq!((server.connections(), server.count("SET")), (1, 1), "{options}");
+    }
+}
+
+/// A thread's call and then asynchronous ones, in one batch: the thread's is answered, and the others are withheld until it is
+/// known what became of it. Whether they came together like that, which depends on when the thread comes.
+fn answer_only_the_thread(options: &str) -> bool {
+    let gates = Gates::default();
+    let gate = gates.clone();
+    let together = Arc::new(AtomicBool::new(false));
+    let is_together = Arc::clone(&together);
+    let server = Scripted::tcp(move |peer| {
+        let Some(first) = peer.request() else { return };
+        peer.hang_until(|| gate.is_open_for(&first));
+        peer.send(echo(&first));
+        let Some(command) = peer.request() else { return };
+        let withheld = command[1] == b"thread" && peer.has_more();
+        is_together.store(withheld, Ordering::SeqCst);
+        peer.send(echo(&command));
+        if withheld {
+            peer.hang_until(|| gate.is_open_for(&vec![b"GET".to_vec(), b"held:2".to_vec()]));
+        }
+        peer.serve(echo);
+    });
+    let (cache, queue) = (Cache::must_open(&server.url(options)), Queue::open());
+    let to = cache.to(&queue);
+    let has_begun = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (cache, has_begun) = (&cache, &has_begun);
+        let first = scope.spawn(|| cache.get("held:1"));
+        server.wait_for("GET", 1);
+        let thread = scope.spawn(|| {
+            has_begun.store(true, Ordering::SeqCst);
+            cache.get("thread")
+        });
+        poll("it has begun", || has_begun.load(Ordering::SeqCst).then_some(()));
+        for tag in 0..5 {
+            assert_eq!(to.get(tag, format!("{tag}")), OK);
+        }
+        gates.open(1);
+        assert_eq!(first.join().unwrap(), Ok(Some(b"held:1".to_vec())));
+        assert_eq!(thread.join().unwrap(), Ok(Some(b"thread".to_vec())));
+        let together = together.load(Ordering::SeqCst);
+        if together {
+            queue.assert_empty();
+        }
+        gates.open(2);
+        for (tag, completion) in queue.take(5) {
+            is_value(completion, format!("{tag}"));
+        }
+        assert_eq!(server.connections(), 1);
+        together
+    })
+}
+
+/// If it did not, they would be late as well, for all were called at the same time.
+#[test]
+fn a_thread_that_has_its_answer_does_not_wait_for_asynchronous_ones() {
+    for options in ["", "&spin_us=0", "&spin_us=1000000"] {
+        let options = format!("socket_timeout=20&max_connections=1{options}");
+        poll("a batch of both", || answer_only_the_thread(&options).then_some(()));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -192,6 +193,63 @@ fn who_drives_and_must_leave_takes_nobody_along() {
         assert_eq!(cache.get("next").unwrap().unwrap(), b"next");
     });
     assert_eq!(server.connections(), 1);
+}
+
+/// The answer to the first of a batch comes, and those to the others are withheld until it is known what became of it.
+/// Whether there was a batch of several, which depends on who comes when.
+fn answer_the_first_of_a_batch(options: &str) -> bool {
+    const OTHERS: usize = 6;
+    let (release, released) = flag();
+    let (go_on, gone_on) = flag();
+    let (tell, told) = flag();
+    let server = gathering(released, move |peer| {
+        let Some(command) = peer.request() else { return };
+        tell.store(peer.has_more(), Ordering::SeqCst);
+        peer.send(echo(&command));
+        if peer.has_more() {
+            peer.hang_until(|| gone_on.load(Ordering::SeqCst));
+        }
+        peer.serve(echo);
+    });
+    let cache = Cache::must_open(&server.url(options));
+    let begun = AtomicUsize::new(0);
+    let (done, all_done) = mpsc::channel();
+    thread::scope(|scope| {
+        let (cache, begun) = (&cache, &begun);
+        let first = scope.spawn(move || cache.get("first"));
+        server.wait_for("GET", 1);
+        for number in 0..OTHERS {
+            let done = done.clone();
+            scope.spawn(move || {
+                begun.fetch_add(1, Ordering::SeqCst);
+                let key = format!("{number}");
+                let answer = cache.get(&key);
+                done.send((key, answer)).unwrap();
+            });
+        }
+        poll("all have begun", || (begun.load(Ordering::SeqCst) == OTHERS).then_some(()));
+        release.store(true, Ordering::SeqCst);
+        assert_eq!(first.join().unwrap().unwrap().unwrap(), b"first");
+        let is_right = |(key, answer): (String, Result<Option<Vec<u8>>, Failure>)| {
+            assert_eq!(answer, Ok(Some(key.into_bytes())));
+        };
+        is_right(all_done.recv().unwrap());
+        let was_batch = told.load(Ordering::SeqCst);
+        assert!(!was_batch || all_done.try_recv().is_err(), "the others are not answered yet");
+        go_on.store(true, Ordering::SeqCst);
+        (1..OTHERS).for_each(|_| is_right(all_done.recv().unwrap()));
+        assert_eq!(server.connections(), 1);
+        was_batch
+    })
+}
+
+/// If it did not, the others would be late as well, for they were all called at the same time.
+#[test]
+fn who_drives_and_has_its_answer_does_not_wait_for_the_others() {
+    for options in ["", "&spin_us=0", "&spin_us=1000000"] {
+        let options = format!("socket_timeout=20&max_connections=1{options}");
+        poll("a batch of several", || answer_the_first_of_a_batch(&options).then_some(()));
+    }
 }
 
 #[test]

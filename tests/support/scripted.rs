@@ -168,6 +168,11 @@ impl Peer {
         }
     }
 
+    /// Whether another command has come together with the last one.
+    pub fn has_more(&self) -> bool {
+        parse(&self.buffer).is_some()
+    }
+
     /// Reads that many bytes and nothing more, whatever they say.
     pub fn take(&mut self, count: usize) {
         let mut byte = [0];
