@@ -16,6 +16,8 @@
 /*
  * Conventions
  *
+ * Language. C99 or later, or C++11 or later.
+ *
  * Handles. A handle (cachetory_t, cachetory_queue_t) is a small value with a number in it, not an address. {0} is no
  * handle: closing it is OK. Anything else on it, and anything at all on a stale, closed or made-up handle, gives
  * CACHETORY_ERR_CLOSED. It is never undefined behaviour, and neither is a second close, or a close while other threads are
