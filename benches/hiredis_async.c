@@ -1,129 +1,45 @@
 /* hiredis's asynchronous calls, on libevent. */
-#include "driver.h"
-#include "libevent.h"
-
 #include <async.h>
 #include <hiredis.h>
 
 #define TEXT_OF(number) #number
 #define VERSION(major, minor, patch) TEXT_OF(major) "." TEXT_OF(minor) "." TEXT_OF(patch)
+#define PEER_VERSION "hiredis " VERSION(HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH)
 
-struct client {
-    struct event_base *base;
-    redisAsyncContext *context;
-    const struct job *job;
-    struct flight *flight;
-    size_t flying;
-    bool failed;
-};
+enum { PEER_STRING = REDIS_REPLY_STRING };
 
-static void readable(evutil_socket_t fd, short what, void *context)
+typedef redisAsyncContext peer_context;
+typedef redisReply peer_reply;
+
+static peer_context *peer_connect(const char *host, int port)
 {
-    (void)fd, (void)what;
+    return redisAsyncConnect(host, port);
+}
+
+static peer_context *peer_connect_unix(const char *path)
+{
+    return redisAsyncConnectUnix(path);
+}
+
+static void peer_free(peer_context *context)
+{
+    redisAsyncFree(context);
+}
+
+static void peer_handle_read(peer_context *context)
+{
     redisAsyncHandleRead(context);
 }
 
-static void writable(evutil_socket_t fd, short what, void *context)
+static void peer_handle_write(peer_context *context)
 {
-    (void)fd, (void)what;
     redisAsyncHandleWrite(context);
 }
 
-static void *open_client(const struct target *target, const char **why)
+static int peer_command(peer_context *context, redisCallbackFn *answered, void *place, int count, const char **words,
+                        const size_t *lengths)
 {
-    redisAsyncContext *context = NULL;
-    if (target->transport == BENCH_UNIX)
-        context = redisAsyncConnectUnix(target->unix_path);
-    else if (target->transport == BENCH_TCP)
-        context = redisAsyncConnect("127.0.0.1", target->port);
-    if (context == NULL)
-        return NULL;
-    if (context->err) {
-        *why = "cannot connect";
-        redisAsyncFree(context);
-        return NULL;
-    }
-    struct client *client = calloc(1, sizeof *client);
-    client->base = event_base_new();
-    client->context = context;
-    context->data = client;
-    context->ev.data = events_new(client->base, context->c.fd, readable, writable, context);
-    context->ev.addRead = events_add_read;
-    context->ev.delRead = events_del_read;
-    context->ev.addWrite = events_add_write;
-    context->ev.delWrite = events_del_write;
-    context->ev.cleanup = events_free;
-    return client;
+    return redisAsyncCommandArgv(context, answered, place, count, words, lengths);
 }
 
-static void close_client(void *opaque)
-{
-    struct client *client = opaque;
-    /* After a failure hiredis has freed it. */
-    if (!client->failed)
-        redisAsyncFree(client->context);
-    event_base_free(client->base);
-    free(client);
-}
-
-static void *prepare(const struct job *job, enum operation operation)
-{
-    (void)job, (void)operation;
-    return NULL;
-}
-
-static void discard(void *prepared)
-{
-    (void)prepared;
-}
-
-static void submit(struct client *client, size_t place);
-
-static void answered(redisAsyncContext *context, void *opaque, void *place_number)
-{
-    struct client *client = context->data;
-    const redisReply *reply = opaque;
-    size_t place = (size_t)place_number;
-    if (reply == NULL) {
-        client->failed = true;
-        client->flying--;
-    } else {
-        flight_end(client->flight, place, reply->type == REDIS_REPLY_STRING ? (long)reply->len : BENCH_FAILED);
-        client->flying--;
-        if (flight_start(client->flight, place))
-            submit(client, place);
-    }
-    if (client->flying == 0)
-        event_base_loopbreak(client->base);
-}
-
-static void submit(struct client *client, size_t place)
-{
-    const char *pointers[] = {"GET", client->job->keys[place].data};
-    const size_t lengths[] = {3, client->job->keys[place].len};
-    client->flying++;
-    redisAsyncCommandArgv(client->context, answered, (void *)place, 2, pointers, lengths);
-}
-
-static long fly(void *opaque, const struct job *job, struct flight *flight)
-{
-    struct client *client = opaque;
-    if (client->failed)
-        return BENCH_FAILED;
-    client->job = job;
-    client->flight = flight;
-    for (size_t place = 0; place < job->count && flight_start(flight, place); place++)
-        submit(client, place);
-    if (client->flying > 0)
-        event_base_dispatch(client->base);
-    return client->failed ? BENCH_FAILED : 0;
-}
-
-const struct driver bench_driver = {
-    .version = "hiredis " VERSION(HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH) ", libevent " LIBEVENT_VERSION,
-    .open = open_client,
-    .close = close_client,
-    .prepare = prepare,
-    .discard = discard,
-    .fly = fly,
-};
+#include "peer_async.h"
