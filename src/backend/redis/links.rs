@@ -4,10 +4,10 @@
 //! are in use as serve a crowd best ([`Pool::lanes`]), a small call joins the queue instead: its request is appended to the queue's
 //! requests, and whoever gives a link back hands it, with all that is queued, to the first in the queue, who carries the batch
 //! out while the next one gathers (`crowd.rs`). Nobody drives more than one batch. An asynchronous call always joins the
-//! queue, and where no thread waits, the I/O thread carries the batch out (`submit.rs`, `io.rs`).
+//! queue, and is carried out by the thread that waits for its completion (`steer.rs`), or by the I/O thread (`submit.rs`, `io.rs`).
 //!
-//! Requests are bound to a link only when it is free to send them, so a slow answer holds up nobody who comes later: who
-//! has waited for [`PATIENCE`] declares the links in use slow, which then count no more, and takes another one, or dials
+//! Requests are bound to a link only when it is free to send them, or, where asynchronous calls are under way, replies have just come
+//! over it, so a slow answer holds up nobody who comes later: who has waited for [`PATIENCE`] declares the links in use slow, which then count no more, and takes another one, or dials
 //! it, for all that is queued. Large calls have a link to themselves from the start.
 
 use std::sync::atomic::AtomicBool;
