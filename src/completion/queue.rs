@@ -137,7 +137,7 @@ impl Queue {
         state.waiting += 1;
         loop {
             state = match state.engine() {
-                Some(engine) => self.drive(state, &*engine, until)?,
+                Some(engine) => self.drive(state, engine, until)?,
                 None => self.sleep(state, until),
             };
             if state.has_news() || until.is_some_and(|until| Instant::now() >= until) {
@@ -150,13 +150,15 @@ impl Queue {
     fn drive<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
-        engine: &dyn Engine,
+        engine: Arc<dyn Engine>,
         until: Option<Instant>,
     ) -> Result<MutexGuard<'a, State>> {
         let Some(wake) = state.fd.clone() else { return Ok(state) };
         state.trust.grow();
         drop(state);
         let has_driven = engine.drive(&Wait { queue: self, until, wake });
+        // What ends with it may report to this queue.
+        drop(engine);
         let state = self.lock()?;
         if has_driven || state.has_news() { Ok(state) } else { Ok(self.sleep(state, until)) }
     }
