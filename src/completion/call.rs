@@ -42,6 +42,10 @@ pub struct Call {
     account: Arc<Account>,
 }
 
+/// Tells queues apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct QueueId(pub(super) *const Queue);
+
 /// What is particular to a call.
 pub(super) struct Request {
     pub(super) tag: u64,
@@ -135,6 +139,11 @@ impl Call {
     /// Whether it may be left to the thread that submits it. If that one does not come to wait, it was [`Call::neglected`].
     pub fn is_awaited(&self) -> bool {
         self.is_awaited
+    }
+
+    /// Which queue it reports to.
+    pub fn reports_to(&self) -> QueueId {
+        QueueId(self.queue.as_ptr())
     }
 
     /// It was left to a thread that has not come to wait for it.

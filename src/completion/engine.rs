@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::call::QueueId;
 use super::queue::Queue;
 
 /// What carries out the calls of a cache, and can be lent a waiting thread for it.
@@ -24,6 +25,11 @@ pub struct Wait<'a> {
 }
 
 impl Wait<'_> {
+    /// Where it waits.
+    pub fn queue(&self) -> QueueId {
+        QueueId(self.queue)
+    }
+
     /// Whether what it waits for is there.
     pub fn is_over(&self) -> bool {
         self.queue.has_news()

@@ -27,7 +27,7 @@ mod sync;
 mod tests;
 
 pub use self::account::Account;
-pub use self::call::{Call, Carried, submit};
+pub use self::call::{Call, Carried, QueueId, submit};
 pub use self::delivery::Delivery;
 pub use self::engine::{Engine, Wait};
 pub use self::queue::Queue;

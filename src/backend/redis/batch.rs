@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::link::{Exchanged, Failure};
 use super::replies::{Expect, Pending};
 use super::waiter::{Bell, Waiter};
-use crate::completion::{Carried, Delivery};
+use crate::completion::{Carried, Delivery, QueueId};
 use crate::error::{Error, Result};
 use crate::op::Answer;
 
@@ -85,6 +85,14 @@ impl Owner {
             Owner::Call(call) => !call.is_decided(),
         }
     }
+}
+
+/// Whether all are asynchronous calls that report to this queue.
+pub fn are_all_for(entries: &VecDeque<Entry>, queue: QueueId) -> bool {
+    entries.iter().all(|entry| match &entry.owner {
+        Owner::Thread { .. } => false,
+        Owner::Call(call) => call.reports_to() == queue,
+    })
 }
 
 /// The bells that the callers of one queue sleep on: those of one batch on one, those of the next on another. Where two batches
@@ -270,8 +278,7 @@ pub struct Batch {
     pub entries: VecDeque<Entry>,
     /// The replies to the first of them, once some of them has arrived and was not the usual.
     pub current: Option<Pending>,
-    /// There may be waiting threads among their owners, and which bells they sleep on.
-    pub has_threads: bool,
+    /// Which bells their owners sleep on.
     pub bells: u8,
     /// How many calls there were.
     pub calls: usize,

@@ -51,7 +51,6 @@ impl Links {
         let is_first = pool.queue.is_empty();
         let place = Place { owner: Arc::clone(&waiter), is_first, bell: pool.queue.batch };
         pool.queue.requests.add(Owner::Thread { waiter, is_first }, encode, expect)?;
-        pool.queue.has_threads = true;
         if leads {
             let lease = self.lease(&mut pool);
             drop(pool);

@@ -93,8 +93,6 @@ pub struct Queue {
     pub batch: usize,
     /// The bells of callers that were put back.
     bells: u8,
-    /// There may be waiting threads among the callers.
-    pub has_threads: bool,
     /// At so many calls it is time to look for those that nobody wants any more.
     crowded: usize,
 }
@@ -285,7 +283,6 @@ impl Queue {
 
     /// Moves what is queued to the link, as far as one batch goes. That may be nothing.
     fn load(&mut self, link: &mut Link) {
-        link.batch.has_threads = self.has_threads;
         if let Some(mut first) = self.part(MOST_CALLS, MOST_BYTES) {
             first.begin_send();
             let bells = self.bells();
@@ -300,7 +297,6 @@ impl Queue {
         link.load(requests, bells);
         // What came back is an empty buffer of the last batch's.
         requests.bytes.clear();
-        self.has_threads = false;
         self.batch = self.batch.wrapping_add(1);
     }
 
@@ -311,7 +307,6 @@ impl Queue {
         if self.requests.is_empty() || calls == 0 || bytes == 0 {
             return;
         }
-        link.batch.has_threads |= self.has_threads;
         if let Some(mut first) = self.part(calls, bytes) {
             first.begin_send();
             self.bells = self.bells();
@@ -321,7 +316,6 @@ impl Queue {
         self.requests.forget_the_taken();
         self.requests.begin_send();
         link.add(&mut self.requests, bells);
-        self.has_threads = false;
         self.batch = self.batch.wrapping_add(1);
     }
 
@@ -347,7 +341,6 @@ impl Queue {
     /// Puts a batch that was not begun before what is queued.
     pub fn put_back(&mut self, mut batch: Requests, bells: u8) {
         self.bells |= bells;
-        self.has_threads = true;
         batch.append(&mut self.requests);
         self.requests = batch;
     }

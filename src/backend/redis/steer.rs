@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::batch::are_all_for;
 use super::drive::Driven;
 use super::lease::Lease;
 use super::link::Link;
@@ -15,7 +16,7 @@ use super::links::Links;
 use super::pool::Pool;
 use super::replies::Replies;
 use super::spin::A_WHILE;
-use crate::completion::{Engine, Wait};
+use crate::completion::{Engine, QueueId, Wait};
 use crate::threads;
 
 /// Whether a waiting thread shares its processor with others, the server perhaps: then it is of no use to send a part of what
@@ -65,7 +66,8 @@ impl Engine for Links {
 
 impl Links {
     /// Sends what is queued, as far as that goes, and waits for nothing.
-    pub fn send_off(&self, pool: MutexGuard<'_, Pool>) {
+    /// `queue`: where the thread is expected to wait.
+    pub fn send_off(&self, pool: MutexGuard<'_, Pool>, queue: QueueId) {
         let now = Instant::now();
         let link = self.link_to_steer(pool).and_then(|link| self.begin(link, now));
         if let Some(link) = link {
@@ -73,7 +75,7 @@ impl Links {
             if let Some(link) = lease.link.as_deref_mut() {
                 link.send_off(now);
             }
-            self.let_go(lease, true);
+            self.let_go(lease, Some(queue));
         }
     }
 
@@ -118,12 +120,13 @@ impl Links {
             }
             match driven {
                 Driven::More | Driven::Unfinished if wait.is_over() => {
-                    return self.let_go(lease, has_moved);
+                    return self.let_go(lease, has_moved.then_some(wait.queue()));
                 }
                 Driven::More => {}
                 Driven::Unfinished => {
                     if !link.await_more(wait) {
-                        return self.let_go(lease, has_moved && wait.is_over());
+                        let comes_back = has_moved && wait.is_over();
+                        return self.let_go(lease, comes_back.then_some(wait.queue()));
                     }
                 }
                 Driven::Sound if self.load_next(link) => begun = Some(Instant::now()),
@@ -151,11 +154,15 @@ impl Links {
         !pool.queue.is_empty() && !pool.is_claimed() && !pool.closed && pool.top_up(link)
     }
 
-    /// The thread has what it waited for, or its time is up.
-    fn let_go(&self, mut lease: Lease<'_>, comes_back: bool) {
-        if comes_back && lease.link.as_deref().is_some_and(|link| !link.batch.has_threads) {
+    /// The thread has what it waited for, or its time is up. `queue`: where it is likely to wait again, and go on with the link, if
+    /// nobody waits elsewhere for what that is about.
+    fn let_go(&self, mut lease: Lease<'_>, queue: Option<QueueId>) {
+        if let (Some(queue), Some(link)) = (queue, lease.link.as_deref())
+            && are_all_for(&link.batch.entries, queue)
+        {
             let mut pool = self.pool();
-            if !pool.closed && !pool.is_claimed() && pool.parked.is_none() {
+            let is_wanted = pool.is_claimed() || !are_all_for(&pool.queue.requests.entries, queue);
+            if !pool.closed && !is_wanted && pool.parked.is_none() {
                 pool.parked = lease.link.take();
                 // It is counted there from here on.
                 std::mem::forget(lease);

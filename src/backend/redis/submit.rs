@@ -40,14 +40,14 @@ impl Links {
         expect: Expect,
     ) -> Result<()> {
         self.see_to_deadlines()?;
-        let is_awaited = call.is_awaited();
+        let (is_awaited, queue) = (call.is_awaited(), call.reports_to());
         let mut pool = self.open_pool()?;
         pool.queue.drop_the_decided_now_and_then();
         pool.queue.requests.add(Owner::Call(call), encode, expect)?;
         if !is_awaited {
             self.recruit(pool);
         } else if pool.queue.len() >= FEW && self.is_enough(&pool) {
-            self.send_off(pool);
+            self.send_off(pool, queue);
         } else {
             self.defer(pool);
         }
