@@ -88,8 +88,8 @@ impl Owner {
 }
 
 /// Whether all are asynchronous calls that report to this queue.
-pub fn are_all_for(entries: &VecDeque<Entry>, queue: QueueId) -> bool {
-    entries.iter().all(|entry| match &entry.owner {
+pub fn are_all_for<'a>(mut entries: impl Iterator<Item = &'a Entry>, queue: QueueId) -> bool {
+    entries.all(|entry| match &entry.owner {
         Owner::Thread { .. } => false,
         Owner::Call(call) => call.reports_to() == queue,
     })
@@ -280,7 +280,7 @@ pub struct Batch {
     pub current: Option<Pending>,
     /// Which bells their owners sleep on.
     pub bells: u8,
-    /// How many calls there were.
+    /// How many calls there were; [`Batch::UNTIMED`], where what they took is no round trip.
     pub calls: usize,
     /// How much of the outbox has been sent.
     pub sent: usize,
@@ -290,6 +290,8 @@ pub struct Batch {
 }
 
 impl Batch {
+    pub const UNTIMED: usize = usize::MAX;
+
     /// Decides the first entry.
     pub fn decide(&mut self, answer: Exchanged<Answer>, outbox: &[u8]) {
         self.current = None;

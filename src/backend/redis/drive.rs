@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustix::event::PollFlags;
 
-use super::batch::{Bells, Requests};
+use super::batch::{Batch, Bells, Requests};
 use super::link::{Exchanged, Failure, Link, MOST_UNREAD, refusal};
 use super::links::PATIENCE;
 use super::replies::{Outcome, Replies};
@@ -47,7 +47,8 @@ impl Link {
 
     /// Adds to a batch, begun or not.
     pub fn add(&mut self, requests: &mut Requests, bells: u8) {
-        if self.batch.start > self.outbox.len() / 2 {
+        // What is still to be sent stays, should a server have answered it already.
+        if self.batch.start > self.outbox.len() / 2 && self.batch.start <= self.batch.sent {
             self.outbox.drain(..self.batch.start);
             self.batch.sent -= self.batch.start;
             self.batch.start = 0;
@@ -62,8 +63,15 @@ impl Link {
         } else {
             entries.append(&mut requests.entries);
         }
-        self.batch.calls = self.batch.entries.len();
+        let is_begun = self.batch.sent > 0;
+        self.batch.calls = if is_begun { Batch::UNTIMED } else { self.batch.entries.len() };
         self.batch.bells |= bells;
+    }
+
+    /// A while will pass until somebody goes on with it.
+    pub fn untimed(mut self: Box<Self>) -> Box<Self> {
+        self.batch.calls = Batch::UNTIMED;
+        self
     }
 
     /// The length of the requests that are not decided.

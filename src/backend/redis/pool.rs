@@ -24,7 +24,7 @@ const CROWD: u32 = 16;
 /// The most links that asynchronous calls take to a server that is far away: they lose less by waiting for each other.
 const LANES_FAR: usize = 8;
 /// A batch takes so many calls, and so many bytes, before the rest is left to the next.
-const MOST_CALLS: usize = 1024;
+pub const MOST_CALLS: usize = 1024;
 const MOST_BYTES: usize = 64 << 10;
 /// How long a server that had no room for another link is left alone, as long as there is one.
 const RESPITE: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use super::drive::Driven;
 use super::lease::Lease;
 use super::link::Link;
 use super::links::Links;
-use super::pool::Pool;
+use super::pool::{MOST_CALLS, Pool};
 use super::replies::Replies;
 use super::spin::A_WHILE;
 use crate::completion::{Engine, QueueId, Wait};
@@ -158,12 +158,13 @@ impl Links {
     /// nobody waits elsewhere for what that is about.
     fn let_go(&self, mut lease: Lease<'_>, queue: Option<QueueId>) {
         if let (Some(queue), Some(link)) = (queue, lease.link.as_deref())
-            && are_all_for(&link.batch.entries, queue)
+            && are_all_for(link.batch.entries.iter(), queue)
         {
             let mut pool = self.pool();
-            let is_wanted = pool.is_claimed() || !are_all_for(&pool.queue.requests.entries, queue);
+            let next = pool.queue.requests.entries.iter().take(MOST_CALLS);
+            let is_wanted = pool.is_claimed() || !are_all_for(next, queue);
             if !pool.closed && !is_wanted && pool.parked.is_none() {
-                pool.parked = lease.link.take();
+                pool.parked = lease.link.take().map(Link::untimed);
                 // It is counted there from here on.
                 std::mem::forget(lease);
                 return self.defer(pool);
