@@ -35,6 +35,11 @@ impl Wait<'_> {
         self.queue.has_news()
     }
 
+    /// Whether its time is up.
+    pub fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
     /// When it ends in any case.
     pub fn until(&self) -> Option<Instant> {
         self.until

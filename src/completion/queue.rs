@@ -135,6 +135,7 @@ impl Queue {
         until: Option<Instant>,
     ) -> Result<MutexGuard<'a, State>> {
         state.waiting += 1;
+        let panicked = Panicked(self);
         loop {
             state = match state.engine() {
                 Some(engine) => self.drive(state, engine, until)?,
@@ -142,6 +143,7 @@ impl Queue {
             };
             if state.has_news() || until.is_some_and(|until| Instant::now() >= until) {
                 state.waiting -= 1;
+                std::mem::forget(panicked);
                 return Ok(state);
             }
         }
@@ -388,6 +390,17 @@ impl Queue {
             Ok(lock(&self.state))
         } else {
             Err(Kind::Closed.into())
+        }
+    }
+}
+
+/// A thread that waits no more, because of a panic.
+struct Panicked<'a>(&'a Queue);
+
+impl Drop for Panicked<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.0.lock() {
+            state.waiting -= 1;
         }
     }
 }

@@ -193,6 +193,29 @@ fn another_thread_needs_the_connection() {
     });
 }
 
+/// Two threads, each with a queue of its own, and one connection: who leaves does not leave the other's call behind.
+#[test]
+fn another_threads_calls_go_on() {
+    often(|options| {
+        let gates = Gates::default();
+        let server = gates.server();
+        let url = server.url(&format!("max_connections=1&socket_timeout=60{options}"));
+        let (cache, mine, others) = (Cache::must_open(&url), Queue::open(), Queue::open());
+        get_into_habit(&cache, &mine);
+        get_into_habit(&cache, &others);
+        thread::scope(|scope| {
+            assert_eq!(cache.to(&mine).get(1, "held:1"), OK);
+            let first = scope.spawn(|| mine.next());
+            server.wait_for("GET", 2 * OFTEN as usize + 1);
+            assert_eq!(cache.to(&others).get(2, "k"), OK);
+            let second = scope.spawn(|| others.next());
+            gates.open(1);
+            is_value(first.join().unwrap(), "held:1");
+            is_value(second.join().unwrap(), "k");
+        });
+    });
+}
+
 #[test]
 fn the_connection_breaks() {
     often(|options| {

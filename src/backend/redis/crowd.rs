@@ -30,10 +30,10 @@ impl Links {
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         expect: Expect,
     ) -> Result<Entered<'a>> {
+        pool = self.unpark(pool);
         if pool.closed {
             return Err(Kind::Closed.into());
         }
-        pool = self.unpark(pool);
         if pool.is_free() && pool.idle.is_empty() && pool.has_room() {
             let lease = self.lease(&mut pool);
             drop(pool);

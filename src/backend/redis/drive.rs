@@ -47,8 +47,7 @@ impl Link {
 
     /// Adds to a batch, begun or not.
     pub fn add(&mut self, requests: &mut Requests, bells: u8) {
-        // What is still to be sent stays, should a server have answered it already.
-        if self.batch.start > self.outbox.len() / 2 && self.batch.start <= self.batch.sent {
+        if self.batch.start > self.outbox.len() / 2 {
             self.outbox.drain(..self.batch.start);
             self.batch.sent -= self.batch.start;
             self.batch.start = 0;
@@ -95,7 +94,7 @@ impl Link {
         self.driven(result)
     }
 
-    fn driven(&mut self, result: Result<bool, Broken>) -> Driven {
+    pub(super) fn driven(&mut self, result: Result<bool, Broken>) -> Driven {
         match result {
             Ok(is_sound) => {
                 self.tidy();
@@ -209,6 +208,11 @@ impl Link {
     /// Gives out what has arrived; once nothing is left to wait for, whether the link is sound.
     fn take_replies(&mut self) -> Option<bool> {
         loop {
+            if self.batch.start > self.batch.sent {
+                // What is not sent yet was answered: from here on nobody knows what an answer is to.
+                self.batch.fail(true, &self.outbox, || Error::protocol("an answer to no call"));
+                return Some(false);
+            }
             let is_begun = self.batch.current.is_some();
             if !is_begun && self.batch.gets(2) == 2 && !self.inbox.is_empty() && self.take_values()
             {

@@ -287,6 +287,7 @@ impl<'a> Reactor<'a> {
                     self.next_deadline = Some(now);
                 }
                 Mail::Watched(links) => {
+                    self.watches.retain(|watch| !Weak::ptr_eq(&watch.links, &links));
                     let patience = Duration::ZERO;
                     self.watches.push(Watch { links, loads: None, patience, at: now });
                 }
@@ -338,12 +339,9 @@ impl<'a> Reactor<'a> {
             }
             let Some(links) = watch.links.upgrade() else { return false };
             watch.at = now + LONGEST_PATIENCE;
-            let Some((loads, patience)) = links.look_after(watch.loads) else { return false };
-            let is_stuck = watch.loads.replace(loads) == Some(loads);
-            watch.patience = match is_stuck {
-                true => (2 * watch.patience).min(LONGEST_PATIENCE.max(patience)),
-                false => patience,
-            };
+            let looked = links.look_after(watch.loads, watch.patience);
+            let Some((loads, patience)) = looked else { return false };
+            (watch.loads, watch.patience) = (Some(loads), patience);
             watch.at = now + watch.patience;
             true
         });

@@ -65,6 +65,10 @@ pub struct Pool {
     pub parked: Option<Box<Link>>,
     /// Since the I/O thread looked last, something was left to a thread that is likely to come.
     pub deferred: bool,
+    /// It was left alone once more when the I/O thread looked, though nothing had moved.
+    pub spared: bool,
+    /// When the I/O thread looks next may be too late for what is left now.
+    pub looks_late: bool,
     /// Large asynchronous calls, each of which waits for a link of its own.
     pub large: VecDeque<Requests>,
     /// Threads that wait for a link of their own.

@@ -16,6 +16,7 @@ use super::links::Links;
 use super::pool::{MOST_CALLS, Pool};
 use super::replies::Replies;
 use super::spin::A_WHILE;
+use super::stream::Broken;
 use crate::completion::{Engine, QueueId, Wait};
 use crate::threads;
 
@@ -122,13 +123,18 @@ impl Links {
                 Driven::More | Driven::Unfinished if wait.is_over() => {
                     return self.let_go(lease, has_moved.then_some(wait.queue()));
                 }
-                Driven::More => {}
-                Driven::Unfinished => {
-                    if !link.await_more(wait) {
-                        let comes_back = has_moved && wait.is_over();
-                        return self.let_go(lease, comes_back.then_some(wait.queue()));
-                    }
+                Driven::More | Driven::Unfinished if wait.is_late() => {
+                    return self.let_go(lease, None);
                 }
+                Driven::More => {}
+                Driven::Unfinished => match link.await_more(wait) {
+                    Ok(true) => {}
+                    Ok(false) => return self.let_go(lease, None),
+                    Err(broken) => {
+                        let driven = link.driven(Err(broken));
+                        return lease.after(driven, None);
+                    }
+                },
                 Driven::Sound if self.load_next(link) => begun = Some(Instant::now()),
                 driven => return lease.after(driven, None),
             }
@@ -185,25 +191,26 @@ impl Link {
         self.batch.sent = sent;
     }
 
-    /// Waits until there is more to do, or the wait is over: `false`, when its time is up.
-    fn await_more(&mut self, wait: &Wait<'_>) -> bool {
-        self.spin_for(wait) || self.sleep_for(wait)
+    /// Waits until there is more to do, or the wait is over: `false`, when its time is up, or nobody waits for the batch any more.
+    fn await_more(&mut self, wait: &Wait<'_>) -> Result<bool, Broken> {
+        Ok(self.spin_for(wait)? || self.sleep_for(wait))
     }
 
     /// Whether something came while it spun.
-    fn spin_for(&mut self, wait: &Wait<'_>) -> bool {
+    fn spin_for(&mut self, wait: &Wait<'_>) -> Result<bool, Broken> {
         if self.has_unsent() || !self.stream.is_spin_due() {
-            return false;
+            return Ok(false);
         }
         let now = Instant::now();
         let until = wait.until().map_or(now + A_WHILE, |until| until.min(now + A_WHILE));
-        let Some(pending) = self.batch.pending() else { return true };
-        let Ok(room) = pending.room(&mut self.inbox) else { return true };
+        let Some(pending) = self.batch.pending() else { return Ok(true) };
+        let Ok(room) = pending.room(&mut self.inbox) else { return Ok(true) };
         self.stream.spin(until, room, || wait.is_over())
     }
 
     fn sleep_for(&mut self, wait: &Wait<'_>) -> bool {
-        let left = wait.until().map(|until| until.saturating_duration_since(Instant::now()));
+        let until = wait.until().into_iter().chain(self.batch.last_deadline()).min();
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = left.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),

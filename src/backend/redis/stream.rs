@@ -316,19 +316,19 @@ impl Stream {
         self.spinner.is_due()
     }
 
-    /// Spins until something has arrived, which is appended, or the stream is broken, or `is_over`. `false`: in vain.
+    /// Spins until something has arrived, which is appended, or `is_over`. `false`: in vain.
     pub fn spin(
         &mut self,
         until: Instant,
         buffer: &mut Vec<u8>,
         is_over: impl Fn() -> bool,
-    ) -> bool {
+    ) -> Result<bool, Broken> {
         let Self { socket, tls, spinner, .. } = self;
         let look = || match receive(socket, tls.as_deref_mut(), buffer) {
             Ok(None) if !is_over() => None,
-            _ => Some(()),
+            received => Some(received.map(|_| true)),
         };
-        spinner.spin_now(until, look).is_some()
+        spinner.spin_now(until, look).unwrap_or(Ok(false))
     }
 
     /// Whether TLS has taken in something that is still to be sent.

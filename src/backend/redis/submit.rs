@@ -12,7 +12,7 @@ use super::batch::{Owner, Requests};
 use super::io::{Io, Job, Mail};
 use super::lease::{ASIDE, Lease};
 use super::link::Link;
-use super::links::{Links, UNSEEN, answers_in_time};
+use super::links::{LONGEST_PATIENCE, Links, UNSEEN, answers_in_time};
 use super::pool::Pool;
 use super::replies::Expect;
 use crate::completion::{Carried, Delivery};
@@ -25,7 +25,7 @@ static DIALLERS: Workers = Workers::new("cachetory-dial", 64);
 /// The most that are dialled at once for one cache. One that has no link yet dials one, so that servers that are not there do
 /// not take all the threads.
 const MOST_DIALLED: usize = 4;
-/// What is left to a thread that is likely to come waits no longer than twice this for it.
+/// What is left to a thread that is likely to come waits no longer than three times this for it.
 /// So many of them are sent without it, and a quarter of all that are outstanding, so that the server need not wait for the rest.
 const FEW: usize = 16;
 const GRACE: Duration = Duration::from_micros(500);
@@ -185,8 +185,14 @@ impl Links {
     /// Leaves what is queued, or parked, to a thread that is likely to come.
     pub fn defer(&self, mut pool: MutexGuard<'_, Pool>) {
         pool.deferred = true;
+        let looks_late = mem::take(&mut pool.looks_late);
         drop(pool);
-        self.watch();
+        if looks_late {
+            self.is_watched.store(true, Ordering::SeqCst);
+            self.have_watched();
+        } else {
+            self.watch();
+        }
     }
 
     /// Has the I/O thread go on with a link that was left to a thread.
@@ -199,10 +205,14 @@ impl Links {
 
     /// Has the I/O thread look after what is queued: the links in use may be slow.
     fn watch(&self) {
-        if !self.is_watched.load(Ordering::SeqCst)
-            && !self.is_watched.swap(true, Ordering::SeqCst)
-            && let Some(io) = self.io.get()
+        if !self.is_watched.load(Ordering::SeqCst) && !self.is_watched.swap(true, Ordering::SeqCst)
         {
+            self.have_watched();
+        }
+    }
+
+    fn have_watched(&self) {
+        if let Some(io) = self.io.get() {
             io.post(Mail::Watched(self.weak()));
         }
     }
@@ -324,8 +334,12 @@ impl Links {
     }
 
     /// Called by the I/O thread while asynchronous calls are queued. `loads`: how many batches links had been given when it looked
-    /// last. How many now, and how long until it is to look again.
-    pub fn look_after(&self, loads: Option<usize>) -> Option<(usize, Duration)> {
+    /// last, `patience` ago. How many now, and how long until it is to look again.
+    pub fn look_after(
+        &self,
+        loads: Option<usize>,
+        patience: Duration,
+    ) -> Option<(usize, Duration)> {
         let mut pool = self.pool();
         let was_deferred = mem::take(&mut pool.deferred);
         let is_left = pool.queue.has_calls() || !pool.large.is_empty() || pool.parked.is_some();
@@ -333,15 +347,25 @@ impl Links {
             self.is_watched.store(false, Ordering::SeqCst);
             return None;
         }
-        if loads == Some(pool.loads) {
+        let has_stood = loads == Some(pool.loads);
+        if was_deferred && !(has_stood && pool.spared) {
+            // It may have been left just now.
+            pool.spared = has_stood;
+            return Some((pool.loads, GRACE));
+        }
+        if has_stood {
             // The links in use are slow, or who was to come has not.
             pool.round += 1;
             pool.in_use = 0;
             pool.neglected();
-        } else if was_deferred {
-            return Some((pool.loads, GRACE));
         }
-        let again = (pool.loads, pool.patience());
+        pool.spared = false;
+        pool.looks_late = true;
+        let patience = match has_stood {
+            true => (2 * patience).min(LONGEST_PATIENCE.max(pool.patience())),
+            false => pool.patience(),
+        };
+        let again = (pool.loads, patience);
         self.recruit(pool);
         Some(again)
     }

@@ -178,6 +178,9 @@ impl Inbox {
         spans.resize(Values::RESERVED_SPANS, Span::MISS);
         let end = self.short_part(0, spans, count);
         let mut copy = Vec::new();
+        if end == 0 {
+            return copy;
+        }
         if copy.try_reserve_exact(HEADER + end).is_err() {
             // They are left as they came.
             for span in spans.iter().filter(|span| span.at != Span::MISS.at) {
