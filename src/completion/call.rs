@@ -44,7 +44,13 @@ pub struct Call {
 
 /// Tells queues apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct QueueId(pub(super) *const Queue);
+pub struct QueueId(usize);
+
+impl QueueId {
+    pub(super) fn of(queue: *const Queue) -> Self {
+        Self(queue.addr())
+    }
+}
 
 /// What is particular to a call.
 pub(super) struct Request {
@@ -143,7 +149,7 @@ impl Call {
 
     /// Which queue it reports to.
     pub fn reports_to(&self) -> QueueId {
-        QueueId(self.queue.as_ptr())
+        QueueId::of(self.queue.as_ptr())
     }
 
     /// It was left to a thread that has not come to wait for it.

@@ -27,7 +27,7 @@ pub struct Wait<'a> {
 impl Wait<'_> {
     /// Where it waits.
     pub fn queue(&self) -> QueueId {
-        QueueId(self.queue)
+        QueueId::of(self.queue)
     }
 
     /// Whether what it waits for is there.

@@ -2,6 +2,7 @@
 //! come in the same order.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -78,6 +79,14 @@ impl Entry {
 }
 
 impl Owner {
+    #[inline]
+    fn audience(&self) -> Audience {
+        match self {
+            Owner::Thread { .. } => Audience::Various,
+            Owner::Call(call) => Audience::Queue(call.reports_to()),
+        }
+    }
+
     /// Whether somebody still wants the answer.
     fn is_there(&self) -> bool {
         match self {
@@ -87,12 +96,31 @@ impl Owner {
     }
 }
 
-/// Whether all are asynchronous calls that report to this queue.
-pub fn are_all_for<'a>(mut entries: impl Iterator<Item = &'a Entry>, queue: QueueId) -> bool {
-    entries.all(|entry| match &entry.owner {
-        Owner::Thread { .. } => false,
-        Owner::Call(call) => call.reports_to() == queue,
-    })
+/// Who waits for the answers to some requests, as far as that is known: some may have been taken out.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Audience {
+    #[default]
+    Nobody,
+    /// All are asynchronous calls that report to this queue.
+    Queue(QueueId),
+    Various,
+}
+
+impl Audience {
+    /// With those of other requests.
+    #[inline]
+    pub fn join(&mut self, other: Self) {
+        if *self == Self::Nobody {
+            *self = other;
+        } else if *self != other && other != Self::Nobody {
+            *self = Self::Various;
+        }
+    }
+
+    /// Whether nobody but this queue is concerned.
+    pub fn is_only(self, queue: QueueId) -> bool {
+        self == Self::Nobody || self == Self::Queue(queue)
+    }
 }
 
 /// The bells that the callers of one queue sleep on: those of one batch on one, those of the next on another. Where two batches
@@ -122,6 +150,7 @@ impl Bells {
 pub struct Requests {
     pub bytes: Vec<u8>,
     pub entries: VecDeque<Entry>,
+    pub audience: Audience,
     /// How many of the bytes belong to requests that were taken out. Never much more than half, so that taking out a part costs
     /// no more than the part, however much is left.
     taken: usize,
@@ -142,12 +171,16 @@ impl Requests {
         let draft = Draft { before: self.bytes.len(), bytes: &mut self.bytes };
         encode(draft.bytes)?;
         let len = draft.keep();
+        if self.entries.is_empty() {
+            self.audience = Audience::Nobody;
+        }
+        self.audience.join(owner.audience());
         self.entries.push_back(Entry { owner, expect, len, second: false });
         Ok(())
     }
 
-    pub fn new(bytes: Vec<u8>, entries: VecDeque<Entry>) -> Self {
-        Self { bytes, entries, taken: 0 }
+    pub fn new(bytes: Vec<u8>, entries: VecDeque<Entry>, audience: Audience) -> Self {
+        Self { bytes, entries, audience, taken: 0 }
     }
 
     pub fn remove(&mut self, index: usize) {
@@ -167,7 +200,7 @@ impl Requests {
         if self.taken > self.bytes.len() / 2 {
             self.forget_the_taken();
         }
-        Self::new(bytes, entries)
+        Self::new(bytes, entries, self.audience)
     }
 
     /// From here on the bytes are those of the entries.
@@ -185,6 +218,7 @@ impl Requests {
 
     pub fn push(&mut self, entry: Entry, request: &[u8]) {
         self.bytes.extend_from_slice(request);
+        self.audience.join(entry.owner.audience());
         self.entries.push_back(entry);
     }
 
@@ -197,6 +231,7 @@ impl Requests {
         other.forget_the_taken();
         self.bytes.append(&mut other.bytes);
         self.entries.append(&mut other.entries);
+        self.audience.join(mem::take(&mut other.audience));
     }
 
     /// To be called before they are sent: asynchronous calls that were decided meanwhile are left out, and of the others it is
@@ -278,6 +313,7 @@ pub struct Batch {
     pub entries: VecDeque<Entry>,
     /// The replies to the first of them, once some of them has arrived and was not the usual.
     pub current: Option<Pending>,
+    pub audience: Audience,
     /// Which bells their owners sleep on.
     pub bells: u8,
     /// How many calls there were; [`Batch::UNTIMED`], where what they took is no round trip.
@@ -349,13 +385,12 @@ impl Batch {
         self.entries.iter().any(|entry| matches!(entry.owner, Owner::Call(_)))
     }
 
-    /// The latest deadline of its asynchronous calls.
+    /// The latest deadline of its asynchronous calls, which all have the same time and are in the order of their submission.
     pub fn last_deadline(&self) -> Option<Instant> {
-        let deadline = |entry: &Entry| match &entry.owner {
+        self.entries.iter().rev().find_map(|entry| match &entry.owner {
             Owner::Thread { .. } => None,
             Owner::Call(call) => Some(call.deadline()),
-        };
-        self.entries.iter().filter_map(deadline).max()
+        })
     }
 }
 

@@ -39,6 +39,7 @@ impl Link {
         self.outbox.clear();
         std::mem::swap(&mut self.outbox, &mut requests.bytes);
         std::mem::swap(&mut self.batch.entries, &mut requests.entries);
+        self.batch.audience = std::mem::take(&mut requests.audience);
         self.batch.bells = bells;
         self.batch.calls = self.batch.entries.len();
         self.batch.sent = 0;
@@ -62,6 +63,7 @@ impl Link {
         } else {
             entries.append(&mut requests.entries);
         }
+        self.batch.audience.join(std::mem::take(&mut requests.audience));
         let is_begun = self.batch.sent > 0;
         self.batch.calls = if is_begun { Batch::UNTIMED } else { self.batch.entries.len() };
         self.batch.bells |= bells;
@@ -80,7 +82,8 @@ impl Link {
 
     /// Takes a batch back that has not been begun.
     pub fn unload(&mut self) -> Requests {
-        Requests::new(std::mem::take(&mut self.outbox), std::mem::take(&mut self.batch.entries))
+        let (bytes, entries) = (&mut self.outbox, &mut self.batch.entries);
+        Requests::new(std::mem::take(bytes), std::mem::take(entries), self.batch.audience)
     }
 
     /// Carries the batch out, or goes on with it, until all of it is decided or the driver's own deadline passes. `bells` are

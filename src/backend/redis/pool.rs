@@ -9,6 +9,7 @@ use super::link::Link;
 use super::links::PATIENCE;
 use super::stream::CutOff;
 use super::waiter::Waiter;
+use crate::completion::QueueId;
 
 /// Round trips that never take less are to a server that is far away: there a link for each caller is best.
 const FAR: Duration = Duration::from_micros(200);
@@ -24,7 +25,7 @@ const CROWD: u32 = 16;
 /// The most links that asynchronous calls take to a server that is far away: they lose less by waiting for each other.
 const LANES_FAR: usize = 8;
 /// A batch takes so many calls, and so many bytes, before the rest is left to the next.
-pub const MOST_CALLS: usize = 1024;
+const MOST_CALLS: usize = 1024;
 const MOST_BYTES: usize = 64 << 10;
 /// How long a server that had no room for another link is left alone, as long as there is one.
 const RESPITE: Duration = Duration::from_secs(1);
@@ -279,6 +280,11 @@ impl Queue {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
+    }
+
+    /// Whether nobody waits for an answer but this queue.
+    pub fn is_only(&self, queue: QueueId) -> bool {
+        self.is_empty() || self.requests.audience.is_only(queue)
     }
 
     pub fn len(&self) -> usize {

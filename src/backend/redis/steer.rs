@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::batch::are_all_for;
 use super::drive::Driven;
 use super::lease::Lease;
 use super::link::Link;
 use super::links::Links;
-use super::pool::{MOST_CALLS, Pool};
+use super::pool::Pool;
 use super::replies::Replies;
 use super::spin::A_WHILE;
 use super::stream::Broken;
@@ -164,11 +163,10 @@ impl Links {
     /// nobody waits elsewhere for what that is about.
     fn let_go(&self, mut lease: Lease<'_>, queue: Option<QueueId>) {
         if let (Some(queue), Some(link)) = (queue, lease.link.as_deref())
-            && are_all_for(link.batch.entries.iter(), queue)
+            && link.batch.audience.is_only(queue)
         {
             let mut pool = self.pool();
-            let next = pool.queue.requests.entries.iter().take(MOST_CALLS);
-            let is_wanted = pool.is_claimed() || !are_all_for(next, queue);
+            let is_wanted = pool.is_claimed() || !pool.queue.is_only(queue);
             if !pool.closed && !is_wanted && pool.parked.is_none() {
                 pool.parked = lease.link.take().map(Link::untimed);
                 // It is counted there from here on.
