@@ -65,8 +65,7 @@ impl Engine for Links {
 }
 
 impl Links {
-    /// Sends what is queued, as far as that goes, and waits for nothing.
-    /// `queue`: where the thread is expected to wait.
+    /// Sends what is queued, as far as that goes, and waits for nothing. `queue`: where the thread is expected to wait.
     pub fn send_off(&self, pool: MutexGuard<'_, Pool>, queue: QueueId) {
         let now = Instant::now();
         let link = self.link_to_steer(pool).and_then(|link| self.begin(link, now));

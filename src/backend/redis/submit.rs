@@ -1,7 +1,8 @@
 //! Asynchronous calls: they join the queue that threads queue in, or, if they are large, wait for a link of their own.
 //!
 //! Nothing here waits for the network. Where an idle link is there it goes to the I/O thread with all that is queued; where
-//! none is, one is dialled on a thread for that, and given to the queue like any other link that becomes free.
+//! none is, one is dialled on a thread for that, and given to the queue like any other link that becomes free. Calls of a thread
+//! that is likely to wait for them next are left in the queue for it (`steer.rs`).
 
 use std::mem;
 use std::sync::atomic::Ordering;
@@ -26,9 +27,10 @@ static DIALLERS: Workers = Workers::new("cachetory-dial", 64);
 /// not take all the threads.
 const MOST_DIALLED: usize = 4;
 /// What is left to a thread that is likely to come waits no longer than three times this for it.
-/// So many of them are sent without it, and a quarter of all that are outstanding, so that the server need not wait for the rest.
-const FEW: usize = 16;
 const GRACE: Duration = Duration::from_micros(500);
+/// So many calls that are left to a thread, and at least a quarter of all that are outstanding, are sent before it comes, so that
+/// the server need not wait for the rest.
+const FEW: usize = 16;
 
 impl Links {
     /// Accepts a small call, whose request `encode` writes. An error: it is not accepted.
