@@ -292,6 +292,35 @@ fn many_in_flight() {
     }
 }
 
+/// Who shares memory is seen by the owner. No more than sixteen do, and none of 1000 bytes or more.
+#[test]
+fn few_values_share_memory() {
+    let server = Setup::redis().start();
+    let (cache, queue) = (Cache::must_open(&server.unix_url()), Queue::open());
+    let to = cache.to(&queue);
+    assert_eq!(cache.set("short", "s".repeat(999)), OK);
+    assert_eq!(cache.set("long", "l".repeat(1000)), OK);
+    let mut most = 0;
+    for round in 0..50 {
+        let mut owners = std::collections::HashMap::new();
+        for tag in 0..64 {
+            let key = if round % 2 == 1 && tag % 8 == 0 { "long" } else { "short" };
+            assert_eq!(to.get(tag, key), OK);
+        }
+        let mut taken = queue.take(64);
+        for completion in taken.values_mut() {
+            let value = &completion.raw().value;
+            owners.entry(value.owner.addr()).or_insert_with(Vec::new).push(value.len);
+        }
+        for sharing in owners.values() {
+            assert!(sharing.len() <= 16, "{}", sharing.len());
+            assert!(sharing.len() == 1 || sharing.iter().all(|&len| len == 999));
+            most = most.max(sharing.len());
+        }
+    }
+    assert!(most > 1, "some have come together");
+}
+
 /// What is left for the thread is not forgotten when nobody is in the habit any more.
 #[test]
 fn it_changes_its_habits() {
