@@ -16,6 +16,8 @@ pub mod error;
 pub mod ffi;
 pub mod fork;
 pub mod op;
+mod reactor;
 mod reserve;
+mod spin;
 mod threads;
 pub mod value;

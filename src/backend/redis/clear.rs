@@ -2,9 +2,9 @@
 //! the server takes the pattern for.
 
 use super::Redis;
-use super::decode::{Reply, Tree, Want};
-use super::encode::{Outbox, argument, command, reserve};
-use super::replies::Single;
+use crate::backend::redis::wire::decode::{Reply, Tree, Want};
+use crate::backend::redis::wire::encode::{Outbox, argument, command, reserve};
+use crate::backend::redis::wire::replies::Single;
 use crate::completion::Carried;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};

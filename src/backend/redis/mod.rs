@@ -1,28 +1,10 @@
 //! Redis and Valkey: one server over TCP, TLS or a Unix socket.
 
-mod batch;
 mod clear;
-mod command;
-mod crowd;
-mod decode;
-mod dial;
-mod drive;
-mod encode;
-mod handshake;
-mod io;
-mod lease;
-mod link;
-mod links;
-mod pool;
-mod replies;
-mod resolve;
-mod spin;
-mod steer;
-mod stream;
-mod submit;
-mod tls;
-mod trust;
-mod waiter;
+pub mod link;
+pub mod net;
+pub mod node;
+pub mod wire;
 
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, MutexGuard};
@@ -30,14 +12,15 @@ use std::time::Duration;
 
 use redis::ConnectionInfo;
 
-use self::crowd::Entered;
-use self::encode::Outbox;
-use self::lease::Lease;
-use self::link::Exchanged;
-use self::links::{Links, UNSEEN};
-use self::pool::Pool;
-use self::replies::{Expect, Pending, Replies};
 use super::Backend;
+use crate::backend::redis::link::connection::Exchanged;
+use crate::backend::redis::node::combine::Entered;
+use crate::backend::redis::node::lease::Lease;
+use crate::backend::redis::node::links::{Links, UNSEEN};
+use crate::backend::redis::node::pool::Pool;
+use crate::backend::redis::wire::encode::Outbox;
+use crate::backend::redis::wire::replies::{Expect, Pending, Replies};
+use crate::backend::redis::wire::{command, replies};
 use crate::completion::{Account, Carried};
 use crate::config::Config;
 use crate::deadline::Deadline;

@@ -1,7 +1,9 @@
 //! An operation as Redis commands. The replies to them are taken in `replies.rs`.
 
-use super::encode::{LOOSE, Outbox, SHORT, Short, argument, command, integer, prefixed, reserve};
-use super::links::SHARED;
+use crate::backend::redis::node::links::SHARED;
+use crate::backend::redis::wire::encode::{
+    LOOSE, Outbox, SHORT, Short, argument, command, integer, prefixed, reserve,
+};
 use crate::error::Result;
 use crate::op::{Items, Keys, Op, Ttl, each_item, each_key};
 

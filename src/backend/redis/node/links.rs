@@ -16,19 +16,19 @@ use std::time::Duration;
 
 use redis::ConnectionInfo;
 
-use super::batch::Bells;
-use super::dial::Dialer;
-use super::handshake::Handshake;
-use super::io::Io;
-use super::lease::{ASIDE, Lease};
-use super::link::{Failure, Link};
-use super::pool::Pool;
-use super::steer::Company;
-use super::stream::{CutOff, Socket};
+use crate::backend::redis::link::batch::Bells;
+use crate::backend::redis::link::connection::{Failure, Link};
+use crate::backend::redis::net::dial::Dialer;
+use crate::backend::redis::net::stream::{CutOff, Socket};
+use crate::backend::redis::node::lease::{ASIDE, Lease};
+use crate::backend::redis::node::pool::Pool;
+use crate::backend::redis::node::self_drive::Company;
+use crate::backend::redis::wire::handshake::Handshake;
 use crate::completion::{Account, Engine};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::reactor::Io;
 
 /// A link that was used longer ago than this is looked at before it is used again. Shorter than a server takes to go away
 /// and come back. Where a call takes longer than this, or calls are further apart, the look costs next to nothing beside it.

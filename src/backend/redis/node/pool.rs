@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batch::{Bells, Entry, Owner, Requests};
-use super::link::Link;
-use super::links::PATIENCE;
-use super::stream::CutOff;
-use super::waiter::Waiter;
+use crate::backend::redis::link::batch::{Bells, Entry, Owner, Requests};
+use crate::backend::redis::link::connection::Link;
+use crate::backend::redis::link::waiter::Waiter;
+use crate::backend::redis::net::stream::CutOff;
+use crate::backend::redis::node::links::PATIENCE;
 use crate::completion::QueueId;
 
 /// Round trips that never take less are to a server that is far away: there a link for each caller is best.

@@ -9,16 +9,16 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::batch::{Owner, Requests};
-use super::io::{Io, Job, Mail};
-use super::lease::{ASIDE, Lease};
-use super::link::Link;
-use super::links::{LONGEST_PATIENCE, Links, UNSEEN, answers_in_time};
-use super::pool::Pool;
-use super::replies::Expect;
+use crate::backend::redis::link::batch::{Owner, Requests};
+use crate::backend::redis::link::connection::Link;
+use crate::backend::redis::node::lease::{ASIDE, Lease};
+use crate::backend::redis::node::links::{LONGEST_PATIENCE, Links, UNSEEN, answers_in_time};
+use crate::backend::redis::node::pool::Pool;
+use crate::backend::redis::wire::replies::Expect;
 use crate::completion::{Carried, Delivery};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::reactor::{Io, Job, Mail};
 use crate::threads::Workers;
 
 /// Where links are dialled for asynchronous calls.

@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 use once_cell::race::OnceBox;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::drive::Driven;
-use super::lease::Lease;
-use super::link::Link;
-use super::links::{LONGEST_PATIENCE, Links};
-use super::spin::{A_WHILE, Spinner};
+use crate::backend::redis::link::connection::Link;
+use crate::backend::redis::link::drive::Driven;
+use crate::backend::redis::node::lease::Lease;
+use crate::backend::redis::node::links::{LONGEST_PATIENCE, Links};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::fork::PerProcess;
+use crate::spin::{A_WHILE, Spinner};
 use crate::threads;
 
 /// Deadlines of asynchronous calls are looked at no more often than this.

@@ -4,11 +4,11 @@ use std::mem::ManuallyDrop;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
-use super::drive::Driven;
-use super::link::{Exchanged, Link};
-use super::links::Links;
-use super::pool::{MOST_TIMED, Pool, TIMED};
-use super::waiter::Waiter;
+use crate::backend::redis::link::connection::{Exchanged, Link};
+use crate::backend::redis::link::drive::Driven;
+use crate::backend::redis::link::waiter::Waiter;
+use crate::backend::redis::node::links::Links;
+use crate::backend::redis::node::pool::{MOST_TIMED, Pool, TIMED};
 use crate::error::{Error, Kind, Result};
 
 /// A link in the hands of a call. Unless it is given back it is closed.

@@ -1,7 +1,7 @@
 //! The replies to a request, taken as they arrive, and what they come to: an operation's answer, or the error that the server's
 //! words are. Which replies are to come is all that must be known of the operation once its commands are written.
 
-use super::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
+use crate::backend::redis::wire::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
 use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Op};
 

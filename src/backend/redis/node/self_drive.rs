@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::drive::Driven;
-use super::lease::Lease;
-use super::link::Link;
-use super::links::Links;
-use super::pool::Pool;
-use super::replies::Replies;
-use super::spin::A_WHILE;
-use super::stream::Broken;
+use crate::backend::redis::link::connection::Link;
+use crate::backend::redis::link::drive::Driven;
+use crate::backend::redis::net::stream::Broken;
+use crate::backend::redis::node::lease::Lease;
+use crate::backend::redis::node::links::Links;
+use crate::backend::redis::node::pool::Pool;
+use crate::backend::redis::wire::replies::Replies;
 use crate::completion::{Engine, QueueId, Wait};
+use crate::spin::A_WHILE;
 use crate::threads;
 
 /// Whether a waiting thread shares its processor with others, the server perhaps: then it is of no use to send a part of what

@@ -3,13 +3,13 @@
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
-use super::batch::Owner;
-use super::lease::Lease;
-use super::link::{Exchanged, Failure, Link};
-use super::links::{LONGEST_PATIENCE, Links, PATIENCE};
-use super::pool::Pool;
-use super::replies::Expect;
-use super::waiter::{Decided, Waiter};
+use crate::backend::redis::link::batch::Owner;
+use crate::backend::redis::link::connection::{Exchanged, Failure, Link};
+use crate::backend::redis::link::waiter::{Decided, Waiter};
+use crate::backend::redis::node::lease::Lease;
+use crate::backend::redis::node::links::{LONGEST_PATIENCE, Links, PATIENCE};
+use crate::backend::redis::node::pool::Pool;
+use crate::backend::redis::wire::replies::Expect;
 use crate::deadline::Deadline;
 use crate::error::{Kind, Result};
 use crate::op::Answer;

@@ -15,11 +15,11 @@ use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown,
 };
 
-use super::encode::Loose;
-use super::spin::Spinner;
-use super::tls::TlsSession;
+use crate::backend::redis::net::tls::TlsSession;
+use crate::backend::redis::wire::encode::Loose;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, again};
+use crate::spin::Spinner;
 
 pub struct Stream {
     socket: Socket,

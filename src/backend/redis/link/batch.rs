@@ -7,9 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::link::{Exchanged, Failure};
-use super::replies::{Expect, Pending};
-use super::waiter::{Bell, Waiter};
+use crate::backend::redis::link::connection::{Exchanged, Failure};
+use crate::backend::redis::link::waiter::{Bell, Waiter};
+use crate::backend::redis::wire::replies::{Expect, Pending};
 use crate::completion::{Carried, Delivery, QueueId};
 use crate::error::{Error, Result};
 use crate::op::Answer;

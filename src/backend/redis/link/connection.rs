@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::batch::Batch;
-use super::command::{encode, encode_short};
-use super::decode::{Decoder, Inbox, Reply, Want};
-use super::encode::{Loose, Outbox, SHORT, command};
-use super::handshake::Handshake;
-use super::replies::{Expect, Outcome, Pending, Replies, kind_of, quick, server_error};
-use super::stream::{Broken, Stream};
+use crate::backend::redis::link::batch::Batch;
+use crate::backend::redis::net::stream::{Broken, Stream};
+use crate::backend::redis::wire::command::{encode, encode_short};
+use crate::backend::redis::wire::decode::{Decoder, Inbox, Reply, Want};
+use crate::backend::redis::wire::encode::{Loose, Outbox, SHORT, command};
+use crate::backend::redis::wire::handshake::Handshake;
+use crate::backend::redis::wire::replies::{
+    Expect, Outcome, Pending, Replies, kind_of, quick, server_error,
+};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Op};
@@ -17,22 +19,22 @@ use crate::value::Span;
 /// A request buffer above this is given back after the call.
 const KEEP: usize = 1 << 20;
 /// What may arrive while a request is still being sent. More than the replies to the largest sensible transaction.
-pub(super) const MOST_UNREAD: usize = 16 << 20;
+pub(in crate::backend::redis) const MOST_UNREAD: usize = 16 << 20;
 
 pub struct Link {
-    pub(super) stream: Stream,
-    pub(super) outbox: Vec<u8>,
+    pub(in crate::backend::redis) stream: Stream,
+    pub(in crate::backend::redis) outbox: Vec<u8>,
     /// In its place for a request that is short.
     short: [u8; SHORT],
-    pub(super) inbox: Inbox,
-    pub(super) peer: String,
+    pub(in crate::backend::redis) inbox: Inbox,
+    pub(in crate::backend::redis) peer: String,
     /// When its last call began.
-    pub(super) last_used: Instant,
+    pub(in crate::backend::redis) last_used: Instant,
     /// The calls of several threads that one of them carries out, when that is what it is used for.
     pub batch: Batch,
     /// Memory for where the values are that came together.
-    pub(super) spans: Vec<Span>,
-    /// What [`super::links::Links`] keeps with it.
+    pub(in crate::backend::redis) spans: Vec<Span>,
+    /// What [`crate::backend::redis::node::links::Links`] keeps with it.
     pub turn: Turn,
 }
 
@@ -104,7 +106,7 @@ enum Missed {
 }
 
 /// The server says this once and closes the connection.
-pub(super) fn refusal<T>(result: &Result<T>) -> Option<&Error> {
+pub(in crate::backend::redis) fn refusal<T>(result: &Result<T>) -> Option<&Error> {
     result.as_ref().err().filter(|error| matches!(error.kind, Kind::Full { .. }))
 }
 
@@ -300,7 +302,7 @@ impl Link {
     }
 
     /// An idle link may stay idle for long.
-    pub(super) fn tidy(&mut self) {
+    pub(in crate::backend::redis) fn tidy(&mut self) {
         if self.outbox.capacity() > KEEP {
             self.outbox = Vec::new();
         }
@@ -389,7 +391,7 @@ impl Link {
 
     /// The server has looked at nothing that was sent, for it had no room for the connection. Said on one that had been in use
     /// before, it may mean anything, and is no reason to send the call again.
-    pub(super) fn turned_away(&mut self, error: &Error) -> Failure {
+    pub(in crate::backend::redis) fn turned_away(&mut self, error: &Error) -> Failure {
         let is_new = self.turn.calls == 0 && self.batch.start == 0;
         if is_new {
             self.turn.refused = Some(error.again());
@@ -399,7 +401,7 @@ impl Link {
 
     /// Sends the outbox; whether it all went without waiting.
     #[inline(always)]
-    pub(super) fn send(
+    pub(in crate::backend::redis) fn send(
         &mut self,
         loose: &[Loose<'_>],
         deadline: &Deadline,

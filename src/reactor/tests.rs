@@ -4,12 +4,12 @@ use std::os::unix::net::UnixStream;
 use redis::ConnectionInfo;
 
 use super::*;
-use crate::backend::redis::batch::{Owner, Requests};
-use crate::backend::redis::handshake::Handshake;
-use crate::backend::redis::link::{Exchanged, Failure};
-use crate::backend::redis::replies::Expect;
-use crate::backend::redis::stream::{Socket, Stream};
-use crate::backend::redis::waiter::{Decided, Waiter};
+use crate::backend::redis::link::batch::{Owner, Requests};
+use crate::backend::redis::link::connection::{Exchanged, Failure};
+use crate::backend::redis::link::waiter::{Decided, Waiter};
+use crate::backend::redis::net::stream::{Socket, Stream};
+use crate::backend::redis::wire::handshake::Handshake;
+use crate::backend::redis::wire::replies::Expect;
 use crate::completion::{self, Account, Carried, Queue};
 use crate::config::{Config, Target};
 use crate::error::Kind;

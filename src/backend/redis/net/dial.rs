@@ -13,10 +13,10 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
 };
 
-use super::resolve::resolve;
-use super::stream::{Broken, Socket, Stream, wait};
-use super::tls::TlsSession;
-use super::trust::{Trust, Unusable};
+use crate::backend::redis::net::resolve::resolve;
+use crate::backend::redis::net::stream::{Broken, Socket, Stream, wait};
+use crate::backend::redis::net::tls::TlsSession;
+use crate::backend::redis::net::trust::{Trust, Unusable};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, is_scarcity};

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use rustix::event::PollFlags;
 
-use super::batch::{Batch, Bells, Requests};
-use super::link::{Exchanged, Failure, Link, MOST_UNREAD, refusal};
-use super::links::PATIENCE;
-use super::replies::{Outcome, Replies};
-use super::stream::Broken;
-use super::waiter::Waiter;
+use crate::backend::redis::link::batch::{Batch, Bells, Requests};
+use crate::backend::redis::link::connection::{Exchanged, Failure, Link, MOST_UNREAD, refusal};
+use crate::backend::redis::link::waiter::Waiter;
+use crate::backend::redis::net::stream::Broken;
+use crate::backend::redis::node::links::PATIENCE;
+use crate::backend::redis::wire::replies::{Outcome, Replies};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::op::Answer;
@@ -97,7 +97,7 @@ impl Link {
         self.driven(result)
     }
 
-    pub(super) fn driven(&mut self, result: Result<bool, Broken>) -> Driven {
+    pub(in crate::backend::redis) fn driven(&mut self, result: Result<bool, Broken>) -> Driven {
         match result {
             Ok(is_sound) => {
                 self.tidy();

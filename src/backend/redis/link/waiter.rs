@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::futex::{Flags, Timespec, wait, wake};
 
-use super::link::{Exchanged, Link};
-use super::spin::Spinner;
+use crate::backend::redis::link::connection::{Exchanged, Link};
 use crate::deadline::Deadline;
 use crate::op::Answer;
+use crate::spin::Spinner;
 
 /// Something to sleep on. Who rings need not know whether anybody does: then it costs no system call.
 #[derive(Default)]

@@ -2,9 +2,9 @@
 
 use redis::{ProtocolVersion, RedisConnectionInfo};
 
-use super::decode::{Reply, Tree};
-use super::encode::words as append;
-use super::replies::kind_of;
+use crate::backend::redis::wire::decode::{Reply, Tree};
+use crate::backend::redis::wire::encode::words as append;
+use crate::backend::redis::wire::replies::kind_of;
 use crate::error::{Error, Kind, Result};
 
 /// The same bytes for every connection of a cache. Database 0 needs no SELECT, RESP2 no HELLO.

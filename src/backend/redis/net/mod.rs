@@ -1,0 +1,7 @@
+//! Sockets: TCP, Unix, TLS, names, trust. Knows no RESP.
+
+pub mod dial;
+pub mod resolve;
+pub mod stream;
+pub mod tls;
+pub mod trust;
