@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::backend::{self, Backend};
-use crate::completion::{self, Account, Queue};
+use crate::completion::{self, Inflight, Queue};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::fork::{self, PerProcess};
@@ -21,13 +21,13 @@ pub struct Cache {
 /// What a cache is in one process: an empty store, or connections of its own, and its asynchronous calls.
 struct Process {
     backend: Box<dyn Backend>,
-    account: Arc<Account>,
+    inflight: Arc<Inflight>,
 }
 
 impl Process {
     fn open(config: &Config) -> Result<Self> {
-        let account = Arc::new(Account::new(config.max_pending));
-        Ok(Self { backend: backend::open(config, &account)?, account })
+        let inflight = Arc::new(Inflight::new(config.max_pending));
+        Ok(Self { backend: backend::open(config, &inflight)?, inflight })
     }
 }
 
@@ -60,9 +60,9 @@ impl Cache {
     pub fn submit(&self, op: &Op<'_>, queue: &Arc<Queue>, tag: u64) -> Result<()> {
         reserve::check()?;
         self.check(op)?;
-        let Process { backend, account } = self.process()?;
+        let Process { backend, inflight } = self.process()?;
         let hand_over = |call| backend.submit(op, call);
-        completion::submit(queue, account, tag, op.is_read(), self.config.timeout, hand_over)
+        completion::submit(queue, inflight, tag, op.is_read(), self.config.timeout, hand_over)
     }
 
     #[inline(always)]
@@ -84,7 +84,7 @@ impl Cache {
         self.process.for_each(|process, own| match process {
             Ok(process) if own => {
                 // First, for the backend would have its own reasons for their failure.
-                process.account.close();
+                process.inflight.close();
                 process.backend.close();
             }
             Ok(process) => process.backend.abandon(),

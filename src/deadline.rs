@@ -1,4 +1,4 @@
-//! One instant, carried through everything that may wait.
+//! One instant, promise through everything that may wait.
 
 use std::time::{Duration, Instant};
 

@@ -171,13 +171,13 @@ impl Job {
             self.link = link.and_then(|link| self.links.begin(link, now));
         }
         let Some(link) = self.link.as_deref_mut() else { return false };
-        let undecided = link.batch.entries.len();
+        let uncompleted = link.batch.entries.len();
         match link.step(begun) {
             driven @ (Driven::Unfinished | Driven::More) => {
                 self.ready = driven == Driven::More;
-                if link.batch.entries.len() < undecided {
+                if link.batch.entries.len() < uncompleted {
                     self.links.bells.ring(link.batch.bells);
-                    link.batch.undecided.delivery.deliver();
+                    link.batch.uncompleted.delivery.deliver();
                     if self.links.keep_busy(link) {
                         self.until = Deadline::after(self.links.timeout).instant();
                         self.ready = true;

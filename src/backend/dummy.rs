@@ -1,7 +1,7 @@
 //! Stores nothing and always misses: switches caching off by configuration.
 
 use super::Backend;
-use crate::completion::Carried;
+use crate::completion::Promise;
 use crate::error::{Error, Result};
 use crate::op::{Answer, Op};
 use crate::value::Values;
@@ -27,7 +27,7 @@ impl Backend for Dummy {
         })
     }
 
-    fn submit(&self, op: &Op<'_>, call: Carried) -> Result<()> {
+    fn submit(&self, op: &Op<'_>, call: Promise) -> Result<()> {
         super::submit_at_once(self, op, call)
     }
 

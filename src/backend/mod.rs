@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::completion::{Account, Carried};
+use crate::completion::{Inflight, Promise};
 use crate::config::{Config, Target};
 use crate::error::{Kind, Result};
 use crate::op::{Answer, Op, Ttl};
@@ -26,9 +26,9 @@ pub trait Backend: Send + Sync {
         self.call(&Op::Set { key, value, ttl_ms, if_not_exists })
     }
 
-    /// Takes an asynchronous call, which waits for nothing. `Ok`: the call will be decided, if it is not already. An error: it
+    /// Takes an asynchronous call, which waits for nothing. `Ok`: the call will be completed, if it is not already. An error: it
     /// is refused, and as if it had never been. The operation is borrowed until this returns.
-    fn submit(&self, op: &Op<'_>, call: Carried) -> Result<()>;
+    fn submit(&self, op: &Op<'_>, call: Promise) -> Result<()>;
 
     /// Frees what can be freed now and fails what waits; calls that are under way finish or fail. Waits for nobody.
     fn close(&self);
@@ -39,25 +39,25 @@ pub trait Backend: Send + Sync {
 }
 
 /// A submission to a backend that has its answers at once.
-fn submit_at_once(backend: &impl Backend, op: &Op<'_>, call: Carried) -> Result<()> {
+fn submit_at_once(backend: &impl Backend, op: &Op<'_>, call: Promise) -> Result<()> {
     if !call.begin_send() {
         return Ok(());
     }
     match backend.call(op) {
         Err(error) if matches!(error.kind, Kind::Closed) => Err(error),
         result => {
-            call.decide(result);
+            call.complete(result);
             Ok(())
         }
     }
 }
 
-/// Opens what `config` names. Connects to nothing: the first call does. `account` has the asynchronous calls of the cache.
-pub fn open(config: &Config, account: &Arc<Account>) -> Result<Box<dyn Backend>> {
+/// Opens what `config` names. Connects to nothing: the first call does. `inflight` has the asynchronous calls of the cache.
+pub fn open(config: &Config, inflight: &Arc<Inflight>) -> Result<Box<dyn Backend>> {
     match &config.target {
         Target::Memory => Ok(Box::new(memory::Memory::new(config.max_bytes))),
         Target::Dummy => Ok(Box::new(dummy::Dummy)),
-        Target::Redis(info) => Ok(Box::new(redis::Redis::new(config, info, account))),
+        Target::Redis(info) => Ok(Box::new(redis::Redis::new(config, info, inflight))),
         Target::Cluster(_) => {
             Err(Kind::Unsupported("Redis Cluster is not supported yet".into()).into())
         }

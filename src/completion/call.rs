@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::account::Account;
+use super::inflight::Inflight;
 use super::queue::Queue;
 use super::sync::AtomicU8;
 use crate::deadline::Deadline;
@@ -18,7 +18,7 @@ const QUEUED: u8 = 0;
 const SENT: u8 = 1;
 const DECIDED: u8 = 2;
 
-/// Who is answerable for a call that nobody decides.
+/// Who is answerable for a call that nobody completes.
 const SUBMITTING: u8 = 0;
 const ACCEPTED: u8 = 1;
 const DROPPED: u8 = 2;
@@ -37,9 +37,9 @@ pub struct Call {
     deadline: Instant,
     /// By how many nanoseconds it was put off; written and read under the queue's lock, or by who carries the call out.
     put_off: AtomicU64,
-    /// Decided calls are kept by the queue, to be used again, so it is not kept by them.
+    /// Completed calls are kept by the queue, to be used again, so it is not kept by them.
     queue: Weak<Queue>,
-    account: Arc<Account>,
+    inflight: Arc<Inflight>,
 }
 
 /// Tells queues apart.
@@ -59,31 +59,31 @@ pub(super) struct Request {
     pub(super) deadline: Instant,
 }
 
-/// A call in the hands of who carries it out. Dropped undecided, the call fails as an internal error.
-pub struct Carried(Arc<Call>);
+/// A call in the hands of who carries it out. Dropped uncompleted, the call fails as an internal error.
+pub struct Promise(Arc<Call>);
 
 /// Accepts a call and hands it to `backend`, which has the time `span` for it. An error: the call is not accepted and
 /// never completes.
 pub fn submit(
     queue: &Arc<Queue>,
-    account: &Arc<Account>,
+    inflight: &Arc<Inflight>,
     tag: u64,
     is_read: bool,
     span: Duration,
-    backend: impl FnOnce(Carried) -> Result<()>,
+    backend: impl FnOnce(Promise) -> Result<()>,
 ) -> Result<()> {
-    account.admit()?;
+    inflight.admit()?;
     let deadline = Deadline::after(span).instant();
-    let call = match queue.accept(account, Request { tag, is_read, deadline }) {
+    let call = match queue.accept(inflight, Request { tag, is_read, deadline }) {
         Ok(call) => call,
         Err(error) => {
-            account.release();
+            inflight.release();
             return Err(error);
         }
     };
-    // From here on others may decide it.
-    let carried = Carried(Arc::clone(&call));
-    match panic::catch_unwind(AssertUnwindSafe(|| backend(carried))) {
+    // From here on others may complete it.
+    let promise = Promise(Arc::clone(&call));
+    match panic::catch_unwind(AssertUnwindSafe(|| backend(promise))) {
         Ok(Ok(())) => {
             call.accept();
             Ok(())
@@ -103,7 +103,7 @@ impl Call {
     pub(super) fn make(
         spare: Option<Arc<Self>>,
         queue: &Arc<Queue>,
-        account: &Arc<Account>,
+        inflight: &Arc<Inflight>,
         request: Request,
         place: u32,
         is_awaited: bool,
@@ -111,7 +111,7 @@ impl Call {
         let Request { tag, is_read, deadline } = request;
         if let Some(mut call) = spare
             && let Some(own) = Arc::get_mut(&mut call)
-            && Arc::ptr_eq(&own.account, account)
+            && Arc::ptr_eq(&own.inflight, inflight)
         {
             (own.tag, own.is_read, own.deadline, own.place) = (tag, is_read, deadline, place);
             own.is_awaited = is_awaited;
@@ -130,7 +130,7 @@ impl Call {
             deadline,
             put_off: AtomicU64::new(0),
             queue: Arc::downgrade(queue),
-            account: Arc::clone(account),
+            inflight: Arc::clone(inflight),
         })
     }
 
@@ -142,8 +142,8 @@ impl Call {
         self.is_read
     }
 
-    /// Whether it may be left to the thread that submits it. If that one does not come to wait, it was [`Call::neglected`].
-    pub fn is_awaited(&self) -> bool {
+    /// Whether it may be left to the thread that submits it. If that one does not come to wait, it was [`Call::mispredicted`].
+    pub fn wait_is_predicted(&self) -> bool {
         self.is_awaited
     }
 
@@ -153,20 +153,20 @@ impl Call {
     }
 
     /// It was left to a thread that has not come to wait for it.
-    pub fn neglected(&self) {
+    pub fn mispredicted(&self) {
         if let Some(queue) = self.queue.upgrade() {
             queue.distrust();
         }
     }
 
     /// The request is about to be written: from here on a write that is cancelled, or late, may have been applied. `false`:
-    /// the call is decided already and must not be sent.
+    /// the call is completed already and must not be sent.
     pub fn begin_send(&self) -> bool {
         self.change(QUEUED, SENT)
     }
 
     /// Nothing of it was written after all.
-    pub fn unsent(&self) {
+    pub fn mark_unsent(&self) {
         self.change(SENT, QUEUED);
     }
 
@@ -178,18 +178,18 @@ impl Call {
         }
     }
 
-    pub fn is_decided(&self) -> bool {
+    pub fn is_completed(&self) -> bool {
         self.state.load(Ordering::Acquire) == DECIDED
     }
 
-    /// Decides it, if nobody has, and wakes who waits for it. `false`: it was decided already, and the answer is dropped.
-    pub fn decide(&self, result: Result<Answer>) -> bool {
-        !self.is_decided() && self.finish(|_| result)
+    /// Decides it, if nobody has, and wakes who waits for it. `false`: it was completed already, and the answer is dropped.
+    pub fn complete(&self, result: Result<Answer>) -> bool {
+        !self.is_completed() && self.finish(|_| result)
     }
 
-    /// `false`: it was decided already, or the queue is gone.
+    /// `false`: it was completed already, or the queue is gone.
     fn finish(&self, result: impl FnOnce(bool) -> Result<Answer>) -> bool {
-        self.queue.upgrade().is_some_and(|queue| queue.decide(self, result))
+        self.queue.upgrade().is_some_and(|queue| queue.complete(self, result))
     }
 
     fn orphan(&self) -> bool {
@@ -215,17 +215,17 @@ impl Call {
 
     /// Who carries it out has it, or has dropped it already.
     fn accept(&self) {
-        if !self.is_decided() && self.custody.swap(ACCEPTED, Ordering::AcqRel) == DROPPED {
+        if !self.is_completed() && self.custody.swap(ACCEPTED, Ordering::AcqRel) == DROPPED {
             self.orphan();
         }
     }
 
-    /// The backend did not take it. If it was decided meanwhile all the same (cancelled, say), that is what the caller is told.
+    /// The backend did not take it. If it was completed meanwhile all the same (cancelled, say), that is what the caller is told.
     fn refuse(&self, error: Error) -> Result<()> {
         if self.withdraw() { Err(error) } else { Ok(()) }
     }
 
-    /// As if it had never been. `false`: it was decided already.
+    /// As if it had never been. `false`: it was completed already.
     fn withdraw(&self) -> bool {
         self.queue.upgrade().is_some_and(|queue| queue.withdraw(self))
     }
@@ -247,18 +247,18 @@ impl Call {
         self.place
     }
 
-    /// Marks it as decided, under the queue's lock; whether it had been sent.
+    /// Marks it as completed, under the queue's lock; whether it had been sent.
     pub(super) fn settle(&self) -> bool {
         let was = self.state.swap(DECIDED, Ordering::AcqRel);
-        self.account.release();
+        self.inflight.release();
         was == SENT
     }
 }
 
-impl Carried {
-    /// Decides the call, if nobody has. `false`: it was decided already, and the answer is dropped.
-    pub fn decide(self, result: Result<Answer>) -> bool {
-        self.0.decide(result)
+impl Promise {
+    /// Decides the call, if nobody has. `false`: it was completed already, and the answer is dropped.
+    pub fn complete(self, result: Result<Answer>) -> bool {
+        self.0.complete(result)
     }
 
     /// Gives the call `span` from now. Only for one that is a sequence of requests, each with a deadline of its own.
@@ -270,13 +270,13 @@ impl Carried {
 }
 
 #[cfg(test)]
-impl Carried {
+impl Promise {
     pub(super) fn share(&self) -> Arc<Call> {
         Arc::clone(&self.0)
     }
 }
 
-impl Deref for Carried {
+impl Deref for Promise {
     type Target = Call;
 
     fn deref(&self) -> &Call {
@@ -284,9 +284,9 @@ impl Deref for Carried {
     }
 }
 
-impl Drop for Carried {
+impl Drop for Promise {
     fn drop(&mut self) {
-        if !self.is_decided() && self.custody.swap(DROPPED, Ordering::AcqRel) == ACCEPTED {
+        if !self.is_completed() && self.custody.swap(DROPPED, Ordering::AcqRel) == ACCEPTED {
             self.orphan();
         }
     }

@@ -6,8 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::ptr;
 use std::sync::{Arc, Weak};
 
-use super::account::Account;
 use super::call::Call;
+use super::inflight::Inflight;
 use crate::error::{Error, Kind, Result};
 
 const NONE: u32 = u32::MAX;
@@ -16,7 +16,7 @@ const KEPT: usize = 1024;
 
 struct Slot {
     tag: u64,
-    /// In a free slot, one that was decided, to be used again: that is cheaper than to free it and to make another.
+    /// In a free slot, one that was completed, to be used again: that is cheaper than to free it and to make another.
     call: Option<Arc<Call>>,
     taken: bool,
     /// The neighbours in the chain; of a free slot, `next` is the next free one.
@@ -28,9 +28,9 @@ struct Slot {
     newer: u32,
 }
 
-/// The calls of one cache. They keep the account alive, a lane does not; one whose account is gone is free.
+/// The calls of one cache. They keep the inflight alive, a lane does not; one whose inflight is gone is free.
 struct Lane {
-    account: Weak<Account>,
+    inflight: Weak<Inflight>,
     oldest: u32,
     newest: u32,
 }
@@ -59,8 +59,8 @@ impl Index {
     }
 
     /// The lane of a cache's calls, if it has one.
-    pub fn lane(&self, account: &Account) -> Option<u32> {
-        let is_its = |lane: &Lane| ptr::eq(lane.account.as_ptr(), account);
+    pub fn lane(&self, inflight: &Inflight) -> Option<u32> {
+        let is_its = |lane: &Lane| ptr::eq(lane.inflight.as_ptr(), inflight);
         if self.lanes.get(self.recent as usize).is_some_and(is_its) {
             return Some(self.recent);
         }
@@ -72,9 +72,9 @@ impl Index {
     }
 
     /// The cache whose calls these are, if there has never been another.
-    pub fn only_account(&self) -> Option<Arc<Account>> {
+    pub fn only_cache(&self) -> Option<Arc<Inflight>> {
         match &self.lanes[..] {
-            [lane] => lane.account.upgrade(),
+            [lane] => lane.inflight.upgrade(),
             _ => None,
         }
     }
@@ -82,13 +82,13 @@ impl Index {
     /// Makes a lane for a cache that has none. `announce` is called when there is room for it.
     pub fn open_lane(
         &mut self,
-        account: &Arc<Account>,
+        inflight: &Arc<Inflight>,
         announce: impl FnOnce() -> Result<()>,
     ) -> Result<u32> {
         self.lanes.try_reserve(1).map_err(no_memory)?;
         announce()?;
-        let opened = Lane { account: Arc::downgrade(account), oldest: NONE, newest: NONE };
-        match self.lanes.iter().position(|lane| lane.account.strong_count() == 0) {
+        let opened = Lane { inflight: Arc::downgrade(inflight), oldest: NONE, newest: NONE };
+        match self.lanes.iter().position(|lane| lane.inflight.strong_count() == 0) {
             Some(free) => {
                 self.lanes[free] = opened;
                 Ok(free as u32)
@@ -102,7 +102,7 @@ impl Index {
 
     /// Forgets a lane that is empty.
     pub fn close_lane(&mut self, lane: u32) {
-        self.lanes[lane as usize].account = Weak::new();
+        self.lanes[lane as usize].inflight = Weak::new();
     }
 
     /// Where the call is whose deadline is the first of its lane's.

@@ -10,11 +10,11 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, retry_on_intr, write};
 
 use super::Completion;
-use super::account::Account;
 use super::call::{Call, Request};
-use super::delivery::Decided;
+use super::delivery::Completed;
 use super::engine::{Engine, Trust, Wait};
 use super::index::Index;
+use super::inflight::Inflight;
 use super::sync::{Condvar, Mutex, MutexGuard, lock};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -36,7 +36,7 @@ pub struct Queue {
 struct State {
     closed: bool,
     index: Index,
-    /// Has room for all that is outstanding as well, so that nothing fails when it is decided.
+    /// Has room for all that is outstanding as well, so that nothing fails when it is completed.
     done: VecDeque<Completion>,
     /// Threads that wait for something to be done, and those of them that sleep for it here.
     waiting: usize,
@@ -224,9 +224,9 @@ impl Queue {
     }
 
     /// Cancels every outstanding call of a cache that is closed, and takes no more of them.
-    pub(super) fn end_lane(&self, account: &Account) {
+    pub(super) fn end_lane(&self, inflight: &Inflight) {
         let Ok(mut state) = self.lock() else { return };
-        let Some(lane) = state.index.lane(account) else { return };
+        let Some(lane) = state.index.lane(inflight) else { return };
         while let Some(place) = state.index.oldest(lane) {
             state.fail(place, Call::cancelled);
         }
@@ -235,16 +235,16 @@ impl Queue {
     }
 
     /// The first deadline of a cache's calls.
-    pub(super) fn next_deadline(&self, account: &Account) -> Option<Instant> {
+    pub(super) fn next_deadline(&self, inflight: &Inflight) -> Option<Instant> {
         let state = self.lock().ok()?;
-        let place = state.index.oldest(state.index.lane(account)?)?;
+        let place = state.index.oldest(state.index.lane(inflight)?)?;
         state.index.call(place).map(|call| call.deadline())
     }
 
     /// Fails a cache's calls whose deadline has passed; the next deadline.
-    pub(super) fn expire(&self, account: &Account, now: Instant) -> Option<Instant> {
+    pub(super) fn expire(&self, inflight: &Inflight, now: Instant) -> Option<Instant> {
         let mut state = self.lock().ok()?;
-        let lane = state.index.lane(account)?;
+        let lane = state.index.lane(inflight)?;
         let mut next = None;
         while let Some(place) = state.index.oldest(lane) {
             next = state.index.call(place).map(|call| call.deadline());
@@ -261,7 +261,7 @@ impl Queue {
     /// Gives a call another deadline, which comes after those of its cache's other calls.
     pub(super) fn put_off(&self, call: &Call, deadline: Instant) {
         let Ok(mut state) = self.lock() else { return };
-        if !call.is_decided() {
+        if !call.is_completed() {
             call.put_off(deadline);
             state.index.make_newest(call.place());
         }
@@ -307,7 +307,7 @@ impl Queue {
     /// Makes a call and takes note of it, and sees to it that there is room for its completion.
     pub(super) fn accept(
         self: &Arc<Self>,
-        account: &Arc<Account>,
+        inflight: &Arc<Inflight>,
         request: Request,
     ) -> Result<Arc<Call>> {
         let mut state = self.open_state()?;
@@ -316,24 +316,28 @@ impl Queue {
             let no_memory = |_| Error::no_memory("memory for another call");
             state.done.try_reserve(outstanding).map_err(no_memory)?;
         }
-        let lane = match state.index.lane(account) {
+        let lane = match state.index.lane(inflight) {
             Some(lane) => lane,
-            None => state.index.open_lane(account, || account.enlist(self))?,
+            None => state.index.open_lane(inflight, || inflight.enlist(self))?,
         };
         let tag = request.tag;
-        let is_awaited = state.is_awaited();
+        let is_awaited = state.wait_is_predicted();
         state.index.insert(tag, lane, |spare, place| {
-            Call::make(spare, self, account, request, place, is_awaited)
+            Call::make(spare, self, inflight, request, place, is_awaited)
         })
     }
 
-    /// Takes a call out as if it had never been there. `false`: it was decided already.
+    /// Takes a call out as if it had never been there. `false`: it was completed already.
     pub(super) fn withdraw(&self, call: &Call) -> bool {
         self.lock().is_ok_and(|mut state| state.remove(call).is_some())
     }
 
     /// Decides a call, if nobody has. `result` is given whether it had been sent.
-    pub(super) fn decide(&self, call: &Call, result: impl FnOnce(bool) -> Result<Answer>) -> bool {
+    pub(super) fn complete(
+        &self,
+        call: &Call,
+        result: impl FnOnce(bool) -> Result<Answer>,
+    ) -> bool {
         let Ok(mut state) = self.lock() else { return false };
         let Some(was_sent) = state.remove(call) else { return false };
         state.done.push_back(Completion { tag: call.tag(), result: result(was_sent) });
@@ -341,10 +345,10 @@ impl Queue {
         true
     }
 
-    /// The same for many, with one wake-up. What is left in `decided` is to be dropped.
-    pub(super) fn decide_all(&self, decided: &mut [Decided]) {
+    /// The same for many, with one wake-up. What is left in `completed` is to be dropped.
+    pub(super) fn complete_all(&self, completed: &mut [Completed]) {
         let Ok(mut state) = self.lock() else { return };
-        for Decided { call, result } in decided {
+        for Completed { call, result } in completed {
             if state.remove(call).is_some()
                 && let Some(result) = result.take()
             {
@@ -412,9 +416,9 @@ impl Drop for Queue {
 }
 
 impl State {
-    /// Takes a call out of the index, and so decides it; whether it had been sent. `None`: it was decided already.
+    /// Takes a call out of the index, and so completes it; whether it had been sent. `None`: it was completed already.
     fn remove(&mut self, call: &Call) -> Option<bool> {
-        if call.is_decided() {
+        if call.is_completed() {
             return None;
         }
         self.index.remove(call.place()).then(|| call.settle())
@@ -447,11 +451,11 @@ impl State {
         if self.watched || self.waiting > 1 || self.index.len() == 0 {
             return None;
         }
-        self.index.only_account()?.engine()
+        self.index.only_cache()?.engine()
     }
 
     /// Whether a new call may be left to the thread that submits it, which is about to wait.
-    fn is_awaited(&self) -> bool {
+    fn wait_is_predicted(&self) -> bool {
         self.trust.is_enough() && self.waiting == 0 && !self.watched && self.index.has_one_lane()
     }
 

@@ -6,11 +6,11 @@ use redis::ConnectionInfo;
 use super::*;
 use crate::backend::redis::link::batch::{Owner, Requests};
 use crate::backend::redis::link::connection::{Exchanged, Failure};
-use crate::backend::redis::link::waiter::{Decided, Waiter};
+use crate::backend::redis::link::waiter::{Completed, Waiter};
 use crate::backend::redis::net::stream::{Socket, Stream};
 use crate::backend::redis::wire::handshake::Handshake;
 use crate::backend::redis::wire::replies::Expect;
-use crate::completion::{self, Account, Carried, Queue};
+use crate::completion::{self, Inflight, Promise, Queue};
 use crate::config::{Config, Target};
 use crate::error::Kind;
 
@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(3600);
 struct Bench {
     config: Config,
     info: ConnectionInfo,
-    account: Arc<Account>,
+    inflight: Arc<Inflight>,
     queue: Arc<Queue>,
     links: Arc<Links>,
 }
@@ -37,9 +37,9 @@ impl Bench {
         crate::reserve::set_aside().unwrap();
         let config = Config::parse("redis://localhost?socket_timeout=3600").unwrap();
         let Target::Redis(info) = config.target.clone() else { unreachable!() };
-        let account = Arc::new(Account::new(usize::MAX));
-        let links = Links::new(&config, &info, Arc::clone(&account));
-        Self { config, info, account, queue: Arc::new(Queue::open().unwrap()), links }
+        let inflight = Arc::new(Inflight::new(usize::MAX));
+        let links = Links::new(&config, &info, Arc::clone(&inflight));
+        Self { config, info, inflight, queue: Arc::new(Queue::open().unwrap()), links }
     }
 
     /// A link in use, whose batch is the call of a thread and an asynchronous one.
@@ -70,13 +70,13 @@ impl Bench {
         (Job::new(Arc::clone(&self.links), Box::new(link)), Held { peer, waiter })
     }
 
-    fn call(&self) -> Carried {
+    fn call(&self) -> Promise {
         let mut kept = None;
         let keep = |call| {
             kept = Some(call);
             Ok(())
         };
-        completion::submit(&self.queue, &self.account, 1, true, LONG, keep).unwrap();
+        completion::submit(&self.queue, &self.inflight, 1, true, LONG, keep).unwrap();
         kept.unwrap()
     }
 
@@ -97,12 +97,12 @@ impl Held {
     }
 
     fn is_answered(&self) -> bool {
-        let Some(Decided::Answer(answer)) = self.waiter.take() else { return false };
+        let Some(Completed::Answer(answer)) = self.waiter.take() else { return false };
         matches!(answer, Exchanged::Answered { result: Ok(_), .. })
     }
 
     fn has_failed_inside(&self) -> bool {
-        let Some(Decided::Answer(answer)) = self.waiter.take() else { return false };
+        let Some(Completed::Answer(answer)) = self.waiter.take() else { return false };
         let Exchanged::Failed(Failure { error, .. }) = answer else { return false };
         matches!(error.kind, Kind::Internal(_))
     }
@@ -129,7 +129,7 @@ fn a_panic_ends_one_job_and_loses_nothing_else() {
     }
     reactor.take_mail();
     reactor.step();
-    assert_eq!((bench.counts(), bench.account.outstanding()), ((2, 2), 2));
+    assert_eq!((bench.counts(), bench.inflight.count()), ((2, 2), 2));
 
     let goes_on = reactor.jobs[0].guarded(|job| {
         job.ready = false;
@@ -137,7 +137,7 @@ fn a_panic_ends_one_job_and_loses_nothing_else() {
     });
     assert!(!goes_on);
     assert!(held.has_failed_inside());
-    assert_eq!((bench.counts(), bench.account.outstanding()), ((1, 1), 1));
+    assert_eq!((bench.counts(), bench.inflight.count()), ((1, 1), 1));
     assert_eq!((&held.peer).read(&mut [0; 100]).unwrap(), 2 * PING.len());
     assert_eq!((&held.peer).read(&mut [0]).unwrap(), 0, "its link is closed");
 
@@ -153,7 +153,7 @@ fn a_panic_ends_one_job_and_loses_nothing_else() {
     reactor.step();
     assert!(reactor.jobs.is_empty());
     assert!(first.is_answered() && second.is_answered());
-    assert_eq!((bench.counts(), bench.account.outstanding()), ((2, 0), 0));
+    assert_eq!((bench.counts(), bench.inflight.count()), ((2, 0), 0));
     assert_eq!(bench.links.pool().idle.len(), 2);
 }
 
@@ -163,5 +163,5 @@ fn a_job_that_nobody_steps_gives_its_link_back() {
     let (job, held) = bench.job();
     drop(job);
     assert!(held.has_failed_inside());
-    assert_eq!((bench.counts(), bench.account.outstanding()), ((0, 0), 0));
+    assert_eq!((bench.counts(), bench.inflight.count()), ((0, 0), 0));
 }

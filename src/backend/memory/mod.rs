@@ -40,7 +40,7 @@ use self::queue::Queue;
 pub use self::shard::ENTRY_OVERHEAD;
 use self::shard::{Entry, NEVER, Shard, cost};
 use super::Backend;
-use crate::completion::Carried;
+use crate::completion::Promise;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Op, Ttl};
 use crate::value::Value;
@@ -103,7 +103,7 @@ impl<C: Clock> Backend for Memory<C> {
         }
     }
 
-    fn submit(&self, op: &Op<'_>, call: Carried) -> Result<()> {
+    fn submit(&self, op: &Op<'_>, call: Promise) -> Result<()> {
         super::submit_at_once(self, op, call)
     }
 

@@ -5,7 +5,7 @@ use super::Redis;
 use crate::backend::redis::wire::decode::{Reply, Tree, Want};
 use crate::backend::redis::wire::encode::{Outbox, argument, command, reserve};
 use crate::backend::redis::wire::replies::Single;
-use crate::completion::Carried;
+use crate::completion::Promise;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::Answer;
@@ -81,14 +81,14 @@ impl Redis {
     }
 
     /// The same for an asynchronous caller, on a thread that may wait.
-    pub(super) fn submit_clear(&self, call: Carried) -> Result<()> {
+    pub(super) fn submit_clear(&self, call: Promise) -> Result<()> {
         self.not_closed(())?;
         self.links.see_to_deadlines()?;
         let redis = self.clone();
         let task = move || {
             let mut before = |stage| {
                 let goes_on = match stage {
-                    Stage::Scan => !call.is_decided(),
+                    Stage::Scan => !call.is_completed(),
                     Stage::Unlink => call.begin_send(),
                 };
                 if !goes_on {
@@ -99,7 +99,7 @@ impl Redis {
             };
             let deadline = Deadline::after(redis.timeout);
             let result = redis.clear_prefix(&deadline, &mut before);
-            call.decide(result);
+            call.complete(result);
         };
         CLEARERS
             .run(task)

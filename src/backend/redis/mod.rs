@@ -21,7 +21,7 @@ use crate::backend::redis::node::pool::Pool;
 use crate::backend::redis::wire::encode::Outbox;
 use crate::backend::redis::wire::replies::{Expect, Pending, Replies};
 use crate::backend::redis::wire::{command, replies};
-use crate::completion::{Account, Carried};
+use crate::completion::{Inflight, Promise};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -36,9 +36,9 @@ pub struct Redis {
 }
 
 impl Redis {
-    pub fn new(config: &Config, info: &ConnectionInfo, account: &Arc<Account>) -> Self {
+    pub fn new(config: &Config, info: &ConnectionInfo, inflight: &Arc<Inflight>) -> Self {
         Self {
-            links: Links::new(config, info, Arc::clone(account)),
+            links: Links::new(config, info, Arc::clone(inflight)),
             prefix: config.prefix.as_slice().into(),
             timeout: config.timeout,
         }
@@ -198,7 +198,7 @@ impl Backend for Redis {
         }
     }
 
-    fn submit(&self, op: &Op<'_>, call: Carried) -> Result<()> {
+    fn submit(&self, op: &Op<'_>, call: Promise) -> Result<()> {
         let encode = |out: &mut Vec<u8>| {
             command::encode(op, &self.prefix, &mut Outbox { bytes: out, loose: None })
         };
@@ -209,7 +209,7 @@ impl Backend for Redis {
             Op::Clear if !self.prefix.is_empty() => self.submit_clear(call),
             op => match nothing_to_do(op) {
                 Some(answer) => {
-                    call.decide(Ok(self.not_closed(answer)?));
+                    call.complete(Ok(self.not_closed(answer)?));
                     Ok(())
                 }
                 None => self.links.submit_large(call, encode, Expect::new(op)),

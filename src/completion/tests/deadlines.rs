@@ -1,4 +1,4 @@
-//! Deadlines, and what the account remembers for them.
+//! Deadlines, and what the inflight remembers for them.
 
 use std::time::Instant;
 
@@ -10,72 +10,72 @@ const SECOND: Duration = Duration::from_secs(1);
 fn they_pass_in_order() {
     let bench = Bench::new();
     let start = Instant::now();
-    let calls: Vec<Carried> =
-        (1..=5).map(|tag| bench.carried(tag, true, tag as u32 * SECOND)).collect();
+    let calls: Vec<Promise> =
+        (1..=5).map(|tag| bench.promise(tag, true, tag as u32 * SECOND)).collect();
     assert!(calls.windows(2).all(|pair| pair[0].deadline() < pair[1].deadline()));
     assert!(calls[0].deadline() >= start + SECOND);
-    assert_eq!(bench.account.next_deadline(), Some(calls[0].deadline()));
-    assert_eq!(bench.account.expire(start), Some(calls[0].deadline()));
+    assert_eq!(bench.inflight.next_deadline(), Some(calls[0].deadline()));
+    assert_eq!(bench.inflight.expire(start), Some(calls[0].deadline()));
     assert_eq!(bench.taken(), []);
-    // Those that are decided do not count.
+    // Those that are completed do not count.
     bench.queue.cancel(1).unwrap();
     bench.queue.cancel(3).unwrap();
-    assert_eq!(bench.account.next_deadline(), Some(calls[1].deadline()));
+    assert_eq!(bench.inflight.next_deadline(), Some(calls[1].deadline()));
     assert_eq!(bench.taken().len(), 2);
-    let left = bench.account.expire(calls[3].deadline());
+    let left = bench.inflight.expire(calls[3].deadline());
     assert_eq!(left, Some(calls[4].deadline()));
     let late = [(2, CACHETORY_ERR_TIMEOUT, false), (4, CACHETORY_ERR_TIMEOUT, false)];
     assert_eq!(bench.taken(), late);
-    assert_eq!(bench.account.outstanding(), 1);
+    assert_eq!(bench.inflight.count(), 1);
     drop(calls);
-    assert_eq!(bench.account.next_deadline(), None);
+    assert_eq!(bench.inflight.next_deadline(), None);
 }
 
 #[test]
 fn one_that_is_renewed() {
     let bench = Bench::new();
-    let first = bench.carried(1, false, SECOND);
-    let second = bench.carried(2, true, 2 * SECOND);
+    let first = bench.promise(1, false, SECOND);
+    let second = bench.promise(2, true, 2 * SECOND);
     let old = first.deadline();
     first.renew_deadline(3 * SECOND);
     assert!(first.deadline() > old + SECOND);
-    assert_eq!(bench.account.next_deadline(), Some(second.deadline()));
-    assert_eq!(bench.account.expire(second.deadline()), Some(first.deadline()));
-    assert_eq!(bench.account.expire(first.deadline()), None);
+    assert_eq!(bench.inflight.next_deadline(), Some(second.deadline()));
+    assert_eq!(bench.inflight.expire(second.deadline()), Some(first.deadline()));
+    assert_eq!(bench.inflight.expire(first.deadline()), None);
     assert_eq!(
         bench.taken(),
         [(2, CACHETORY_ERR_TIMEOUT, false), (1, CACHETORY_ERR_TIMEOUT, false)]
     );
     first.renew_deadline(SECOND);
-    assert_eq!(bench.account.next_deadline(), None);
+    assert_eq!(bench.inflight.next_deadline(), None);
 }
 
 #[test]
 fn the_longest() {
     let bench = Bench::new();
-    let call = bench.carried(1, true, Duration::MAX);
+    let call = bench.promise(1, true, Duration::MAX);
     assert!(call.deadline() > Instant::now() + LONG);
-    assert_eq!(bench.account.next_deadline(), Some(call.deadline()));
+    assert_eq!(bench.inflight.next_deadline(), Some(call.deadline()));
 }
 
 /// The calls of several caches and queues do not stand in each other's way.
 #[test]
 fn each_cache_has_its_own() {
     let bench = Bench::new();
-    let other = Bench { queue: Arc::clone(&bench.queue), account: Bench::new().account };
-    let elsewhere = Bench { queue: Bench::new().queue, account: Arc::clone(&bench.account) };
-    let long = bench.carried(1, true, 3 * SECOND);
-    let short = other.carried(2, true, SECOND);
-    let between = elsewhere.carried(3, true, 2 * SECOND);
-    assert_eq!(bench.account.next_deadline(), Some(between.deadline()));
-    assert_eq!(other.account.next_deadline(), Some(short.deadline()));
-    assert_eq!(bench.account.expire(between.deadline()), Some(long.deadline()));
+    let other = Bench { queue: Arc::clone(&bench.queue), inflight: Bench::new().inflight };
+    let elsewhere = Bench { queue: Bench::new().queue, inflight: Arc::clone(&bench.inflight) };
+    let long = bench.promise(1, true, 3 * SECOND);
+    let short = other.promise(2, true, SECOND);
+    let between = elsewhere.promise(3, true, 2 * SECOND);
+    assert_eq!(bench.inflight.next_deadline(), Some(between.deadline()));
+    assert_eq!(other.inflight.next_deadline(), Some(short.deadline()));
+    assert_eq!(bench.inflight.expire(between.deadline()), Some(long.deadline()));
     assert_eq!((bench.taken(), elsewhere.taken().len()), (vec![], 1));
-    other.account.close();
+    other.inflight.close();
     assert_eq!(bench.taken(), [(2, CACHETORY_ERR_CANCELLED, false)]);
-    assert_eq!(bench.account.next_deadline(), Some(long.deadline()));
+    assert_eq!(bench.inflight.next_deadline(), Some(long.deadline()));
     bench.queue.close().unwrap();
-    assert_eq!(bench.account.next_deadline(), None);
+    assert_eq!(bench.inflight.next_deadline(), None);
 }
 
 /// A queue that outlives many caches, and a cache that outlives many queues, keep nothing of them.
@@ -83,51 +83,51 @@ fn each_cache_has_its_own() {
 fn many_come_and_go() {
     let bench = Bench::new();
     for _ in 0..1000 {
-        let passing = Bench { queue: Arc::clone(&bench.queue), account: Bench::new().account };
+        let passing = Bench { queue: Arc::clone(&bench.queue), inflight: Bench::new().inflight };
         let _call = passing.read(1);
-        passing.account.close();
-        let passing = Bench { queue: Bench::new().queue, account: Arc::clone(&bench.account) };
+        passing.inflight.close();
+        let passing = Bench { queue: Bench::new().queue, inflight: Arc::clone(&bench.inflight) };
         let _call = passing.read(1);
         passing.queue.close().unwrap();
     }
-    assert_eq!((bench.queue.lanes(), bench.account.queues()), (1, 1));
+    assert_eq!((bench.queue.lanes(), bench.inflight.queues()), (1, 1));
     assert_eq!(bench.taken().len(), 1000);
 }
 
 #[test]
 fn nobody_keeps_anybody_alive() {
     let bench = Bench::new();
-    let (queue, account) = (Arc::downgrade(&bench.queue), Arc::downgrade(&bench.account));
+    let (queue, inflight) = (Arc::downgrade(&bench.queue), Arc::downgrade(&bench.inflight));
     let (first, second) = (bench.read(1), bench.read(2));
-    first.decide(done());
+    first.complete(done());
     drop(bench);
     // As if the queue had been closed.
     assert!(queue.upgrade().is_none());
-    assert_eq!(account.upgrade().unwrap().outstanding(), 0);
-    assert!(second.is_decided() && !second.decide(done()));
-    assert!(account.upgrade().is_none());
+    assert_eq!(inflight.upgrade().unwrap().count(), 0);
+    assert!(second.is_completed() && !second.complete(done()));
+    assert!(inflight.upgrade().is_none());
 }
 
-/// A decided call is used again, once its carrier has dropped it.
+/// A completed call is used again, once its carrier has dropped it.
 #[test]
 fn calls_are_used_again() {
     let bench = Bench::new();
     let first = bench.write(1);
-    let address = |call: &Carried| Arc::as_ptr(&call.share()).addr();
+    let address = |call: &Promise| Arc::as_ptr(&call.share()).addr();
     let one = address(&first);
     assert!(first.begin_send());
     bench.queue.cancel(1).unwrap();
     let second = bench.write(2);
-    assert!(first.is_decided() && !second.is_decided());
+    assert!(first.is_completed() && !second.is_completed());
     let two = address(&second);
     assert_ne!(one, two, "the first is still held");
     second.begin_send();
     second.renew_deadline(2 * LONG);
     let late = second.deadline();
-    assert!(second.decide(done()));
+    assert!(second.complete(done()));
     let third = bench.read(3);
     assert_eq!(address(&third), two);
-    assert!(!third.is_decided() && third.is_read() && third.deadline() < late);
+    assert!(!third.is_completed() && third.is_read() && third.deadline() < late);
     bench.queue.cancel(3).unwrap();
     let statuses = [CACHETORY_ERR_CANCELLED, CACHETORY_OK, CACHETORY_ERR_CANCELLED];
     let sent = [true, false, false];

@@ -31,8 +31,8 @@ fn as_many_as_may_be_outstanding() {
     for tag in tags {
         let bench = Bench::new();
         let submit = || (0..MANY).map(|n| bench.read(tag(n))).collect::<Vec<_>>();
-        submit().into_iter().for_each(|call| assert!(call.decide(done())));
-        submit().into_iter().rev().for_each(|call| assert!(call.decide(done())));
+        submit().into_iter().for_each(|call| assert!(call.complete(done())));
+        submit().into_iter().rev().for_each(|call| assert!(call.complete(done())));
         assert_eq!(bench.taken().len() as u64, 2 * MANY);
         let calls = submit();
         for n in 0..MANY {
@@ -40,11 +40,11 @@ fn as_many_as_may_be_outstanding() {
         }
         assert_eq!(bench.taken().len() as u64, MANY);
         let others = submit();
-        assert_eq!(bench.account.expire(Instant::now() + 2 * LONG), None);
+        assert_eq!(bench.inflight.expire(Instant::now() + 2 * LONG), None);
         assert_eq!(bench.taken().len() as u64, MANY);
         drop((calls, others));
         let calls = submit();
-        bench.account.close();
+        bench.inflight.close();
         assert_eq!(bench.taken().len() as u64, MANY);
         drop(calls);
     }
@@ -60,7 +60,7 @@ fn the_index_beside_a_map() {
     let mut dice = Dice(RandomState::new().hash_one(0) | 1);
     for tags in [1, 3, 1000] {
         let mut index = Index::new();
-        let caches = [(); 3].map(|()| Arc::new(Account::new(1)));
+        let caches = [(); 3].map(|()| Arc::new(Inflight::new(1)));
         let lanes = caches.each_ref().map(|cache| index.open_lane(cache, || Ok(())).unwrap());
         assert_eq!(caches.each_ref().map(|cache| index.lane(cache).unwrap()), lanes);
         let mut ages: [VecDeque<u32>; 3] = Default::default();
@@ -119,7 +119,7 @@ fn every_call_completes_once() {
     const SUBMITTERS: u64 = 3;
     const EACH: u64 = 3000;
     let bench = Bench::with_room_for(200);
-    let carried: Mutex<Vec<Carried>> = Mutex::default();
+    let promise: Mutex<Vec<Promise>> = Mutex::default();
     let accepted: Vec<AtomicBool> =
         (0..SUBMITTERS * EACH).map(|_| AtomicBool::new(false)).collect();
     let reported: Vec<AtomicUsize> = (0..SUBMITTERS * EACH).map(|_| AtomicUsize::new(0)).collect();
@@ -128,28 +128,28 @@ fn every_call_completes_once() {
     let taken = AtomicUsize::new(0);
     let is_over = || {
         submitting.load(Ordering::SeqCst) == 0
-            && bench.account.outstanding() == 0
+            && bench.inflight.count() == 0
             && taken.load(Ordering::SeqCst)
                 == accepted.iter().filter(|each| each.load(Ordering::SeqCst)).count()
     };
     thread::scope(|scope| {
         for submitter in 0..SUBMITTERS {
             let mut dice = Dice(seed.hash_one(submitter) | 1);
-            let (bench, carried, accepted, submitting) = (&bench, &carried, &accepted, &submitting);
+            let (bench, promise, accepted, submitting) = (&bench, &promise, &accepted, &submitting);
             scope.spawn(move || {
                 for number in 0..EACH {
                     let tag = submitter * EACH + number;
                     let span = Duration::from_micros(dice.throw(20_000));
                     let way = dice.throw(8);
-                    let backend = |call: Carried| match way {
+                    let backend = |call: Promise| match way {
                         0 => Err(Kind::Closed.into()),
                         1 => Ok(()),
                         2 => {
-                            call.decide(done());
+                            call.complete(done());
                             Ok(())
                         }
                         _ => {
-                            carried.lock().unwrap().push(call);
+                            promise.lock().unwrap().push(call);
                             Ok(())
                         }
                     };
@@ -157,7 +157,7 @@ fn every_call_completes_once() {
                         let is_read = number % 2 == 0;
                         // Before, for the completion may be taken before the submission returns.
                         accepted[tag as usize].store(true, Ordering::SeqCst);
-                        match submit(&bench.queue, &bench.account, tag, is_read, span, backend) {
+                        match submit(&bench.queue, &bench.inflight, tag, is_read, span, backend) {
                             Ok(()) => break,
                             Err(error) => {
                                 accepted[tag as usize].store(false, Ordering::SeqCst);
@@ -174,23 +174,23 @@ fn every_call_completes_once() {
         }
         for carrier in 0..2 {
             let mut dice = Dice(seed.hash_one(100 + carrier) | 1);
-            let (carried, is_over) = (&carried, &is_over);
+            let (promise, is_over) = (&promise, &is_over);
             scope.spawn(move || {
                 while !is_over() {
                     let mut delivery = Delivery::default();
-                    let calls = std::mem::take(&mut *carried.lock().unwrap());
+                    let calls = std::mem::take(&mut *promise.lock().unwrap());
                     for call in calls {
                         match dice.throw(6) {
                             0 => drop(call),
-                            1 => drop(call.decide(done())),
+                            1 => drop(call.complete(done())),
                             2 => {
                                 call.begin_send();
-                                call.unsent();
-                                carried.lock().unwrap().push(call)
+                                call.mark_unsent();
+                                promise.lock().unwrap().push(call)
                             }
                             3 => {
                                 call.renew_deadline(Duration::from_millis(1));
-                                carried.lock().unwrap().push(call)
+                                promise.lock().unwrap().push(call)
                             }
                             _ => {
                                 if call.begin_send() {
@@ -208,7 +208,7 @@ fn every_call_completes_once() {
             let mut dice = Dice(seed.hash_one(200) | 1);
             while !is_over() {
                 let _ = bench.queue.cancel(dice.throw(SUBMITTERS * EACH)).unwrap();
-                bench.account.expire(Instant::now());
+                bench.inflight.expire(Instant::now());
             }
         });
         for room in [1, 40] {
@@ -236,15 +236,15 @@ fn every_call_completes_once() {
 fn closing_in_the_middle() {
     for round in 0..100 {
         let bench = Bench::new();
-        let carried: Mutex<Vec<Carried>> = Mutex::default();
+        let promise: Mutex<Vec<Promise>> = Mutex::default();
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             for submitter in 0..2_u64 {
-                let (bench, carried) = (&bench, &carried);
+                let (bench, promise) = (&bench, &promise);
                 scope.spawn(move || {
                     for tag in 0.. {
                         let keep = |call| {
-                            carried.lock().unwrap().push(call);
+                            promise.lock().unwrap().push(call);
                             Ok(())
                         };
                         if let Err(error) = bench.submit(submitter * 1_000_000 + tag, false, keep) {
@@ -256,10 +256,10 @@ fn closing_in_the_middle() {
             }
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    let calls = std::mem::take(&mut *carried.lock().unwrap());
+                    let calls = std::mem::take(&mut *promise.lock().unwrap());
                     for call in calls {
                         call.begin_send();
-                        call.decide(done());
+                        call.complete(done());
                     }
                 }
             });
@@ -274,11 +274,11 @@ fn closing_in_the_middle() {
             if round % 2 == 0 {
                 bench.queue.close().unwrap();
             } else {
-                bench.account.close();
+                bench.inflight.close();
             }
             over.store(true, Ordering::Relaxed);
         });
-        drop(carried);
-        assert_eq!(bench.account.outstanding(), 0);
+        drop(promise);
+        assert_eq!(bench.inflight.count(), 0);
     }
 }

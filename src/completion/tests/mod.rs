@@ -18,10 +18,10 @@ use std::sync::Arc;
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A queue and a cache's account.
+/// A queue and a cache's inflight.
 struct Bench {
     queue: Arc<Queue>,
-    account: Arc<Account>,
+    inflight: Arc<Inflight>,
 }
 
 impl Bench {
@@ -32,35 +32,35 @@ impl Bench {
     fn with_room_for(max_pending: usize) -> Self {
         crate::reserve::set_aside().unwrap();
         let queue = Arc::new(Queue::open().unwrap());
-        Self { queue, account: Arc::new(Account::new(max_pending)) }
+        Self { queue, inflight: Arc::new(Inflight::new(max_pending)) }
     }
 
     fn submit(
         &self,
         tag: u64,
         is_read: bool,
-        backend: impl FnOnce(Carried) -> Result<()>,
+        backend: impl FnOnce(Promise) -> Result<()>,
     ) -> Result<()> {
-        submit(&self.queue, &self.account, tag, is_read, LONG, backend)
+        submit(&self.queue, &self.inflight, tag, is_read, LONG, backend)
     }
 
     /// Submits a call and keeps what its carrier has of it.
-    fn carried(&self, tag: u64, is_read: bool, span: Duration) -> Carried {
+    fn promise(&self, tag: u64, is_read: bool, span: Duration) -> Promise {
         let kept = RefCell::new(None);
         let keep = |call| {
             *kept.borrow_mut() = Some(call);
             Ok(())
         };
-        submit(&self.queue, &self.account, tag, is_read, span, keep).unwrap();
+        submit(&self.queue, &self.inflight, tag, is_read, span, keep).unwrap();
         kept.into_inner().unwrap()
     }
 
-    fn read(&self, tag: u64) -> Carried {
-        self.carried(tag, true, LONG)
+    fn read(&self, tag: u64) -> Promise {
+        self.promise(tag, true, LONG)
     }
 
-    fn write(&self, tag: u64) -> Carried {
-        self.carried(tag, false, LONG)
+    fn write(&self, tag: u64) -> Promise {
+        self.promise(tag, false, LONG)
     }
 
     /// All that is complete: tags, statuses, and whether a write may have been applied.

@@ -1,4 +1,4 @@
-//! Whatever happens to a call, it is decided once.
+//! Whatever happens to a call, it is completed once.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -8,10 +8,10 @@ use super::*;
 fn an_answer() {
     let bench = Bench::new();
     let call = bench.read(7);
-    assert_eq!((bench.account.outstanding(), bench.taken()), (1, vec![]));
-    assert!(call.begin_send() && !call.is_decided());
-    assert!(call.decide(done()));
-    assert_eq!(bench.account.outstanding(), 0);
+    assert_eq!((bench.inflight.count(), bench.taken()), (1, vec![]));
+    assert!(call.begin_send() && !call.is_completed());
+    assert!(call.complete(done()));
+    assert_eq!(bench.inflight.count(), 0);
     assert_eq!(bench.taken(), [(7, CACHETORY_OK, false)]);
     assert_eq!(bench.taken(), []);
 }
@@ -21,7 +21,7 @@ fn a_failure_goes_as_it_is() {
     let bench = Bench::new();
     let call = bench.write(7);
     assert!(call.begin_send());
-    assert!(call.decide(Err(Error::no_memory("anything"))));
+    assert!(call.complete(Err(Error::no_memory("anything"))));
     assert_eq!(bench.taken(), [(7, CACHETORY_ERR_NO_MEMORY, false)]);
 }
 
@@ -31,9 +31,9 @@ fn an_answer_after_a_cancel_is_dropped() {
     let call = bench.read(7);
     assert!(bench.queue.cancel(7).unwrap());
     assert!(!bench.queue.cancel(7).unwrap());
-    assert!(call.is_decided() && !call.begin_send());
-    assert_eq!(bench.account.outstanding(), 0);
-    assert!(!call.decide(done()));
+    assert!(call.is_completed() && !call.begin_send());
+    assert_eq!(bench.inflight.count(), 0);
+    assert!(!call.complete(done()));
     assert_eq!(bench.taken(), [(7, CACHETORY_ERR_CANCELLED, false)]);
 }
 
@@ -43,16 +43,16 @@ fn only_a_write_that_was_sent_may_have_been_applied() {
     type End = fn(&Bench);
     let ends: [(i32, End); 3] = [
         (CACHETORY_ERR_CANCELLED, |bench| assert!(bench.queue.cancel(1).unwrap())),
-        (CACHETORY_ERR_CANCELLED, |bench| bench.account.close()),
+        (CACHETORY_ERR_CANCELLED, |bench| bench.inflight.close()),
         (CACHETORY_ERR_TIMEOUT, |bench| {
-            assert_eq!(bench.account.expire(std::time::Instant::now() + 2 * LONG), None);
+            assert_eq!(bench.inflight.expire(std::time::Instant::now() + 2 * LONG), None);
         }),
     ];
     for (status, end) in ends {
         for is_read in [true, false] {
             for sent in [true, false] {
                 let bench = Bench::new();
-                let call = bench.carried(1, is_read, LONG);
+                let call = bench.promise(1, is_read, LONG);
                 assert!(!sent || call.begin_send());
                 end(&bench);
                 assert_eq!(bench.taken(), [(1, status, sent && !is_read)]);
@@ -67,11 +67,11 @@ fn what_was_not_sent_after_all() {
     let bench = Bench::new();
     let call = bench.write(1);
     assert!(call.begin_send() && call.begin_send());
-    call.unsent();
-    call.unsent();
+    call.mark_unsent();
+    call.mark_unsent();
     bench.queue.cancel(1).unwrap();
-    call.unsent();
-    assert!(call.is_decided());
+    call.mark_unsent();
+    assert!(call.is_completed());
     assert_eq!(bench.taken(), [(1, CACHETORY_ERR_CANCELLED, false)]);
 }
 
@@ -94,7 +94,7 @@ fn a_call_that_its_carrier_drops() {
         })
         .unwrap();
     assert_eq!(bench.taken(), [(3, CACHETORY_ERR_INTERNAL, false)]);
-    assert_eq!(bench.account.outstanding(), 0);
+    assert_eq!(bench.inflight.count(), 0);
 }
 
 #[test]
@@ -110,8 +110,8 @@ fn a_call_that_is_refused() {
     });
     assert_eq!(refused.unwrap_err().status(), CACHETORY_ERR_CLOSED);
     let call = kept.take().unwrap();
-    assert!(!call.begin_send() && !call.decide(done()));
-    assert_eq!((bench.account.outstanding(), bench.taken()), (0, vec![]));
+    assert!(!call.begin_send() && !call.complete(done()));
+    assert_eq!((bench.inflight.count(), bench.taken()), (0, vec![]));
     assert!(!bench.queue.cancel(2).unwrap());
 }
 
@@ -128,7 +128,7 @@ fn a_call_that_is_decided_and_refused() {
     assert_eq!(bench.taken(), [(1, CACHETORY_ERR_CANCELLED, false)]);
     bench
         .submit(2, true, |call| {
-            call.decide(done());
+            call.complete(done());
             panic!("after the answer");
         })
         .unwrap();
@@ -149,9 +149,9 @@ fn a_backend_that_panics() {
             })
         };
         assert!(panic::catch_unwind(AssertUnwindSafe(submit)).is_err());
-        assert_eq!((bench.account.outstanding(), bench.taken()), (0, vec![]));
+        assert_eq!((bench.inflight.count(), bench.taken()), (0, vec![]));
     }
-    assert!(!kept.take().unwrap().decide(done()));
+    assert!(!kept.take().unwrap().complete(done()));
     assert_eq!(bench.taken(), []);
 }
 
@@ -159,14 +159,14 @@ fn a_backend_that_panics() {
 fn a_closed_queue_reports_nothing() {
     let bench = Bench::new();
     let (first, second, third) = (bench.read(1), bench.write(2), bench.read(3));
-    assert!(first.decide(done()));
+    assert!(first.complete(done()));
     bench.queue.close().unwrap();
-    assert_eq!(bench.account.outstanding(), 0);
-    assert!(second.is_decided() && !second.begin_send() && !second.decide(done()));
+    assert_eq!(bench.inflight.count(), 0);
+    assert!(second.is_completed() && !second.begin_send() && !second.complete(done()));
     drop(third);
     let refused = bench.submit(4, true, |_| panic!("a backend never sees it"));
     assert_eq!(refused.unwrap_err().status(), CACHETORY_ERR_CLOSED);
-    assert_eq!(bench.account.outstanding(), 0);
+    assert_eq!(bench.inflight.count(), 0);
     assert!(bench.queue.cancel(1).is_err() && bench.queue.fd().is_err());
 }
 
@@ -174,13 +174,13 @@ fn a_closed_queue_reports_nothing() {
 fn a_closed_account_takes_nothing() {
     let bench = Bench::new();
     let call = bench.read(1);
-    bench.account.close();
+    bench.inflight.close();
     let refused = bench.submit(2, true, |_| panic!("a backend never sees it"));
     assert_eq!(refused.unwrap_err().status(), CACHETORY_ERR_CLOSED);
-    assert!(!call.decide(done()));
+    assert!(!call.complete(done()));
     assert_eq!(bench.taken(), [(1, CACHETORY_ERR_CANCELLED, false)]);
-    bench.account.close();
-    assert_eq!((bench.account.outstanding(), bench.account.next_deadline()), (0, None));
+    bench.inflight.close();
+    assert_eq!((bench.inflight.count(), bench.inflight.next_deadline()), (0, None));
 }
 
 #[test]
@@ -190,15 +190,15 @@ fn too_many() {
     let busy = || bench.submit(3, true, |_| panic!("a backend never sees it")).unwrap_err();
     assert_eq!(busy().status(), CACHETORY_ERR_BUSY);
     assert!(busy().is_retryable());
-    // Decided is enough: it need not have been taken.
-    first.decide(done());
+    // Completed is enough: it need not have been taken.
+    first.complete(done());
     let third = bench.read(3);
     assert_eq!(busy().status(), CACHETORY_ERR_BUSY);
     bench.queue.cancel(2).unwrap();
     let fourth = bench.read(4);
     assert_eq!(busy().status(), CACHETORY_ERR_BUSY);
     drop((second, third, fourth));
-    assert_eq!((bench.account.outstanding(), bench.taken().len()), (0, 4));
+    assert_eq!((bench.inflight.count(), bench.taken().len()), (0, 4));
     let none = Bench::with_room_for(0);
     assert_eq!(
         none.submit(1, true, |_| done().map(drop)).unwrap_err().status(),
@@ -210,7 +210,7 @@ fn too_many() {
 fn a_delivery_to_several_queues() {
     let bench = Bench::new();
     let other =
-        Bench { queue: Arc::new(Queue::open().unwrap()), account: Arc::clone(&bench.account) };
+        Bench { queue: Arc::new(Queue::open().unwrap()), inflight: Arc::clone(&bench.inflight) };
     let mut delivery = Delivery::default();
     for tag in 0..100 {
         let to = if tag % 3 == 0 { &other } else { &bench };
@@ -230,5 +230,5 @@ fn a_delivery_to_several_queues() {
     delivery.push(bench.read(1), done());
     drop(delivery);
     assert_eq!(bench.taken(), [(1, CACHETORY_OK, false)]);
-    assert_eq!(bench.account.outstanding(), 0);
+    assert_eq!(bench.inflight.count(), 0);
 }

@@ -37,7 +37,7 @@ fn the_descriptor_follows_every_way_to_be_decided() {
     drain();
     let call = bench.read(1);
     assert!(!is_readable(queue));
-    call.decide(done());
+    call.complete(done());
     assert!(is_readable(queue));
     drain();
     let (_first, _second) = (bench.read(1), bench.read(1));
@@ -46,8 +46,8 @@ fn the_descriptor_follows_every_way_to_be_decided() {
     take(queue, 1, None).unwrap();
     assert!(is_readable(queue), "one is left");
     drain();
-    let late = bench.carried(1, true, Duration::ZERO);
-    bench.account.expire(late.deadline());
+    let late = bench.promise(1, true, Duration::ZERO);
+    bench.inflight.expire(late.deadline());
     assert!(is_readable(queue));
     drain();
     drop(bench.read(1));
@@ -60,7 +60,7 @@ fn the_descriptor_follows_every_way_to_be_decided() {
     assert!(is_readable(queue));
     drain();
     let _call = bench.read(1);
-    bench.account.close();
+    bench.inflight.close();
     assert!(is_readable(queue));
     drain();
 }
@@ -118,7 +118,7 @@ fn each_of_many_decisions_finds_a_waiter() {
             });
         }
         for tag in 0..3000 {
-            bench.read(tag).decide(done());
+            bench.read(tag).complete(done());
         }
     });
     assert_eq!(bench.taken(), []);

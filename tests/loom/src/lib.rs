@@ -1,5 +1,5 @@
 //! What races for a call: an answer, a cancel, its deadline, the end of its cache, the end of its queue, a carrier that
-//! vanishes. In every order it is decided once, and what is said of a cancelled write is true.
+//! vanishes. In every order it is completed once, and what is said of a cancelled write is true.
 
 #[path = "../../../src/completion/mod.rs"]
 mod completion;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use loom::sync::Mutex;
 use loom::thread;
 
-use crate::completion::{Account, Carried, Completion, Delivery, Queue, submit};
+use crate::completion::{Inflight, Promise, Completion, Delivery, Queue, submit};
 use crate::error::{
     CACHETORY_ERR_CANCELLED, CACHETORY_ERR_CLOSED, CACHETORY_ERR_INTERNAL, CACHETORY_ERR_TIMEOUT,
     CACHETORY_OK, Kind, Result,
@@ -14,25 +14,25 @@ use crate::op::Answer;
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A queue and a cache's account.
+/// A queue and a cache's inflight.
 #[derive(Clone)]
 struct Bench {
     queue: Arc<Queue>,
-    account: Arc<Account>,
+    inflight: Arc<Inflight>,
 }
 
 impl Bench {
     fn new() -> Self {
         let queue = Arc::new(Queue::open().unwrap());
-        Self { queue, account: Arc::new(Account::new(9)) }
+        Self { queue, inflight: Arc::new(Inflight::new(9)) }
     }
 
-    fn submit(&self, tag: u64, backend: impl FnOnce(Carried) -> Result<()>) -> Result<()> {
-        submit(&self.queue, &self.account, tag, false, LONG, backend)
+    fn submit(&self, tag: u64, backend: impl FnOnce(Promise) -> Result<()>) -> Result<()> {
+        submit(&self.queue, &self.inflight, tag, false, LONG, backend)
     }
 
     /// A write, and what its carrier has of it.
-    fn write(&self, tag: u64) -> Carried {
+    fn write(&self, tag: u64) -> Promise {
         let kept = RefCell::new(None);
         let keep = |call| {
             *kept.borrow_mut() = Some(call);
@@ -57,7 +57,7 @@ impl Bench {
 
     /// That there is one completion, and that it agrees with what the carrier did.
     fn assert_one(&self, sent: bool, answered: bool) {
-        assert_eq!(self.account.outstanding(), 0);
+        assert_eq!(self.inflight.count(), 0);
         let taken = self.taken();
         let [(status, maybe_applied)] = taken[..] else { panic!("{} completions", taken.len()) };
         assert_eq!(status == CACHETORY_OK, answered, "{status}");
@@ -79,9 +79,9 @@ fn explore(model: impl Fn() + Sync + Send + 'static) {
 }
 
 /// As a backend does it. Whether it was sent, and whether the answer counted.
-fn carry(call: Carried) -> (bool, bool) {
+fn carry(call: Promise) -> (bool, bool) {
     let sent = call.begin_send();
-    (sent, sent && call.decide(done()))
+    (sent, sent && call.complete(done()))
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn an_answer_a_cancel_and_a_deadline() {
         let call = bench.write(1);
         let carrier = thread::spawn(move || carry(call));
         let late = bench.clone();
-        let clock = thread::spawn(move || late.account.expire(Instant::now() + 2 * LONG));
+        let clock = thread::spawn(move || late.inflight.expire(Instant::now() + 2 * LONG));
         let cancelled = bench.queue.cancel(1).unwrap();
         let (sent, answered) = carrier.join().unwrap();
         assert_eq!(clock.join().unwrap(), None);
@@ -119,7 +119,7 @@ fn an_answer_and_the_end_of_the_cache() {
         let bench = Bench::new();
         let call = bench.write(1);
         let carrier = thread::spawn(move || carry(call));
-        bench.account.close();
+        bench.inflight.close();
         let (sent, answered) = carrier.join().unwrap();
         bench.assert_one(sent, answered);
     });
@@ -132,7 +132,7 @@ fn a_write_that_is_not_sent_after_all() {
         let call = bench.write(1);
         let carrier = thread::spawn(move || {
             call.begin_send();
-            call.unsent();
+            call.mark_unsent();
             carry(call)
         });
         bench.queue.cancel(1).unwrap();
@@ -154,7 +154,7 @@ fn an_answer_a_cancel_and_the_end_of_the_queue() {
         assert_eq!(before(bench.queue.wait(1, None, |_, _| {})), CACHETORY_ERR_CLOSED);
         carrier.join().unwrap();
         let _ = canceller.join().unwrap();
-        assert_eq!(bench.account.outstanding(), 0);
+        assert_eq!(bench.inflight.count(), 0);
     });
 }
 
@@ -165,14 +165,14 @@ fn a_submission_and_the_end_of_the_cache() {
         let other = bench.clone();
         let submitter = thread::spawn(move || {
             other.submit(1, |call| {
-                call.decide(done());
+                call.complete(done());
                 Ok(())
             })
         });
-        bench.account.close();
+        bench.inflight.close();
         let accepted = submitter.join().unwrap().is_ok();
         assert_eq!(bench.taken().len(), usize::from(accepted));
-        assert_eq!(bench.account.outstanding(), 0);
+        assert_eq!(bench.inflight.count(), 0);
     });
 }
 
@@ -191,11 +191,11 @@ fn a_second_submission_and_the_end_of_the_cache() {
             });
             (accepted.is_ok(), kept.into_inner())
         });
-        bench.account.close();
+        bench.inflight.close();
         let (accepted, second) = submitter.join().unwrap();
         assert_eq!(bench.taken().len(), 1 + usize::from(accepted));
         drop((first, second));
-        assert_eq!((bench.account.outstanding(), bench.taken().len()), (0, 0));
+        assert_eq!((bench.inflight.count(), bench.taken().len()), (0, 0));
     });
 }
 
@@ -210,7 +210,7 @@ fn a_refusal_and_a_cancel() {
         assert_eq!(accepted, cancelled);
         let wanted: &[_] = if accepted { &[(CACHETORY_ERR_CANCELLED, false)] } else { &[] };
         assert_eq!(bench.taken(), wanted);
-        assert_eq!(bench.account.outstanding(), 0);
+        assert_eq!(bench.inflight.count(), 0);
     });
 }
 
@@ -240,14 +240,14 @@ fn a_deadline_that_is_put_off() {
         let bench = Bench::new();
         let (first, second) = (bench.write(1), bench.write(2));
         let late = bench.clone();
-        let clock = thread::spawn(move || late.account.expire(Instant::now() + 2 * LONG));
+        let clock = thread::spawn(move || late.inflight.expire(Instant::now() + 2 * LONG));
         first.renew_deadline(4 * LONG);
         clock.join().unwrap();
         let taken = bench.taken();
         assert!(taken.contains(&(CACHETORY_ERR_TIMEOUT, false)));
-        assert_eq!(taken.len() + bench.account.outstanding(), 2);
+        assert_eq!(taken.len() + bench.inflight.count(), 2);
         drop((first, second));
-        assert_eq!((bench.taken().len(), bench.account.outstanding()), (2 - taken.len(), 0));
+        assert_eq!((bench.taken().len(), bench.inflight.count()), (2 - taken.len(), 0));
     });
 }
 
@@ -279,8 +279,8 @@ fn two_decisions_and_two_who_wait() {
             assert_eq!(waiter.queue.wait(1, None, |_, _| {}).unwrap(), 1);
         });
         let [first, second] = calls;
-        let carrier = thread::spawn(move || first.decide(done()));
-        second.decide(done());
+        let carrier = thread::spawn(move || first.complete(done()));
+        second.complete(done());
         assert_eq!(bench.queue.wait(1, None, |_, _| {}).unwrap(), 1);
         waiter.join().unwrap();
         carrier.join().unwrap();

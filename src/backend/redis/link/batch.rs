@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::backend::redis::link::connection::{Exchanged, Failure};
 use crate::backend::redis::link::waiter::{Bell, Waiter};
 use crate::backend::redis::wire::replies::{Expect, Pending};
-use crate::completion::{Carried, Delivery, QueueId};
+use crate::completion::{Delivery, Promise, QueueId};
 use crate::error::{Error, Result};
 use crate::op::Answer;
 
@@ -29,11 +29,11 @@ pub enum Owner {
     /// A thread that waits. `is_first`: on a bell of its own, as the first of its batch, who is woken alone to carry it out.
     Thread { waiter: Arc<Waiter>, is_first: bool },
     /// An asynchronous call.
-    Call(Carried),
+    Call(Promise),
 }
 
 impl Entry {
-    fn decide(self, answer: Exchanged<Answer>, request: &[u8], undecided: &mut Undecided) {
+    fn complete(self, answer: Exchanged<Answer>, request: &[u8], uncompleted: &mut Uncompleted) {
         match self.owner {
             Owner::Thread { waiter, is_first } => {
                 waiter.answer(answer);
@@ -44,20 +44,20 @@ impl Entry {
             Owner::Call(call) => {
                 let failure = match answer {
                     Exchanged::Answered { result, .. } => {
-                        return undecided.delivery.push(call, result);
+                        return uncompleted.delivery.push(call, result);
                     }
                     Exchanged::Failed(failure) => failure,
                 };
                 let is_read = call.is_read();
                 if !failure.sent {
-                    call.unsent();
+                    call.mark_unsent();
                 }
-                if failure.may_be_tried_again(is_read, self.second) && !call.is_decided() {
+                if failure.may_be_tried_again(is_read, self.second) && !call.is_completed() {
                     let second = self.second || !failure.is_refusal();
                     let entry = Entry { owner: Owner::Call(call), second, ..self };
-                    return undecided.again.push(entry, request);
+                    return uncompleted.again.push(entry, request);
                 }
-                undecided.delivery.push(call, Err(failure.into_error(is_read)));
+                uncompleted.delivery.push(call, Err(failure.into_error(is_read)));
             }
         }
     }
@@ -72,7 +72,7 @@ impl Entry {
                 }
             }
             Owner::Call(call) => {
-                call.decide(Err(error));
+                call.complete(Err(error));
             }
         }
     }
@@ -91,7 +91,7 @@ impl Owner {
     fn is_there(&self) -> bool {
         match self {
             Owner::Thread { waiter, .. } => !waiter.is_gone(),
-            Owner::Call(call) => !call.is_decided(),
+            Owner::Call(call) => !call.is_completed(),
         }
     }
 }
@@ -234,7 +234,7 @@ impl Requests {
         self.audience.join(mem::take(&mut other.audience));
     }
 
-    /// To be called before they are sent: asynchronous calls that were decided meanwhile are left out, and of the others it is
+    /// To be called before they are sent: asynchronous calls that were completed meanwhile are left out, and of the others it is
     /// known from now on that they may have been sent.
     pub fn begin_send(&mut self) {
         let goes = |entry: &Entry| match &entry.owner {
@@ -247,10 +247,10 @@ impl Requests {
     }
 
     /// Nothing of them was sent after all.
-    pub fn unsent(&self) {
+    pub fn mark_unsent(&self) {
         for entry in &self.entries {
             if let Owner::Call(call) = &entry.owner {
-                call.unsent();
+                call.mark_unsent();
             }
         }
     }
@@ -300,7 +300,7 @@ impl Drop for Draft<'_> {
 
 /// What comes of a batch beside the answers to waiting threads.
 #[derive(Default)]
-pub struct Undecided {
+pub struct Uncompleted {
     /// Answers to asynchronous calls.
     pub delivery: Delivery,
     /// Asynchronous calls that go over another link.
@@ -309,7 +309,7 @@ pub struct Undecided {
 
 #[derive(Default)]
 pub struct Batch {
-    /// Those that are not decided yet.
+    /// Those that are not completed yet.
     pub entries: VecDeque<Entry>,
     /// The replies to the first of them, once some of them has arrived and was not the usual.
     pub current: Option<Pending>,
@@ -322,19 +322,19 @@ pub struct Batch {
     pub sent: usize,
     /// Where the first entry's request begins in the outbox.
     pub start: usize,
-    pub undecided: Undecided,
+    pub uncompleted: Uncompleted,
 }
 
 impl Batch {
     pub const UNTIMED: usize = usize::MAX;
 
     /// Decides the first entry.
-    pub fn decide(&mut self, answer: Exchanged<Answer>, outbox: &[u8]) {
+    pub fn complete(&mut self, answer: Exchanged<Answer>, outbox: &[u8]) {
         self.current = None;
         if let Some(entry) = self.entries.pop_front() {
             let request = self.start..self.start + entry.len;
             self.start = request.end;
-            entry.decide(answer, outbox.get(request).unwrap_or_default(), &mut self.undecided);
+            entry.complete(answer, outbox.get(request).unwrap_or_default(), &mut self.uncompleted);
         }
     }
 
@@ -349,7 +349,7 @@ impl Batch {
     pub fn answer_call(&mut self, answer: Answer) {
         if let Some(Entry { owner: Owner::Call(call), len, .. }) = self.entries.pop_front() {
             self.start += len;
-            self.undecided.delivery.push(call, Ok(answer));
+            self.uncompleted.delivery.push(call, Ok(answer));
         }
     }
 
@@ -365,7 +365,7 @@ impl Batch {
     pub fn fail(&mut self, lost: bool, outbox: &[u8], error: impl Fn() -> Error) {
         while !self.entries.is_empty() {
             let sent = self.sent > self.start;
-            self.decide(Exchanged::Failed(Failure { error: error(), sent, lost }), outbox);
+            self.complete(Exchanged::Failed(Failure { error: error(), sent, lost }), outbox);
         }
     }
 

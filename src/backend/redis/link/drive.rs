@@ -22,9 +22,9 @@ const MOST_AT_ONCE: usize = 1 << 20;
 /// How a batch left the link.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Driven {
-    /// All is decided, and the link may be used again.
+    /// All is completed, and the link may be used again.
     Sound,
-    /// All is decided, and the link is of no more use.
+    /// All is completed, and the link is of no more use.
     Broken,
     /// The driver's deadline has passed, and others still wait; or, where it does not wait, there is something to wait for.
     Unfinished,
@@ -75,8 +75,8 @@ impl Link {
         self
     }
 
-    /// The length of the requests that are not decided.
-    pub fn undecided_bytes(&self) -> usize {
+    /// The length of the requests that are not completed.
+    pub fn uncompleted_bytes(&self) -> usize {
         self.outbox.len() - self.batch.start
     }
 
@@ -86,8 +86,8 @@ impl Link {
         Requests::new(std::mem::take(bytes), std::mem::take(entries), self.batch.audience)
     }
 
-    /// Carries the batch out, or goes on with it, until all of it is decided or the driver's own deadline passes. `bells` are
-    /// rung for what was decided before this sleeps; for the rest it is left to the caller. `driver`: who need not wait much
+    /// Carries the batch out, or goes on with it, until all of it is completed or the driver's own deadline passes. `bells` are
+    /// rung for what was completed before this sleeps; for the rest it is left to the caller. `driver`: who need not wait much
     /// longer for others once it has its own answer.
     pub fn drive(&mut self, deadline: &Deadline, bells: &Bells, driver: &Waiter) -> Driven {
         if self.batch.sent == 0 {
@@ -129,7 +129,7 @@ impl Link {
                 return Err(Broken::Timeout);
             }
             let rung = self.batch.bells;
-            let mut delivery = std::mem::take(&mut self.batch.undecided.delivery);
+            let mut delivery = std::mem::take(&mut self.batch.uncompleted.delivery);
             let Some(pending) = self.batch.pending() else { return Ok(true) };
             match pending.room(&mut self.inbox) {
                 Ok(room) => {
@@ -138,7 +138,7 @@ impl Link {
                         delivery.deliver();
                     };
                     let until =
-                        if driver.is_decided() { &deadline.at_most(PATIENCE) } else { deadline };
+                        if driver.is_completed() { &deadline.at_most(PATIENCE) } else { deadline };
                     self.stream.read(room, until, false, before_sleep)?;
                 }
                 Err(error) => {
@@ -226,7 +226,7 @@ impl Link {
                 return None;
             }
             if !is_begun && let Some(answer) = entry.expect.quick(&mut self.inbox) {
-                self.decide(Exchanged::Answered { result: Ok(answer), link_is_sound: true });
+                self.complete(Exchanged::Answered { result: Ok(answer), link_is_sound: true });
                 continue;
             }
             let Some(pending) = self.batch.pending() else { break };
@@ -238,11 +238,11 @@ impl Link {
                         let Failure { error, sent, lost } = self.turned_away(error);
                         while !self.batch.entries.is_empty() {
                             let failure = Failure { error: error.again(), sent, lost };
-                            self.decide(Exchanged::Failed(failure));
+                            self.complete(Exchanged::Failed(failure));
                         }
                         return Some(false);
                     }
-                    self.decide(Exchanged::Answered { result, link_is_sound: true });
+                    self.complete(Exchanged::Answered { result, link_is_sound: true });
                     if !link_is_sound {
                         let error =
                             || Error::protocol("an answer to another call was out of order");
@@ -252,7 +252,7 @@ impl Link {
                 }
                 Err(error) => {
                     let failure = Failure { error: error.again(), sent: true, lost: false };
-                    self.decide(Exchanged::Failed(failure));
+                    self.complete(Exchanged::Failed(failure));
                     self.batch.fail(true, &self.outbox, || error.again());
                     return Some(false);
                 }
@@ -286,8 +286,8 @@ impl Link {
         true
     }
 
-    fn decide(&mut self, answer: Exchanged<Answer>) {
-        self.batch.decide(answer, &self.outbox);
+    fn complete(&mut self, answer: Exchanged<Answer>) {
+        self.batch.complete(answer, &self.outbox);
     }
 
     /// Fails what is left of the batch.

@@ -54,12 +54,12 @@ impl Bell {
     }
 }
 
-/// One thread's place in the queue for a link. What it waits for is decided once: an answer, or the link itself, to go on
+/// One thread's place in the queue for a link. What it waits for is completed once: an answer, or the link itself, to go on
 /// with its own call and those behind it.
 #[derive(Default)]
 pub struct Waiter {
     /// There is something in the cell.
-    decided: AtomicBool,
+    completed: AtomicBool,
     cell: Mutex<Cell>,
     spinner: Mutex<Spinner>,
     /// For the first of a batch, who is woken alone, to carry it out.
@@ -77,7 +77,7 @@ enum Cell {
 }
 
 /// What became of a wait.
-pub enum Decided {
+pub enum Completed {
     Answer(Exchanged<Answer>),
     Link(Box<Link>),
 }
@@ -93,7 +93,7 @@ impl Waiter {
         OWN.try_with(ThreadCell::take).ok().flatten().unwrap_or_default()
     }
 
-    /// Keeps it for the thread's next wait. Not to be called while somebody may still decide it.
+    /// Keeps it for the thread's next wait. Not to be called while somebody may still complete it.
     pub fn keep(self: Arc<Self>) {
         // A thread that is ending keeps nothing.
         let _ = OWN.try_with(|own| own.set(Some(self)));
@@ -107,39 +107,39 @@ impl Waiter {
     pub fn spin(&self, limit: Duration, deadline: &Deadline) {
         let mut spinner = self.spinner.lock().unwrap_or_else(PoisonError::into_inner);
         spinner.limit(limit);
-        spinner.spin(deadline.instant(), || self.is_decided().then_some(()));
+        spinner.spin(deadline.instant(), || self.is_completed().then_some(()));
     }
 
-    pub fn is_decided(&self) -> bool {
-        self.decided.load(Ordering::Acquire)
+    pub fn is_completed(&self) -> bool {
+        self.completed.load(Ordering::Acquire)
     }
 
     pub fn is_gone(&self) -> bool {
         matches!(*self.cell(), Cell::Gone)
     }
 
-    /// Takes what was decided, and leaves the waiter as new.
-    pub fn take(&self) -> Option<Decided> {
+    /// Takes what was completed, and leaves the waiter as new.
+    pub fn take(&self) -> Option<Completed> {
         self.end(Cell::Waiting)
     }
 
-    /// Ends the wait; what was decided a moment before, if anything was.
-    pub fn leave(&self) -> Option<Decided> {
+    /// Ends the wait; what was completed a moment before, if anything was.
+    pub fn leave(&self) -> Option<Completed> {
         self.end(Cell::Gone)
     }
 
-    fn end(&self, undecided: Cell) -> Option<Decided> {
+    fn end(&self, uncompleted: Cell) -> Option<Completed> {
         let mut cell = self.cell();
-        let decided = match std::mem::take(&mut *cell) {
-            Cell::Answer(answer) => Decided::Answer(answer),
-            Cell::Link(link) => Decided::Link(link),
+        let completed = match std::mem::take(&mut *cell) {
+            Cell::Answer(answer) => Completed::Answer(answer),
+            Cell::Link(link) => Completed::Link(link),
             Cell::Waiting | Cell::Gone => {
-                *cell = undecided;
+                *cell = uncompleted;
                 return None;
             }
         };
-        self.decided.store(false, Ordering::Relaxed);
-        Some(decided)
+        self.completed.store(false, Ordering::Relaxed);
+        Some(completed)
     }
 
     /// Hands the answer to the caller, who is still to be woken. If it has gone, the answer is dropped.
@@ -147,7 +147,7 @@ impl Waiter {
         let mut cell = self.cell();
         if let Cell::Waiting = *cell {
             *cell = Cell::Answer(answer);
-            self.decided.store(true, Ordering::Release);
+            self.completed.store(true, Ordering::Release);
         }
     }
 
@@ -156,7 +156,7 @@ impl Waiter {
         let mut cell = self.cell();
         if let Cell::Waiting = *cell {
             *cell = Cell::Link(link);
-            self.decided.store(true, Ordering::Release);
+            self.completed.store(true, Ordering::Release);
             return None;
         }
         Some(link)

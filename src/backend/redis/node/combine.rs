@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::backend::redis::link::batch::Owner;
 use crate::backend::redis::link::connection::{Exchanged, Failure, Link};
-use crate::backend::redis::link::waiter::{Decided, Waiter};
+use crate::backend::redis::link::waiter::{Completed, Waiter};
 use crate::backend::redis::node::lease::Lease;
 use crate::backend::redis::node::links::{LONGEST_PATIENCE, Links, PATIENCE};
 use crate::backend::redis::node::pool::Pool;
@@ -76,16 +76,16 @@ impl Links {
         let owner = &place.owner;
         let mut patience = PATIENCE;
         let mut look = deadline.started() + patience;
-        if !owner.is_decided() {
+        if !owner.is_completed() {
             owner.spin(self.spin, deadline);
         }
         loop {
             match owner.take() {
-                Some(Decided::Answer(answer)) => {
+                Some(Completed::Answer(answer)) => {
                     place.owner.keep();
                     return Ok(answer);
                 }
-                Some(Decided::Link(link)) => {
+                Some(Completed::Link(link)) => {
                     let mut lease = Lease::of(self, link);
                     lease.link.as_deref_mut().into_iter().for_each(|link| self.top_up(link));
                     self.drive(lease, owner, deadline);
@@ -94,8 +94,8 @@ impl Links {
                 None => {}
             }
             let bell = if place.is_first { &owner.bell } else { self.bells.get(place.bell) };
-            bell.sleep(look.min(deadline.instant()), || owner.is_decided());
-            if owner.is_decided() {
+            bell.sleep(look.min(deadline.instant()), || owner.is_completed());
+            if owner.is_completed() {
                 continue;
             }
             let now = Instant::now();
@@ -111,7 +111,7 @@ impl Links {
         }
     }
 
-    /// The deadline has passed. `None`: the call was decided at the last moment.
+    /// The deadline has passed. `None`: the call was completed at the last moment.
     fn leave(&self, place: &Place, deadline: &Deadline) -> Option<Result<Exchanged<Answer>>> {
         let owner = &place.owner;
         let mut pool = self.pool();
@@ -126,8 +126,8 @@ impl Links {
                 let error = Kind::Timeout("waiting for the reply").into();
                 Some(Ok(Exchanged::Failed(Failure { error, sent: true, lost: false })))
             }
-            Some(Decided::Answer(answer)) => Some(Ok(answer)),
-            Some(Decided::Link(link)) => {
+            Some(Completed::Answer(answer)) => Some(Ok(answer)),
+            Some(Completed::Link(link)) => {
                 self.drive(Lease::of(self, link), owner, deadline);
                 None
             }

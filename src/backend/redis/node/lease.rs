@@ -100,8 +100,8 @@ impl<'a> Lease<'a> {
         let links = self.links;
         let Some(link) = self.link.as_deref_mut() else { return };
         let bells = link.batch.bells;
-        link.batch.undecided.delivery.deliver();
-        let again = std::mem::take(&mut link.batch.undecided.again);
+        link.batch.uncompleted.delivery.deliver();
+        let again = std::mem::take(&mut link.batch.uncompleted.again);
         let refused = link.turn.refused.as_ref().map(Error::again);
         match driven {
             Driven::Sound => self.give_back(),

@@ -24,7 +24,7 @@ use crate::backend::redis::node::lease::{ASIDE, Lease};
 use crate::backend::redis::node::pool::Pool;
 use crate::backend::redis::node::self_drive::Company;
 use crate::backend::redis::wire::handshake::Handshake;
-use crate::completion::{Account, Engine};
+use crate::completion::{Engine, Inflight};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -43,7 +43,7 @@ pub const SHARED: usize = 16 << 10;
 pub struct Links {
     me: Weak<Links>,
     /// The asynchronous calls of the cache.
-    pub account: Arc<Account>,
+    pub inflight: Arc<Inflight>,
     dialer: Dialer,
     handshake: Handshake,
     /// The deadline of a call.
@@ -63,11 +63,11 @@ pub struct Links {
 }
 
 impl Links {
-    pub fn new(config: &Config, info: &ConnectionInfo, account: Arc<Account>) -> Arc<Self> {
+    pub fn new(config: &Config, info: &ConnectionInfo, inflight: Arc<Inflight>) -> Arc<Self> {
         let pool = Pool::new(config.max_connections, !config.spin.is_zero());
         let links = Arc::new_cyclic(|me: &Weak<Self>| Self {
             me: me.clone(),
-            account,
+            inflight,
             dialer: Dialer::new(config, info.addr()),
             handshake: Handshake::new(info.redis_settings(), config.client_name.as_deref()),
             timeout: config.timeout,
@@ -83,7 +83,7 @@ impl Links {
             is_watched: AtomicBool::new(false),
         });
         let engine: Weak<dyn Engine> = links.weak();
-        links.account.set_engine(engine);
+        links.inflight.add_engine(engine);
         links
     }
 

@@ -184,14 +184,14 @@ impl Pool {
     }
 
     /// Nobody has come for what was left to a thread.
-    pub fn neglected(&self) {
+    pub fn mispredicted(&self) {
         let parked = self.parked.iter().flat_map(|link| &link.batch.entries);
         for entry in parked.chain(&self.queue.requests.entries) {
             if let Owner::Call(call) = &entry.owner
-                && call.is_awaited()
-                && !call.is_decided()
+                && call.wait_is_predicted()
+                && !call.is_completed()
             {
-                return call.neglected();
+                return call.mispredicted();
             }
         }
     }
@@ -253,7 +253,7 @@ impl Pool {
     }
 
     /// Lets go of large calls that nobody wants any more, now and then.
-    pub fn drop_decided_large(&mut self) {
+    pub fn drop_completed_large(&mut self) {
         const FEW: usize = 16;
         if self.large.len() >= self.crowded.max(FEW) {
             self.large.retain(Requests::is_wanted);
@@ -313,7 +313,7 @@ impl Queue {
     /// Adds what is queued to the link's batch, as far as that goes.
     fn add_to(&mut self, link: &mut Link) {
         let calls = MOST_CALLS.saturating_sub(link.batch.entries.len());
-        let bytes = MOST_BYTES.saturating_sub(link.undecided_bytes());
+        let bytes = MOST_BYTES.saturating_sub(link.uncompleted_bytes());
         if self.requests.is_empty() || calls == 0 || bytes == 0 {
             return;
         }
@@ -357,18 +357,18 @@ impl Queue {
 
     /// Lets go of asynchronous calls that nobody wants any more. Does nothing most of the time, so that it costs each call
     /// next to nothing.
-    pub fn drop_the_decided_now_and_then(&mut self) {
+    pub fn drop_completed_now_and_then(&mut self) {
         const FEW: usize = 1024;
         if self.requests.entries.len() >= self.crowded.max(FEW) {
-            self.forget_the_decided();
+            self.forget_completed();
             self.crowded = 2 * self.requests.entries.len();
         }
     }
 
-    pub fn forget_the_decided(&mut self) {
+    pub fn forget_completed(&mut self) {
         self.requests.retain(|entry| match &entry.owner {
             Owner::Thread { .. } => true,
-            Owner::Call(call) => !call.is_decided(),
+            Owner::Call(call) => !call.is_completed(),
         });
     }
 

@@ -110,12 +110,12 @@ impl Links {
         let mut has_moved = false;
         loop {
             let Some(link) = lease.link.as_deref_mut() else { return };
-            let undecided = link.batch.entries.len();
+            let uncompleted = link.batch.entries.len();
             let driven = link.step(begun.take());
-            if link.batch.entries.len() < undecided {
+            if link.batch.entries.len() < uncompleted {
                 has_moved = true;
                 self.bells.ring(link.batch.bells);
-                link.batch.undecided.delivery.deliver();
+                link.batch.uncompleted.delivery.deliver();
             }
             match driven {
                 Driven::More | Driven::Unfinished if wait.is_over() => {
@@ -141,7 +141,7 @@ impl Links {
 
     /// Gives a link that has done its batch the next, if it can stay where it is.
     fn load_next(&self, link: &mut Link) -> bool {
-        if !link.batch.undecided.again.is_empty() {
+        if !link.batch.uncompleted.again.is_empty() {
             return false;
         }
         let mut pool = self.pool();

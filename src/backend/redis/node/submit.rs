@@ -15,7 +15,7 @@ use crate::backend::redis::node::lease::{ASIDE, Lease};
 use crate::backend::redis::node::links::{LONGEST_PATIENCE, Links, UNSEEN, answers_in_time};
 use crate::backend::redis::node::pool::Pool;
 use crate::backend::redis::wire::replies::Expect;
-use crate::completion::{Carried, Delivery};
+use crate::completion::{Delivery, Promise};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::reactor::{Io, Job, Mail};
@@ -37,14 +37,14 @@ impl Links {
     #[inline(always)]
     pub fn submit(
         &self,
-        call: Carried,
+        call: Promise,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         expect: Expect,
     ) -> Result<()> {
         self.see_to_deadlines()?;
-        let (is_awaited, queue) = (call.is_awaited(), call.reports_to());
+        let (is_awaited, queue) = (call.wait_is_predicted(), call.reports_to());
         let mut pool = self.open_pool()?;
-        pool.queue.drop_the_decided_now_and_then();
+        pool.queue.drop_completed_now_and_then();
         pool.queue.requests.add(Owner::Call(call), encode, expect)?;
         if !is_awaited {
             self.recruit(pool);
@@ -58,13 +58,13 @@ impl Links {
 
     /// Whether it is worth while to send what is queued before the rest.
     fn is_enough(&self, pool: &Pool) -> bool {
-        self.company.is_alone() && 4 * pool.queue.len() >= self.account.outstanding()
+        self.company.is_alone() && 4 * pool.queue.len() >= self.inflight.count()
     }
 
     /// Accepts a call that gets a link of its own.
     pub fn submit_large(
         &self,
-        call: Carried,
+        call: Promise,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         expect: Expect,
     ) -> Result<()> {
@@ -73,7 +73,7 @@ impl Links {
         let mut large = Requests::default();
         large.add(Owner::Call(call), encode, expect)?;
         let mut pool = self.open_pool()?;
-        pool.drop_decided_large();
+        pool.drop_completed_large();
         pool.large.push_back(large);
         self.recruit(pool);
         Ok(())
@@ -96,17 +96,17 @@ impl Links {
 
     /// Called by the I/O thread: ends the calls whose deadline has passed. When the next one passes, if there is one.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let next = self.account.expire(now);
+        let next = self.inflight.expire(now);
         let mut pool = self.pool();
         pool.large.retain(|large| large.is_wanted());
         if next.is_none() {
-            pool.queue.forget_the_decided();
+            pool.queue.forget_completed();
         }
         drop(pool);
         next.or_else(|| {
             self.is_timed.store(false, Ordering::SeqCst);
             // A call that came in between is seen here, or has the thread told.
-            let next = self.account.next_deadline()?;
+            let next = self.inflight.next_deadline()?;
             (!self.is_timed.swap(true, Ordering::SeqCst)).then_some(next)
         })
     }
@@ -280,7 +280,7 @@ impl Links {
             let Some(link) = held.link.as_deref_mut() else { return };
             let bells = link.batch.bells;
             let mut batch = link.unload();
-            batch.unsent();
+            batch.mark_unsent();
             let answers = answers_in_time(link, &deadline);
             batch.begin_send();
             link.load(&mut batch, bells);
@@ -299,7 +299,7 @@ impl Links {
     fn end_unbegun(&self, mut link: Box<Link>) {
         let (bells, round) = (link.batch.bells, link.turn.round);
         let batch = link.unload();
-        batch.unsent();
+        batch.mark_unsent();
         drop(Lease::of(self, link));
         let mut pool = self.pool();
         if pool.closed {
@@ -359,7 +359,7 @@ impl Links {
             // The links in use are slow, or who was to come has not.
             pool.round += 1;
             pool.in_use = 0;
-            pool.neglected();
+            pool.mispredicted();
         }
         pool.spared = false;
         pool.looks_late = true;

@@ -12,8 +12,8 @@ use crate::fork;
 
 /// The calls of one cache in one process. Those that report to one queue are a lane there, in the order of their deadlines,
 /// which is that of their submission: all have the same time.
-pub struct Account {
-    /// A child process has an account of its own.
+pub struct Inflight {
+    /// A child process has an inflight of its own.
     generation: u64,
     max_pending: usize,
     outstanding: AtomicUsize,
@@ -29,7 +29,7 @@ struct Queues {
     list: Vec<Weak<Queue>>,
 }
 
-impl Account {
+impl Inflight {
     pub fn new(max_pending: usize) -> Self {
         Self {
             generation: fork::generation(),
@@ -41,7 +41,7 @@ impl Account {
     }
 
     /// The calls are carried out by `engine`, which a waiting thread may drive.
-    pub fn set_engine(&self, engine: Weak<dyn Engine>) {
+    pub fn add_engine(&self, engine: Weak<dyn Engine>) {
         let _ = self.engine.set(engine);
     }
 
@@ -49,12 +49,12 @@ impl Account {
         self.engine.get()?.upgrade()
     }
 
-    /// How many calls were accepted and are not decided.
-    pub fn outstanding(&self) -> usize {
+    /// How many calls were accepted and are not completed.
+    pub fn count(&self) -> usize {
         self.outstanding.load(Ordering::Relaxed)
     }
 
-    /// The earliest deadline of a call that is not decided.
+    /// The earliest deadline of a call that is not completed.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.of_each_queue(|queue| queue.next_deadline(self))
     }
