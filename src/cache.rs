@@ -142,7 +142,9 @@ fn check_value(len: usize) -> Result<()> {
 #[inline]
 fn check_ttl(ttl_ms: Option<i64>) -> Result<()> {
     if ttl_ms.is_some_and(|ttl| ttl < 1) {
-        return Err(Error::invalid_argument("ttl_ms must be at least 1, or CACHETORY_NO_EXPIRY"));
+        return Err(Error::invalid_argument(
+            "the ttl must be at least 1 ms, unless the key shall never expire",
+        ));
     }
     check_end(ttl_ms)
 }
@@ -150,12 +152,12 @@ fn check_ttl(ttl_ms: Option<i64>) -> Result<()> {
 /// Ten thousand years. No clock need be read to see that a shorter ttl ends in time.
 const FAR: i64 = 10_000 * 366 * 24 * 3600 * 1000;
 
-/// A ttl must end within the `int64_t` milliseconds, or the server would refuse it.
+/// A ttl must end within 64 bits of milliseconds, or the server would refuse it.
 #[inline]
 fn check_end(ttl_ms: Option<i64>) -> Result<()> {
     match ttl_ms {
         Some(ttl) if ttl > FAR && unix_ms_now().checked_add(ttl).is_none() => {
-            Err(Error::invalid_argument("ttl_ms ends after the last int64_t millisecond"))
+            Err(Error::invalid_argument("the ttl ends later than 64 bits of milliseconds can say"))
         }
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@
 //! holds what the handle names; a [`backend`] carries the [`op`] out and gives an [`op::Answer`] back, its bytes in a
 //! [`value`]. Of an asynchronous call the answer goes to a queue: [`completion`]. [`config`] reads the URL, [`deadline`] bounds everything that may wait, `reserve` keeps the process
 //! alive where memory runs out, [`error`] is everything that can go
-//! wrong and the one map to a status, and [`fork`] notices that this is a child process that must not use what it inherited.
+//! wrong, and [`fork`] notices that this is a child process that must not use what it inherited.
 //! Arrows point one way: nothing below `ffi` knows that C exists, nothing above `backend::redis` knows RESP.
 
 pub mod backend;

@@ -7,11 +7,10 @@ use super::arg;
 use super::guard::{guard, release, silence_panics};
 use super::handle::Table;
 use super::request;
+use super::status::{self, CACHETORY_NOT_FOUND, CACHETORY_NOT_STORED, CACHETORY_OK};
 use super::types::*;
 use crate::cache::Cache;
-use crate::error::{
-    CACHETORY_NOT_FOUND, CACHETORY_NOT_STORED, CACHETORY_OK, Error, Kind, Result, status_name,
-};
+use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Op};
 
 pub(super) static CACHES: Table<Box<Cache>> = Table::new(0);
@@ -378,7 +377,7 @@ pub unsafe extern "C" fn cachetory_values_free(values: *mut cachetory_values_t) 
 /// released. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn cachetory_status_name(status: cachetory_status_t) -> *const c_char {
-    status_name(status).as_ptr()
+    status::name(status).as_ptr()
 }
 
 /// The version of the library, such as "0.1.0". Static: not to be released. Any thread.

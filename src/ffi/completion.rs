@@ -4,9 +4,10 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 
 use super::guard::report;
+use super::status::{CACHETORY_NOT_FOUND, CACHETORY_NOT_STORED, CACHETORY_OK};
 use super::types::*;
 use crate::completion::Completion;
-use crate::error::{CACHETORY_NOT_FOUND, CACHETORY_NOT_STORED, CACHETORY_OK, Error, Result};
+use crate::error::{Error, Result};
 use crate::op::Answer;
 
 /// What became of an asynchronous call. It belongs to the caller, who releases it with cachetory_completion_free.

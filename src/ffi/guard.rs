@@ -7,9 +7,8 @@ use std::fmt::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::types::{
-    CACHETORY_ERROR_MAYBE_APPLIED, CACHETORY_ERROR_RETRYABLE, cachetory_error_t, cachetory_status_t,
-};
+use super::status;
+use super::types::{cachetory_error_t, cachetory_status_t};
 use crate::error::{Error, Kind, Result};
 
 thread_local! {
@@ -85,7 +84,7 @@ unsafe fn fail(error: *mut cachetory_error_t, failure: &Error) -> cachetory_stat
         // SAFETY: not NULL, and the caller's to write.
         unsafe { error.write(report(failure)) };
     }
-    failure.status()
+    status::of(failure)
 }
 
 #[cold]
@@ -99,17 +98,11 @@ fn panicked(payload: &(dyn Any + Send)) -> Error {
 
 /// An error as the caller sees it.
 pub fn report(failure: &Error) -> cachetory_error_t {
-    let mut flags = 0;
-    if failure.is_retryable() {
-        flags |= CACHETORY_ERROR_RETRYABLE;
-    }
-    if failure.maybe_applied {
-        flags |= CACHETORY_ERROR_MAYBE_APPLIED;
-    }
     let mut message = Message { bytes: [0; 504], len: 0 };
     // An error means that the text did not fit; what fitted is kept.
     let _ = write!(message, "{failure}");
-    cachetory_error_t { status: failure.status(), flags, message: message.bytes }
+    let (status, flags) = (status::of(failure), status::flags(failure));
+    cachetory_error_t { status, flags, message: message.bytes }
 }
 
 /// A NUL-terminated text that takes what fits, in whole characters.
@@ -142,6 +135,7 @@ impl Write for Message {
 mod tests {
     use std::ffi::CStr;
 
+    use super::super::types::{CACHETORY_ERROR_MAYBE_APPLIED, CACHETORY_ERROR_RETRYABLE};
     use super::*;
 
     fn text(error: &cachetory_error_t) -> String {
@@ -161,7 +155,7 @@ mod tests {
     fn a_panic_becomes_a_status() {
         silence_panics();
         let error = run(|| panic!("boom {}", 1));
-        assert_eq!(error.status, crate::error::CACHETORY_ERR_INTERNAL);
+        assert_eq!(error.status, status::CACHETORY_ERR_INTERNAL);
         assert_eq!(error.flags, 0);
         assert_eq!(text(&error), "internal error: boom 1");
     }

@@ -10,5 +10,6 @@ mod guard;
 mod handle;
 pub mod queue;
 mod request;
+pub mod status;
 pub mod submit;
 pub mod types;

@@ -9,9 +9,10 @@ use super::arg;
 use super::completion::{cachetory_completion_t, give_completion, is_brief, release_completion};
 use super::guard::{guard, silence_panics};
 use super::handle::Table;
+use super::status::{CACHETORY_NOT_FOUND, CACHETORY_OK};
 use super::types::*;
 use crate::completion::{Completion, Queue};
-use crate::error::{CACHETORY_NOT_FOUND, CACHETORY_OK, Error};
+use crate::error::Error;
 use crate::{fork, reserve};
 
 pub(super) static QUEUES: Table<Arc<Queue>> = Table::new(1);

@@ -5,9 +5,10 @@ use std::ffi::c_void;
 use super::cache::CACHES;
 use super::guard::guard;
 use super::queue::QUEUES;
+use super::status::CACHETORY_OK;
 use super::types::*;
 use super::{arg, request};
-use crate::error::{CACHETORY_OK, Result};
+use crate::error::Result;
 use crate::op::Op;
 
 fn submit(

@@ -7,7 +7,7 @@ use std::{env, fs};
 /// Where the types, the macros and the functions of the ABI are written, in the order of the header. A function elsewhere
 /// would be exported without being declared; `symbols` notices.
 const SOURCES: [&str; 6] = [
-    "src/error.rs",
+    "src/ffi/status.rs",
     "src/ffi/types.rs",
     "src/ffi/completion.rs",
     "src/ffi/cache.rs",

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{align_of, offset_of, size_of};
 
-use cachetory::error::*;
 use cachetory::ffi::completion::cachetory_completion_t;
+use cachetory::ffi::status::*;
 use cachetory::ffi::types::*;
 
 use crate::compile::{check, compilers};

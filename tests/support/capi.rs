@@ -10,7 +10,7 @@ use cachetory::ffi::types::*;
 
 use super::queue::{Completion, Queue, Submit};
 
-pub use cachetory::error::*;
+pub use cachetory::ffi::status::*;
 pub use cachetory::ffi::types::{
     CACHETORY_ERROR_MAYBE_APPLIED as MAYBE_APPLIED, CACHETORY_ERROR_RETRYABLE as RETRYABLE,
     CACHETORY_NO_EXPIRY as NO_EXPIRY, CACHETORY_SET_IF_NOT_EXISTS as IF_NOT_EXISTS,

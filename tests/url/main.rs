@@ -5,8 +5,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use cachetory::config::{Config, Target};
-use cachetory::error::{CACHETORY_ERR_INVALID_URL, CACHETORY_ERR_UNSUPPORTED, CACHETORY_OK};
+use cachetory::error::Kind;
 use cachetory::ffi::cache::{cachetory_close, cachetory_open_url};
+use cachetory::ffi::status::{CACHETORY_ERR_INVALID_URL, CACHETORY_ERR_UNSUPPORTED, CACHETORY_OK};
 use cachetory::ffi::types::{cachetory_error_t, cachetory_t};
 use redis::{ConnectionAddr, ConnectionInfo, ProtocolVersion};
 
@@ -16,7 +17,7 @@ mod tables;
 
 fn describe(url: &str) -> Result<String, String> {
     let config = Config::parse(url).map_err(|error| {
-        assert_eq!(error.status(), CACHETORY_ERR_INVALID_URL, "{url}");
+        assert!(matches!(error.kind, Kind::InvalidUrl(_)), "{url}");
         assert!(!error.is_retryable() && !error.maybe_applied, "{url}");
         error.to_string()
     })?;

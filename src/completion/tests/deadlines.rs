@@ -24,7 +24,7 @@ fn they_pass_in_order() {
     assert_eq!(bench.taken().len(), 2);
     let left = bench.inflight.expire(calls[3].deadline());
     assert_eq!(left, Some(calls[4].deadline()));
-    let late = [(2, CACHETORY_ERR_TIMEOUT, false), (4, CACHETORY_ERR_TIMEOUT, false)];
+    let late = [(2, Outcome::TimedOut, false), (4, Outcome::TimedOut, false)];
     assert_eq!(bench.taken(), late);
     assert_eq!(bench.inflight.count(), 1);
     drop(calls);
@@ -42,10 +42,7 @@ fn one_that_is_renewed() {
     assert_eq!(bench.inflight.next_deadline(), Some(second.deadline()));
     assert_eq!(bench.inflight.expire(second.deadline()), Some(first.deadline()));
     assert_eq!(bench.inflight.expire(first.deadline()), None);
-    assert_eq!(
-        bench.taken(),
-        [(2, CACHETORY_ERR_TIMEOUT, false), (1, CACHETORY_ERR_TIMEOUT, false)]
-    );
+    assert_eq!(bench.taken(), [(2, Outcome::TimedOut, false), (1, Outcome::TimedOut, false)]);
     first.renew_deadline(SECOND);
     assert_eq!(bench.inflight.next_deadline(), None);
 }
@@ -72,7 +69,7 @@ fn each_cache_has_its_own() {
     assert_eq!(bench.inflight.expire(between.deadline()), Some(long.deadline()));
     assert_eq!((bench.taken(), elsewhere.taken().len()), (vec![], 1));
     other.inflight.close();
-    assert_eq!(bench.taken(), [(2, CACHETORY_ERR_CANCELLED, false)]);
+    assert_eq!(bench.taken(), [(2, Outcome::Cancelled, false)]);
     assert_eq!(bench.inflight.next_deadline(), Some(long.deadline()));
     bench.queue.close().unwrap();
     assert_eq!(bench.inflight.next_deadline(), None);
@@ -129,9 +126,9 @@ fn calls_are_used_again() {
     assert_eq!(address(&third), two);
     assert!(!third.is_completed() && third.is_read() && third.deadline() < late);
     bench.queue.cancel(3).unwrap();
-    let statuses = [CACHETORY_ERR_CANCELLED, CACHETORY_OK, CACHETORY_ERR_CANCELLED];
+    let outcomes = [Outcome::Cancelled, Outcome::Done, Outcome::Cancelled];
     let sent = [true, false, false];
-    let wanted = (0..3).map(|n| (n as u64 + 1, statuses[n], sent[n])).collect::<Vec<_>>();
+    let wanted = (0..3).map(|n| (n as u64 + 1, outcomes[n], sent[n])).collect::<Vec<_>>();
     assert_eq!(bench.taken(), wanted);
     drop(first);
 }

@@ -161,7 +161,7 @@ fn every_call_completes_once() {
                             Ok(()) => break,
                             Err(error) => {
                                 accepted[tag as usize].store(false, Ordering::SeqCst);
-                                if error.status() != CACHETORY_ERR_BUSY {
+                                if Outcome::of_error(&error) != Outcome::Busy {
                                     break;
                                 }
                                 thread::yield_now();
@@ -248,7 +248,7 @@ fn closing_in_the_middle() {
                             Ok(())
                         };
                         if let Err(error) = bench.submit(submitter * 1_000_000 + tag, false, keep) {
-                            assert_eq!(error.status(), CACHETORY_ERR_CLOSED);
+                            assert_eq!(Outcome::of_error(&error), Outcome::Closed);
                             break;
                         }
                     }

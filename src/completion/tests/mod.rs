@@ -3,15 +3,14 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use self::outcome::Outcome;
 use super::*;
-use crate::error::{
-    CACHETORY_ERR_BUSY, CACHETORY_ERR_CANCELLED, CACHETORY_ERR_CLOSED, CACHETORY_ERR_INTERNAL,
-    CACHETORY_ERR_NO_MEMORY, CACHETORY_ERR_TIMEOUT, CACHETORY_OK, Error, Kind,
-};
+use crate::error::{Error, Kind};
 
 mod deadlines;
 mod many;
 mod once;
+mod outcome;
 mod waiting;
 
 use std::sync::Arc;
@@ -63,20 +62,17 @@ impl Bench {
         self.promise(tag, false, LONG)
     }
 
-    /// All that is complete: tags, statuses, and whether a write may have been applied.
-    fn taken(&self) -> Vec<(u64, i32, bool)> {
+    /// All that is complete: tags, outcomes, and whether a write may have been applied.
+    fn taken(&self) -> Vec<(u64, Outcome, bool)> {
         taken(&self.queue)
     }
 }
 
-fn taken(queue: &Queue) -> Vec<(u64, i32, bool)> {
+fn taken(queue: &Queue) -> Vec<(u64, Outcome, bool)> {
     let mut taken = Vec::new();
     let put = |_, completion: Completion| {
-        let (status, maybe_applied) = match &completion.result {
-            Ok(_) => (CACHETORY_OK, false),
-            Err(error) => (error.status(), error.maybe_applied),
-        };
-        taken.push((completion.tag, status, maybe_applied));
+        let maybe_applied = completion.result.as_ref().is_err_and(|error| error.maybe_applied);
+        taken.push((completion.tag, Outcome::of(&completion.result), maybe_applied));
     };
     queue.wait(usize::MAX, Some(Duration::ZERO), put).unwrap();
     taken

@@ -12,7 +12,7 @@ fn an_answer() {
     assert!(call.begin_send() && !call.is_completed());
     assert!(call.complete(done()));
     assert_eq!(bench.inflight.count(), 0);
-    assert_eq!(bench.taken(), [(7, CACHETORY_OK, false)]);
+    assert_eq!(bench.taken(), [(7, Outcome::Done, false)]);
     assert_eq!(bench.taken(), []);
 }
 
@@ -22,7 +22,7 @@ fn a_failure_goes_as_it_is() {
     let call = bench.write(7);
     assert!(call.begin_send());
     assert!(call.complete(Err(Error::no_memory("anything"))));
-    assert_eq!(bench.taken(), [(7, CACHETORY_ERR_NO_MEMORY, false)]);
+    assert_eq!(bench.taken(), [(7, Outcome::NoMemory, false)]);
 }
 
 #[test]
@@ -34,28 +34,28 @@ fn an_answer_after_a_cancel_is_dropped() {
     assert!(call.is_completed() && !call.begin_send());
     assert_eq!(bench.inflight.count(), 0);
     assert!(!call.complete(done()));
-    assert_eq!(bench.taken(), [(7, CACHETORY_ERR_CANCELLED, false)]);
+    assert_eq!(bench.taken(), [(7, Outcome::Cancelled, false)]);
 }
 
 /// What a cancel, a deadline and the end of the cache say of a call that was sent, or was not.
 #[test]
 fn only_a_write_that_was_sent_may_have_been_applied() {
     type End = fn(&Bench);
-    let ends: [(i32, End); 3] = [
-        (CACHETORY_ERR_CANCELLED, |bench| assert!(bench.queue.cancel(1).unwrap())),
-        (CACHETORY_ERR_CANCELLED, |bench| bench.inflight.close()),
-        (CACHETORY_ERR_TIMEOUT, |bench| {
+    let ends: [(Outcome, End); 3] = [
+        (Outcome::Cancelled, |bench| assert!(bench.queue.cancel(1).unwrap())),
+        (Outcome::Cancelled, |bench| bench.inflight.close()),
+        (Outcome::TimedOut, |bench| {
             assert_eq!(bench.inflight.expire(std::time::Instant::now() + 2 * LONG), None);
         }),
     ];
-    for (status, end) in ends {
+    for (outcome, end) in ends {
         for is_read in [true, false] {
             for sent in [true, false] {
                 let bench = Bench::new();
                 let call = bench.promise(1, is_read, LONG);
                 assert!(!sent || call.begin_send());
                 end(&bench);
-                assert_eq!(bench.taken(), [(1, status, sent && !is_read)]);
+                assert_eq!(bench.taken(), [(1, outcome, sent && !is_read)]);
                 assert!(!call.begin_send(), "it must not be sent any more");
             }
         }
@@ -72,7 +72,7 @@ fn what_was_not_sent_after_all() {
     bench.queue.cancel(1).unwrap();
     call.mark_unsent();
     assert!(call.is_completed());
-    assert_eq!(bench.taken(), [(1, CACHETORY_ERR_CANCELLED, false)]);
+    assert_eq!(bench.taken(), [(1, Outcome::Cancelled, false)]);
 }
 
 #[test]
@@ -82,10 +82,7 @@ fn a_call_that_its_carrier_drops() {
     let call = bench.write(2);
     call.begin_send();
     drop(call);
-    assert_eq!(
-        bench.taken(),
-        [(1, CACHETORY_ERR_INTERNAL, false), (2, CACHETORY_ERR_INTERNAL, true)]
-    );
+    assert_eq!(bench.taken(), [(1, Outcome::Internal, false), (2, Outcome::Internal, true)]);
     // In the middle of the submission.
     bench
         .submit(3, true, |call| {
@@ -93,7 +90,7 @@ fn a_call_that_its_carrier_drops() {
             Ok(())
         })
         .unwrap();
-    assert_eq!(bench.taken(), [(3, CACHETORY_ERR_INTERNAL, false)]);
+    assert_eq!(bench.taken(), [(3, Outcome::Internal, false)]);
     assert_eq!(bench.inflight.count(), 0);
 }
 
@@ -101,14 +98,14 @@ fn a_call_that_its_carrier_drops() {
 fn a_call_that_is_refused() {
     let bench = Bench::new();
     let refused = bench.submit(1, true, |_call| Err(Kind::Closed.into()));
-    assert_eq!(refused.unwrap_err().status(), CACHETORY_ERR_CLOSED);
+    assert_eq!(Outcome::of_error(&refused.unwrap_err()), Outcome::Closed);
     // Even where somebody has it still.
     let kept = RefCell::new(None);
     let refused = bench.submit(2, true, |call| {
         *kept.borrow_mut() = Some(call);
         Err(Kind::Closed.into())
     });
-    assert_eq!(refused.unwrap_err().status(), CACHETORY_ERR_CLOSED);
+    assert_eq!(Outcome::of_error(&refused.unwrap_err()), Outcome::Closed);
     let call = kept.take().unwrap();
     assert!(!call.begin_send() && !call.complete(done()));
     assert_eq!((bench.inflight.count(), bench.taken()), (0, vec![]));
@@ -125,14 +122,14 @@ fn a_call_that_is_decided_and_refused() {
             Err(Kind::Closed.into())
         })
         .unwrap();
-    assert_eq!(bench.taken(), [(1, CACHETORY_ERR_CANCELLED, false)]);
+    assert_eq!(bench.taken(), [(1, Outcome::Cancelled, false)]);
     bench
         .submit(2, true, |call| {
             call.complete(done());
             panic!("after the answer");
         })
         .unwrap();
-    assert_eq!(bench.taken(), [(2, CACHETORY_OK, false)]);
+    assert_eq!(bench.taken(), [(2, Outcome::Done, false)]);
 }
 
 #[test]
@@ -165,7 +162,7 @@ fn a_closed_queue_reports_nothing() {
     assert!(second.is_completed() && !second.begin_send() && !second.complete(done()));
     drop(third);
     let refused = bench.submit(4, true, |_| panic!("a backend never sees it"));
-    assert_eq!(refused.unwrap_err().status(), CACHETORY_ERR_CLOSED);
+    assert_eq!(Outcome::of_error(&refused.unwrap_err()), Outcome::Closed);
     assert_eq!(bench.inflight.count(), 0);
     assert!(bench.queue.cancel(1).is_err() && bench.queue.fd().is_err());
 }
@@ -176,9 +173,9 @@ fn a_closed_account_takes_nothing() {
     let call = bench.read(1);
     bench.inflight.close();
     let refused = bench.submit(2, true, |_| panic!("a backend never sees it"));
-    assert_eq!(refused.unwrap_err().status(), CACHETORY_ERR_CLOSED);
+    assert_eq!(Outcome::of_error(&refused.unwrap_err()), Outcome::Closed);
     assert!(!call.complete(done()));
-    assert_eq!(bench.taken(), [(1, CACHETORY_ERR_CANCELLED, false)]);
+    assert_eq!(bench.taken(), [(1, Outcome::Cancelled, false)]);
     bench.inflight.close();
     assert_eq!((bench.inflight.count(), bench.inflight.next_deadline()), (0, None));
 }
@@ -188,22 +185,20 @@ fn too_many() {
     let bench = Bench::with_room_for(2);
     let (first, second) = (bench.read(1), bench.read(2));
     let busy = || bench.submit(3, true, |_| panic!("a backend never sees it")).unwrap_err();
-    assert_eq!(busy().status(), CACHETORY_ERR_BUSY);
+    assert_eq!(Outcome::of_error(&busy()), Outcome::Busy);
     assert!(busy().is_retryable());
     // Completed is enough: it need not have been taken.
     first.complete(done());
     let third = bench.read(3);
-    assert_eq!(busy().status(), CACHETORY_ERR_BUSY);
+    assert_eq!(Outcome::of_error(&busy()), Outcome::Busy);
     bench.queue.cancel(2).unwrap();
     let fourth = bench.read(4);
-    assert_eq!(busy().status(), CACHETORY_ERR_BUSY);
+    assert_eq!(Outcome::of_error(&busy()), Outcome::Busy);
     drop((second, third, fourth));
     assert_eq!((bench.inflight.count(), bench.taken().len()), (0, 4));
     let none = Bench::with_room_for(0);
-    assert_eq!(
-        none.submit(1, true, |_| done().map(drop)).unwrap_err().status(),
-        CACHETORY_ERR_BUSY
-    );
+    let refused = none.submit(1, true, |_| done().map(drop));
+    assert_eq!(Outcome::of_error(&refused.unwrap_err()), Outcome::Busy);
 }
 
 #[test]
@@ -229,6 +224,6 @@ fn a_delivery_to_several_queues() {
     assert_eq!(tags(&other), (0..100).step_by(3).collect::<Vec<_>>());
     delivery.push(bench.read(1), done());
     drop(delivery);
-    assert_eq!(bench.taken(), [(1, CACHETORY_OK, false)]);
+    assert_eq!(bench.taken(), [(1, Outcome::Done, false)]);
     assert_eq!(bench.inflight.count(), 0);
 }

@@ -97,7 +97,7 @@ fn closing_wakes_all() {
             let queue = &bench.queue;
             scope.spawn(move || {
                 let closed = take(queue, 1, timeout).unwrap_err();
-                assert_eq!(closed.status(), CACHETORY_ERR_CLOSED);
+                assert_eq!(Outcome::of_error(&closed), Outcome::Closed);
             });
         }
         until_asleep(&bench.queue, 4);

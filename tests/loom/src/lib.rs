@@ -11,6 +11,9 @@ mod error;
 mod fork;
 #[path = "../../../src/op.rs"]
 mod op;
+#[cfg(test)]
+#[path = "../../../src/completion/tests/outcome.rs"]
+mod outcome;
 #[path = "../../../src/reserve.rs"]
 mod reserve;
 #[path = "../../../src/value.rs"]

@@ -6,11 +6,9 @@ use loom::sync::Mutex;
 use loom::thread;
 
 use crate::completion::{Inflight, Promise, Completion, Delivery, Queue, submit};
-use crate::error::{
-    CACHETORY_ERR_CANCELLED, CACHETORY_ERR_CLOSED, CACHETORY_ERR_INTERNAL, CACHETORY_ERR_TIMEOUT,
-    CACHETORY_OK, Kind, Result,
-};
+use crate::error::{Kind, Result};
 use crate::op::Answer;
+use crate::outcome::Outcome;
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -42,14 +40,12 @@ impl Bench {
         kept.into_inner().unwrap()
     }
 
-    /// All that is complete: statuses, and whether the write may have been applied.
-    fn taken(&self) -> Vec<(i32, bool)> {
+    /// All that is complete: outcomes, and whether the write may have been applied.
+    fn taken(&self) -> Vec<(Outcome, bool)> {
         let mut taken = Vec::new();
         let put = |_, completion: Completion| {
-            taken.push(match completion.result {
-                Ok(_) => (CACHETORY_OK, false),
-                Err(error) => (error.status(), error.maybe_applied),
-            });
+            let maybe_applied = completion.result.as_ref().is_err_and(|error| error.maybe_applied);
+            taken.push((Outcome::of(&completion.result), maybe_applied));
         };
         self.queue.wait(usize::MAX, Some(Duration::ZERO), put).unwrap();
         taken
@@ -59,8 +55,8 @@ impl Bench {
     fn assert_one(&self, sent: bool, answered: bool) {
         assert_eq!(self.inflight.count(), 0);
         let taken = self.taken();
-        let [(status, maybe_applied)] = taken[..] else { panic!("{} completions", taken.len()) };
-        assert_eq!(status == CACHETORY_OK, answered, "{status}");
+        let [(outcome, maybe_applied)] = taken[..] else { panic!("{} completions", taken.len()) };
+        assert_eq!(outcome == Outcome::Done, answered, "{outcome:?}");
         if !answered {
             assert!(!sent || maybe_applied, "it was sent, and is said not to be");
         }
@@ -150,8 +146,8 @@ fn an_answer_a_cancel_and_the_end_of_the_queue() {
         let other = bench.clone();
         let canceller = thread::spawn(move || other.queue.cancel(1));
         bench.queue.close().unwrap();
-        let before = |result: Result<usize>| result.unwrap_err().status();
-        assert_eq!(before(bench.queue.wait(1, None, |_, _| {})), CACHETORY_ERR_CLOSED);
+        let before = |result: Result<usize>| Outcome::of_error(&result.unwrap_err());
+        assert_eq!(before(bench.queue.wait(1, None, |_, _| {})), Outcome::Closed);
         carrier.join().unwrap();
         let _ = canceller.join().unwrap();
         assert_eq!(bench.inflight.count(), 0);
@@ -208,7 +204,7 @@ fn a_refusal_and_a_cancel() {
         let cancelled = bench.queue.cancel(1).unwrap();
         let accepted = submitter.join().unwrap().is_ok();
         assert_eq!(accepted, cancelled);
-        let wanted: &[_] = if accepted { &[(CACHETORY_ERR_CANCELLED, false)] } else { &[] };
+        let wanted: &[_] = if accepted { &[(Outcome::Cancelled, false)] } else { &[] };
         assert_eq!(bench.taken(), wanted);
         assert_eq!(bench.inflight.count(), 0);
     });
@@ -230,7 +226,7 @@ fn a_carrier_that_vanishes() {
             .unwrap();
         carrier.join().unwrap();
         drop(handed);
-        assert_eq!(bench.taken(), [(CACHETORY_ERR_INTERNAL, false)]);
+        assert_eq!(bench.taken(), [(Outcome::Internal, false)]);
     });
 }
 
@@ -244,7 +240,7 @@ fn a_deadline_that_is_put_off() {
         first.renew_deadline(4 * LONG);
         clock.join().unwrap();
         let taken = bench.taken();
-        assert!(taken.contains(&(CACHETORY_ERR_TIMEOUT, false)));
+        assert!(taken.contains(&(Outcome::TimedOut, false)));
         assert_eq!(taken.len() + bench.inflight.count(), 2);
         drop((first, second));
         assert_eq!((bench.taken().len(), bench.inflight.count()), (2 - taken.len(), 0));
