@@ -4,33 +4,21 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
-use std::mem::MaybeUninit;
 use std::panic::{self, AssertUnwindSafe};
-use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use once_cell::race::OnceBox;
 
 use crate::fork::PerProcess;
+use crate::sys;
 
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How often this thread had to leave its processor to others though it could have gone on, or offered it and somebody took it.
-pub fn times_preempted() -> u32 {
-    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: it writes to `usage`, which is as long as it expects. All zero is a value of it as well.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    // Only differences matter.
-    usage.ru_nivcsw as u32
-}
-
-/// This thread's number. They are given out in turn, so that threads that are at work together have different remainders.
+/// This thread's number. They are given out in turn, so that threads that are at work together have different
+/// remainders.
 pub fn number() -> usize {
     let number = NUMBER.get();
     if number == 0 { new_number() } else { number }
@@ -46,24 +34,13 @@ fn new_number() -> usize {
 
 /// Starts a thread that all signals are blocked in.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: both sets are ours; `all` is filled before it is read, and `before` is filled by the call that sets the mask.
-    let masked = unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr())
-    };
     // A thread inherits the mask of the one that starts it.
-    let started = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-    if masked == 0 {
-        // SAFETY: `before` was filled above.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
-    }
-    started.map(drop)
+    let start = || std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    sys::with_signals_blocked(start).map(drop)
 }
 
-/// A few threads for what blocks, which start when there is something to do and end when there is not. For a `static`: each
-/// process has its own.
+/// A few threads for what blocks, which start when there is something to do and end when there is not. For a `static`:
+/// each process has its own.
 pub struct Workers {
     name: &'static str,
     most: usize,

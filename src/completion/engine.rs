@@ -4,12 +4,12 @@
 //! wait next is left lying where it is (`Call::is_awaited`), and carried out in the wait. Whether it is likely is learnt: from
 //! the times that it came, and from those that it did not, which somebody else has to notice.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::call::QueueId;
 use super::queue::Queue;
+use crate::sys::Event;
 
 /// What carries out the calls of a cache, and can be lent a waiting thread for it.
 pub trait Engine: Send + Sync {
@@ -21,7 +21,7 @@ pub trait Engine: Send + Sync {
 pub struct Wait<'a> {
     pub(super) queue: &'a Queue,
     pub(super) until: Option<Instant>,
-    pub(super) wake: Arc<OwnedFd>,
+    pub(super) wake: Arc<Event>,
 }
 
 impl Wait<'_> {
@@ -46,7 +46,7 @@ impl Wait<'_> {
     }
 
     /// Calls `sleep`, which returns when the descriptor is readable, unless the wait is over already.
-    pub fn sleep(&self, sleep: impl FnOnce(&OwnedFd)) {
+    pub fn sleep(&self, sleep: impl FnOnce(&Event)) {
         self.queue.sleep_on_descriptor(|| sleep(&self.wake));
     }
 }

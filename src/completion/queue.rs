@@ -1,13 +1,10 @@
 //! A completion queue: what is outstanding, what is complete, and who waits for it.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
-
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::{read, retry_on_intr, write};
 
 use super::Completion;
 use super::call::{Call, Request};
@@ -20,6 +17,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::fork;
 use crate::op::Answer;
+use crate::sys::Event;
 
 /// An empty queue gives back more memory than for so many completions.
 const KEPT: usize = 1024;
@@ -47,17 +45,16 @@ struct State {
     polling: usize,
     /// Whether whoever submits is likely to wait next.
     trust: Trust,
-    /// An eventfd, readable exactly while something is done, once somebody has asked for it. Until then it costs no system
+    /// Readable exactly while something is done, once somebody has asked for it. Until then it costs no system
     /// call. It is there from the start, so that it is the opening that fails where there is none to be had.
-    fd: Option<Arc<OwnedFd>>,
+    fd: Option<Arc<Event>>,
     watched: bool,
     readable: bool,
 }
 
 impl Queue {
     pub fn open() -> Result<Self> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let fd = eventfd(0, flags).map_err(|_| Error::no_memory("a descriptor"))?;
+        let fd = Event::new().map_err(|_| Error::no_memory("a descriptor"))?;
         Ok(Self {
             generation: fork::generation(),
             state: Mutex::new(State {
@@ -81,7 +78,7 @@ impl Queue {
     /// The descriptor to poll. It is the queue's.
     pub fn fd(&self) -> Result<RawFd> {
         let mut state = self.lock()?;
-        let fd = state.fd.as_ref().ok_or(Kind::Closed)?.as_raw_fd();
+        let fd = state.fd.as_ref().ok_or(Kind::Closed)?.as_fd().as_raw_fd();
         if !state.watched {
             state.watched = true;
             if !state.done.is_empty() {
@@ -378,6 +375,15 @@ impl Queue {
         lock(&self.state).sleeping
     }
 
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn is_readable(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let state = lock(&self.state);
+        let Some(fd) = &state.fd else { return false };
+        poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&crate::sys::timespec(Duration::ZERO)))
+            == Ok(1)
+    }
+
     #[cfg(test)]
     pub(super) fn lanes(&self) -> usize {
         lock(&self.state).index.lanes()
@@ -462,14 +468,14 @@ impl State {
     /// Under the lock, so that it is readable exactly while something is done.
     fn set_readable(&mut self) {
         if let (Some(fd), false) = (&self.fd, self.readable) {
-            let _ = retry_on_intr(|| write(fd, &1u64.to_ne_bytes()));
+            fd.signal();
             self.readable = true;
         }
     }
 
     fn set_unreadable(&mut self) {
         if let (Some(fd), true) = (&self.fd, self.readable) {
-            let _ = retry_on_intr(|| read(fd, &mut [0; 8]));
+            fd.drain();
             self.readable = false;
         }
     }

@@ -3,9 +3,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::os::fd::BorrowedFd;
-
 use super::*;
 
 fn take(queue: &Queue, room: usize, timeout: Option<Duration>) -> Result<usize> {
@@ -13,10 +10,9 @@ fn take(queue: &Queue, room: usize, timeout: Option<Duration>) -> Result<usize> 
 }
 
 fn is_readable(queue: &Queue) -> bool {
-    // SAFETY: open as long as the queue is, which nobody closes meanwhile.
-    let fd = unsafe { BorrowedFd::borrow_raw(queue.fd().unwrap()) };
-    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+    // Who asks for the descriptor watches it from then on.
+    queue.fd().unwrap();
+    queue.is_readable()
 }
 
 /// Until so many sleep in it.

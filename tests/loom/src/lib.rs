@@ -16,6 +16,8 @@ mod op;
 mod outcome;
 #[path = "../../../src/reserve.rs"]
 mod reserve;
+#[path = "../../../src/sys.rs"]
+mod sys;
 #[path = "../../../src/value.rs"]
 mod value;
 

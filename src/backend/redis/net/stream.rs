@@ -4,7 +4,7 @@
 //! reply takes one system call; everything else is asked for without waiting and waited for with poll(2).
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::backend::redis::wire::encode::Loose;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, again};
 use crate::spin::Spinner;
+use crate::sys;
 
 pub struct Stream {
     socket: Socket,
@@ -147,9 +148,8 @@ impl CutOff {
     /// In a child process: closes what the parent's other threads were using, and nothing else is done to it.
     pub fn close_inherited(&self) {
         if let Some(fd) = self.0.upgrade() {
-            // SAFETY: the descriptor is open, and whoever owns it is a thread of the parent's that this process does not
-            // have, so nobody will use it or close it again. The count that `upgrade` raised is never given back.
-            unsafe { libc::close(fd.as_raw_fd()) };
+            sys::close_inherited(fd.as_fd());
+            // The count that `upgrade` raised is never given back, so nobody closes it again.
             std::mem::forget(fd);
         }
     }

@@ -17,7 +17,7 @@ use crate::backend::redis::node::pool::Pool;
 use crate::backend::redis::wire::replies::Replies;
 use crate::completion::{Engine, QueueId, Wait};
 use crate::spin::A_WHILE;
-use crate::threads;
+use crate::sys;
 
 /// Whether a waiting thread shares its processor with others, the server perhaps: then it is of no use to send a part of what
 /// it submits before the rest, and costs a system call.
@@ -45,7 +45,7 @@ impl Company {
         let waits = self.waits.load(Ordering::Relaxed);
         self.waits.store(waits.wrapping_add(1), Ordering::Relaxed);
         if waits.is_multiple_of(LOOK) {
-            let now = threads::times_preempted();
+            let now = sys::involuntary_switches();
             let before = self.switches.swap(now, Ordering::Relaxed);
             self.is_alone.store(now.wrapping_sub(before) <= CHANCE, Ordering::Relaxed);
         }
