@@ -155,7 +155,7 @@ impl Call {
     /// It was left to a thread that has not come to wait for it.
     pub fn mispredicted(&self) {
         if let Some(queue) = self.queue.upgrade() {
-            queue.distrust();
+            queue.mispredicted();
         }
     }
 

@@ -21,6 +21,7 @@ mod delivery;
 mod engine;
 mod index;
 mod inflight;
+mod prediction;
 mod queue;
 mod sync;
 #[cfg(all(test, not(loom)))]

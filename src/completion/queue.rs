@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use super::Completion;
 use super::call::{Call, Request};
 use super::delivery::Completed;
-use super::engine::{Engine, Trust, Wait};
+use super::engine::{Engine, Wait};
 use super::index::Index;
 use super::inflight::Inflight;
+use super::prediction::Prediction;
 use super::sync::{Condvar, Mutex, MutexGuard, lock};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -44,7 +45,7 @@ struct State {
     /// Those of them that sleep on the descriptor instead.
     polling: usize,
     /// Whether whoever submits is likely to wait next.
-    trust: Trust,
+    prediction: Prediction,
     /// Readable exactly while something is done, once somebody has asked for it. Until then it costs no system
     /// call. It is there from the start, so that it is the opening that fails where there is none to be had.
     fd: Option<Arc<Event>>,
@@ -65,7 +66,7 @@ impl Queue {
                 sleeping: 0,
                 woken: false,
                 polling: 0,
-                trust: Trust::default(),
+                prediction: Prediction::default(),
                 fd: Some(Arc::new(fd)),
                 watched: false,
                 readable: false,
@@ -153,7 +154,7 @@ impl Queue {
         until: Option<Instant>,
     ) -> Result<MutexGuard<'a, State>> {
         let Some(wake) = state.fd.clone() else { return Ok(state) };
-        state.trust.grow();
+        state.prediction.hit();
         drop(state);
         let has_driven = engine.drive(&Wait { queue: self, until, wake });
         // What ends with it may report to this queue.
@@ -179,11 +180,11 @@ impl Queue {
     }
 
     /// Whoever submitted a call that was left to it did not come to wait.
-    pub(super) fn distrust(&self) {
+    pub(super) fn mispredicted(&self) {
         if let Ok(mut state) = self.lock()
             && state.waiting == 0
         {
-            state.trust.betray();
+            state.prediction.miss();
         }
     }
 
@@ -462,7 +463,10 @@ impl State {
 
     /// Whether a new call may be left to the thread that submits it, which is about to wait.
     fn wait_is_predicted(&self) -> bool {
-        self.trust.is_enough() && self.waiting == 0 && !self.watched && self.index.has_one_lane()
+        self.prediction.is_hit_likely()
+            && self.waiting == 0
+            && !self.watched
+            && self.index.has_one_lane()
     }
 
     /// Under the lock, so that it is readable exactly while something is done.
