@@ -142,7 +142,8 @@ impl Call {
         self.is_read
     }
 
-    /// Whether it may be left to the thread that submits it. If that one does not come to wait, it was [`Call::mispredicted`].
+    /// Whether it may be left to the thread that submits it. If that one does not come to wait, it was
+    /// [`Call::mispredicted`].
     pub fn wait_is_predicted(&self) -> bool {
         self.is_awaited
     }
@@ -159,8 +160,8 @@ impl Call {
         }
     }
 
-    /// The request is about to be written: from here on a write that is cancelled, or late, may have been applied. `false`:
-    /// the call is completed already and must not be sent.
+    /// The request is about to be written: from here on a write that is cancelled, or late, may have been applied.
+    /// `false`: the call is completed already and must not be sent.
     pub fn begin_send(&self) -> bool {
         self.change(QUEUED, SENT)
     }
@@ -182,7 +183,8 @@ impl Call {
         self.state.load(Ordering::Acquire) == DECIDED
     }
 
-    /// Decides it, if nobody has, and wakes who waits for it. `false`: it was completed already, and the answer is dropped.
+    /// Decides it, if nobody has, and wakes who waits for it. `false`: it was completed already, and the answer is
+    /// dropped.
     pub fn complete(&self, result: Result<Answer>) -> bool {
         !self.is_completed() && self.finish(|_| result)
     }
@@ -220,7 +222,8 @@ impl Call {
         }
     }
 
-    /// The backend did not take it. If it was completed meanwhile all the same (cancelled, say), that is what the caller is told.
+    /// The backend did not take it. If it was completed meanwhile all the same (cancelled, say), that is what the
+    /// caller is told.
     fn refuse(&self, error: Error) -> Result<()> {
         if self.withdraw() { Err(error) } else { Ok(()) }
     }

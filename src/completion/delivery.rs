@@ -39,9 +39,9 @@ impl Delivery {
             // Few queues report to one cache at the same time, so order within a queue is not worth an allocation.
             self.completed.sort_unstable_by_key(|each| each.call.queue().as_ptr().addr());
         }
-        for group in self.completed.chunk_by_mut(same) {
-            if let Some(queue) = group[0].call.queue().upgrade() {
-                queue.complete_all(group);
+        for of_one in self.completed.chunk_by_mut(same) {
+            if let Some(queue) = of_one[0].call.queue().upgrade() {
+                queue.complete_all(of_one);
             }
         }
         self.completed.clear();

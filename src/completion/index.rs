@@ -1,121 +1,122 @@
-//! The outstanding calls of a queue. Each has a slot, which is in two lists: the lane of the calls of the same cache, in the order
-//! of their deadlines, and, from the first time that a tag is looked for, the chain of the calls whose tags hash alike.
-//! Putting in and taking out are a few steps, whatever the tags are.
+//! The outstanding calls of a queue. Each has a slot, which is in two lists: the group of the calls of the same cache,
+//! in the order of their deadlines, and, from the first time that a tag is looked for, the chain of the calls whose
+//! tags hash alike. Putting in and taking out are a few steps, whatever the tags are.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ptr;
 use std::sync::{Arc, Weak};
 
-use super::call::Call;
-use super::inflight::Inflight;
 use crate::error::{Error, Kind, Result};
 
 const NONE: u32 = u32::MAX;
 /// An empty index gives back more memory than for so many calls.
 const KEPT: usize = 1024;
 
-struct Slot {
+struct Slot<C> {
     tag: u64,
     /// In a free slot, one that was completed, to be used again: that is cheaper than to free it and to make another.
-    call: Option<Arc<Call>>,
+    call: Option<Arc<C>>,
     taken: bool,
     /// The neighbours in the chain; of a free slot, `next` is the next free one.
     next: u32,
     previous: u32,
-    lane: u32,
-    /// The neighbours in the lane.
+    group: u32,
+    /// The neighbours in the group.
     older: u32,
     newer: u32,
 }
 
-/// The calls of one cache. They keep the inflight alive, a lane does not; one whose inflight is gone is free.
-struct Lane {
-    inflight: Weak<Inflight>,
+/// The calls of one cache. They keep what is known of it alive, a group does not; one whose cache is gone is free.
+struct Group<K> {
+    cache: Weak<K>,
     oldest: u32,
     newest: u32,
 }
 
-pub struct Index {
-    slots: Vec<Slot>,
-    /// The first slot of each chain. As many as a power of two, and at least as many as slots; none before they are needed.
+/// `C` is a call, `K` what is known of a cache.
+pub struct Index<C, K> {
+    slots: Vec<Slot<C>>,
+    /// The first slot of each chain. As many as a power of two, and at least as many as slots; none before they are
+    /// needed.
     chains: Vec<u32>,
-    lanes: Vec<Lane>,
-    /// The lane of the last call, which is likely that of the next.
+    groups: Vec<Group<K>>,
+    /// The group of the last call, which is likely that of the next.
     recent: u32,
     free: u32,
     len: usize,
     seed: u64,
 }
 
-impl Index {
+impl<C, K> Index<C, K> {
     pub fn new() -> Self {
         let seed = RandomState::new().hash_one(0) | 1;
-        let (slots, chains, lanes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { slots, chains, lanes, recent: 0, free: NONE, len: 0, seed }
+        let (slots, chains, groups) = (Vec::new(), Vec::new(), Vec::new());
+        Self { slots, chains, groups, recent: 0, free: NONE, len: 0, seed }
     }
 
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// The lane of a cache's calls, if it has one.
-    pub fn lane(&self, inflight: &Inflight) -> Option<u32> {
-        let is_its = |lane: &Lane| ptr::eq(lane.inflight.as_ptr(), inflight);
-        if self.lanes.get(self.recent as usize).is_some_and(is_its) {
+    /// The group of a cache's calls, if it has one.
+    pub fn group(&self, cache: &K) -> Option<u32> {
+        let is_its = |group: &Group<K>| ptr::eq(group.cache.as_ptr(), cache);
+        if self.groups.get(self.recent as usize).is_some_and(is_its) {
             return Some(self.recent);
         }
-        self.lanes.iter().position(is_its).map(|lane| lane as u32)
+        self.groups.iter().position(is_its).map(|group| group as u32)
     }
 
-    pub fn has_one_lane(&self) -> bool {
-        self.lanes.len() == 1
+    pub fn has_one_group(&self) -> bool {
+        self.groups.len() == 1
     }
 
     /// The cache whose calls these are, if there has never been another.
-    pub fn only_cache(&self) -> Option<Arc<Inflight>> {
-        match &self.lanes[..] {
-            [lane] => lane.inflight.upgrade(),
+    pub fn only_cache(&self) -> Option<Arc<K>> {
+        match &self.groups[..] {
+            [group] => group.cache.upgrade(),
             _ => None,
         }
     }
 
-    /// Makes a lane for a cache that has none. `announce` is called when there is room for it.
-    pub fn open_lane(
+    /// Makes a group for a cache that has none. `announce` is called when there is room for it.
+    pub fn open_group(
         &mut self,
-        inflight: &Arc<Inflight>,
+        cache: &Arc<K>,
         announce: impl FnOnce() -> Result<()>,
     ) -> Result<u32> {
-        self.lanes.try_reserve(1).map_err(no_memory)?;
+        self.groups.try_reserve(1).map_err(no_memory)?;
         announce()?;
-        let opened = Lane { inflight: Arc::downgrade(inflight), oldest: NONE, newest: NONE };
-        match self.lanes.iter().position(|lane| lane.inflight.strong_count() == 0) {
+        let opened = Group { cache: Arc::downgrade(cache), oldest: NONE, newest: NONE };
+        match self.groups.iter().position(|group| group.cache.strong_count() == 0) {
             Some(free) => {
-                self.lanes[free] = opened;
+                self.groups[free] = opened;
                 Ok(free as u32)
             }
             None => {
-                self.lanes.push(opened);
-                Ok(self.lanes.len() as u32 - 1)
+                self.groups.push(opened);
+                Ok(self.groups.len() as u32 - 1)
             }
         }
     }
 
-    /// Forgets a lane that is empty.
-    pub fn close_lane(&mut self, lane: u32) {
-        self.lanes[lane as usize].inflight = Weak::new();
+    /// Forgets a group that is empty.
+    pub fn close_group(&mut self, group: u32) {
+        self.groups[group as usize].cache = Weak::new();
     }
 
-    /// Where the call is whose deadline is the first of its lane's.
-    pub fn oldest(&self, lane: u32) -> Option<u32> {
-        Some(self.lanes[lane as usize].oldest).filter(|&place| place != NONE)
+    /// Where the call is whose deadline is the first of its group's.
+    pub fn oldest(&self, group: u32) -> Option<u32> {
+        Some(self.groups[group as usize].oldest).filter(|&place| place != NONE)
     }
 
     /// The call at `place`, or the one that was there last.
-    pub fn call(&self, place: u32) -> Option<&Arc<Call>> {
+    pub fn call(&self, place: u32) -> Option<&Arc<C>> {
         self.slots[place as usize].call.as_ref()
     }
 
-    /// Which chain a tag belongs to. Tags are addresses, counters, whatever the caller likes; the seed is nobody's to know.
+    /// Which chain a tag belongs to. Tags are addresses, counters, whatever the caller likes; the seed is nobody's to
+    /// know.
     fn chain(&self, tag: u64) -> usize {
         let product = u128::from(tag ^ self.seed) * u128::from(self.seed);
         ((product >> 64) as u64 ^ product as u64) as usize & (self.chains.len() - 1)
@@ -125,19 +126,19 @@ impl Index {
     pub fn insert(
         &mut self,
         tag: u64,
-        lane: u32,
-        make: impl FnOnce(Option<Arc<Call>>, u32) -> Arc<Call>,
-    ) -> Result<Arc<Call>> {
+        group: u32,
+        make: impl FnOnce(Option<Arc<C>>, u32) -> Arc<C>,
+    ) -> Result<Arc<C>> {
         let place = self.place()?;
         let slot = &mut self.slots[place as usize];
         slot.tag = tag;
-        slot.lane = lane;
+        slot.group = group;
         slot.taken = true;
         let call = make(slot.call.take(), place);
         slot.call = Some(Arc::clone(&call));
         self.len += 1;
-        self.recent = lane;
-        self.join_lane(place);
+        self.recent = group;
+        self.join_group(place);
         if !self.chains.is_empty() {
             self.join_chain(place);
         }
@@ -156,8 +157,8 @@ impl Index {
         }
         let place = self.slots.len() as u32;
         let (next, previous, older, newer) = (NONE, NONE, NONE, NONE);
-        let (tag, lane, call, taken) = (0, 0, None, false);
-        self.slots.push(Slot { tag, call, taken, next, previous, lane, older, newer });
+        let (tag, group, call, taken) = (0, 0, None, false);
+        self.slots.push(Slot { tag, call, taken, next, previous, group, older, newer });
         Ok(place)
     }
 
@@ -207,11 +208,11 @@ impl Index {
         }
     }
 
-    fn join_lane(&mut self, place: u32) {
-        let lane = &mut self.lanes[self.slots[place as usize].lane as usize];
-        let older = std::mem::replace(&mut lane.newest, place);
+    fn join_group(&mut self, place: u32) {
+        let group = &mut self.groups[self.slots[place as usize].group as usize];
+        let older = std::mem::replace(&mut group.newest, place);
         if older == NONE {
-            lane.oldest = place;
+            group.oldest = place;
         } else {
             self.slots[older as usize].newer = place;
         }
@@ -219,25 +220,25 @@ impl Index {
         (slot.older, slot.newer) = (older, NONE);
     }
 
-    fn leave_lane(&mut self, place: u32) {
-        let Slot { lane, older, newer, .. } = self.slots[place as usize];
-        let lane = &mut self.lanes[lane as usize];
+    fn leave_group(&mut self, place: u32) {
+        let Slot { group, older, newer, .. } = self.slots[place as usize];
+        let group = &mut self.groups[group as usize];
         if newer == NONE {
-            lane.newest = older;
+            group.newest = older;
         } else {
             self.slots[newer as usize].older = older;
         }
         if older == NONE {
-            lane.oldest = newer;
+            group.oldest = newer;
         } else {
             self.slots[older as usize].newer = newer;
         }
     }
 
-    /// Its deadline is now the last of its lane's.
+    /// Its deadline is now the last of its group's.
     pub fn make_newest(&mut self, place: u32) {
-        self.leave_lane(place);
-        self.join_lane(place);
+        self.leave_group(place);
+        self.join_group(place);
     }
 
     /// Takes out the call at `place`; whether there was one.
@@ -252,7 +253,7 @@ impl Index {
         if !self.chains.is_empty() {
             self.leave_chain(tag, next, previous);
         }
-        self.leave_lane(place);
+        self.leave_group(place);
         true
     }
 
@@ -292,12 +293,12 @@ impl Index {
     }
 
     #[cfg(test)]
-    pub fn lanes(&self) -> usize {
-        self.lanes.len()
+    pub fn groups(&self) -> usize {
+        self.groups.len()
     }
 
     /// All there are, in no order.
-    pub fn calls(&self) -> impl Iterator<Item = &Arc<Call>> {
+    pub fn calls(&self) -> impl Iterator<Item = &Arc<C>> {
         self.slots.iter().filter(|slot| slot.taken).filter_map(|slot| slot.call.as_ref())
     }
 }

@@ -10,8 +10,8 @@ use super::sync::{Mutex, MutexGuard, lock};
 use crate::error::{Error, Kind, Result};
 use crate::fork;
 
-/// The calls of one cache in one process. Those that report to one queue are a lane there, in the order of their deadlines,
-/// which is that of their submission: all have the same time.
+/// The calls of one cache in one process. Those that report to one queue are a group in its index, in the order of
+/// their deadlines, which is that of their submission: all have the same time.
 pub struct Inflight {
     /// A child process has an inflight of its own.
     generation: u64,
@@ -25,7 +25,7 @@ pub struct Inflight {
 struct Queues {
     /// No queue is added any more.
     closed: bool,
-    /// Those that have, or had, a lane. One that is gone leaves its place to another; none is moved.
+    /// Those that have, or had, a group. One that is gone leaves its place to another; none is moved.
     list: Vec<Weak<Queue>>,
 }
 
@@ -66,13 +66,13 @@ impl Inflight {
 
     /// The cache is closed: its outstanding calls are cancelled, and no more accepted.
     pub fn close(&self) {
-        // A queue that has no lane for the cache gets none any more. One that has it loses it, with the calls in it.
+        // A queue that has no group for the cache gets none any more. One that has it loses it, with the calls in it.
         match self.lock() {
             Ok(mut queues) => queues.closed = true,
             Err(_) => return,
         }
         self.of_each_queue(|queue| {
-            queue.end_lane(self);
+            queue.end_group(self);
             None
         });
     }
@@ -91,7 +91,7 @@ impl Inflight {
         self.outstanding.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The queue has a lane for the cache from now on.
+    /// The queue has a group for the cache from now on.
     pub(super) fn enlist(&self, queue: &Arc<Queue>) -> Result<()> {
         let mut queues = self.lock()?;
         if queues.closed {

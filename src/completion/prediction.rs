@@ -1,8 +1,8 @@
 //! Whether the thread that submits a call will come to wait for it.
 //!
 //! A thread that submits calls and then waits for them needs no other to carry them out. So a call of a thread that is
-//! likely to wait next is left where it is, and carried out in the wait. How likely it is is learnt: from the times that
-//! it came (a hit), and from those that it did not (a miss), which somebody else has to notice.
+//! likely to wait next is left where it is, and carried out in the wait. How likely it is is learnt: from the times
+//! that it came (a hit), and from those that it did not (a miss), which somebody else has to notice.
 
 /// After so many hits the next is predicted.
 const ENOUGH: i32 = 4;

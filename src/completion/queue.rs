@@ -28,13 +28,14 @@ pub struct Queue {
     generation: u64,
     state: Mutex<State>,
     arrived: Condvar,
-    /// Something is done, or the queue is closed: for who looks often and would rather not lock. Written under the lock.
+    /// Something is done, or the queue is closed: for who looks often and would rather not lock. Written under the
+    /// lock.
     news: AtomicBool,
 }
 
 struct State {
     closed: bool,
-    index: Index,
+    index: Index<Call, Inflight>,
     /// Has room for all that is outstanding as well, so that nothing fails when it is completed.
     done: VecDeque<Completion>,
     /// Threads that wait for something to be done, and those of them that sleep for it here.
@@ -125,8 +126,8 @@ impl Queue {
         Ok(count)
     }
 
-    /// Waits until something is done, or until `until`. A thread that waits alone carries out what it waits for itself, as far
-    /// as the engine of the cache lets it, which spares two changes from one thread to another.
+    /// Waits until something is done, or until `until`. A thread that waits alone carries out what it waits for itself,
+    /// as far as the engine of the cache lets it, which spares two changes from one thread to another.
     fn await_news<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -167,7 +168,8 @@ impl Queue {
         self.news.load(Ordering::Acquire)
     }
 
-    /// Has `sleep` wait for the descriptor, which becomes readable when there is something new, unless there is already.
+    /// Has `sleep` wait for the descriptor, which becomes readable when there is something new, unless there is
+    /// already.
     pub(super) fn sleep_on_descriptor(&self, sleep: impl FnOnce()) {
         match self.lock() {
             Ok(mut state) if !state.has_news() => state.polling += 1,
@@ -222,29 +224,29 @@ impl Queue {
     }
 
     /// Cancels every outstanding call of a cache that is closed, and takes no more of them.
-    pub(super) fn end_lane(&self, inflight: &Inflight) {
+    pub(super) fn end_group(&self, inflight: &Inflight) {
         let Ok(mut state) = self.lock() else { return };
-        let Some(lane) = state.index.lane(inflight) else { return };
-        while let Some(place) = state.index.oldest(lane) {
+        let Some(group) = state.index.group(inflight) else { return };
+        while let Some(place) = state.index.oldest(group) {
             state.fail(place, Call::cancelled);
         }
-        state.index.close_lane(lane);
+        state.index.close_group(group);
         self.announce(state);
     }
 
     /// The first deadline of a cache's calls.
     pub(super) fn next_deadline(&self, inflight: &Inflight) -> Option<Instant> {
         let state = self.lock().ok()?;
-        let place = state.index.oldest(state.index.lane(inflight)?)?;
+        let place = state.index.oldest(state.index.group(inflight)?)?;
         state.index.call(place).map(|call| call.deadline())
     }
 
     /// Fails a cache's calls whose deadline has passed; the next deadline.
     pub(super) fn expire(&self, inflight: &Inflight, now: Instant) -> Option<Instant> {
         let mut state = self.lock().ok()?;
-        let lane = state.index.lane(inflight)?;
+        let group = state.index.group(inflight)?;
         let mut next = None;
-        while let Some(place) = state.index.oldest(lane) {
+        while let Some(place) = state.index.oldest(group) {
             next = state.index.call(place).map(|call| call.deadline());
             if next.is_some_and(|deadline| deadline > now) {
                 break;
@@ -287,7 +289,8 @@ impl Queue {
         Ok(())
     }
 
-    /// In a child process: frees the copy of what the parent had, unless one of its threads was in the middle of something.
+    /// In a child process: frees the copy of what the parent had, unless one of its threads was in the middle of
+    /// something.
     fn abandon(&self) {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
@@ -314,13 +317,13 @@ impl Queue {
             let no_memory = |_| Error::no_memory("memory for another call");
             state.done.try_reserve(outstanding).map_err(no_memory)?;
         }
-        let lane = match state.index.lane(inflight) {
-            Some(lane) => lane,
-            None => state.index.open_lane(inflight, || inflight.enlist(self))?,
+        let group = match state.index.group(inflight) {
+            Some(group) => group,
+            None => state.index.open_group(inflight, || inflight.enlist(self))?,
         };
         let tag = request.tag;
         let is_awaited = state.wait_is_predicted();
-        state.index.insert(tag, lane, |spare, place| {
+        state.index.insert(tag, group, |spare, place| {
             Call::make(spare, self, inflight, request, place, is_awaited)
         })
     }
@@ -386,8 +389,8 @@ impl Queue {
     }
 
     #[cfg(test)]
-    pub(super) fn lanes(&self) -> usize {
-        lock(&self.state).index.lanes()
+    pub(super) fn groups(&self) -> usize {
+        lock(&self.state).index.groups()
     }
 
     fn open_state(&self) -> Result<MutexGuard<'_, State>> {
@@ -466,7 +469,7 @@ impl State {
         self.prediction.is_hit_likely()
             && self.waiting == 0
             && !self.watched
-            && self.index.has_one_lane()
+            && self.index.has_one_group()
     }
 
     /// Under the lock, so that it is readable exactly while something is done.

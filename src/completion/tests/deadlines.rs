@@ -87,7 +87,7 @@ fn many_come_and_go() {
         let _call = passing.read(1);
         passing.queue.close().unwrap();
     }
-    assert_eq!((bench.queue.lanes(), bench.inflight.queues()), (1, 1));
+    assert_eq!((bench.queue.groups(), bench.inflight.queues()), (1, 1));
     assert_eq!(bench.taken().len(), 1000);
 }
 

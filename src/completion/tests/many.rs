@@ -61,8 +61,8 @@ fn the_index_beside_a_map() {
     for tags in [1, 3, 1000] {
         let mut index = Index::new();
         let caches = [(); 3].map(|()| Arc::new(Inflight::new(1)));
-        let lanes = caches.each_ref().map(|cache| index.open_lane(cache, || Ok(())).unwrap());
-        assert_eq!(caches.each_ref().map(|cache| index.lane(cache).unwrap()), lanes);
+        let groups = caches.each_ref().map(|cache| index.open_group(cache, || Ok(())).unwrap());
+        assert_eq!(caches.each_ref().map(|cache| index.group(cache).unwrap()), groups);
         let mut ages: [VecDeque<u32>; 3] = Default::default();
         let mut map: HashMap<u64, Vec<u32>> = HashMap::new();
         let mut len = 0;
@@ -71,28 +71,28 @@ fn the_index_beside_a_map() {
             let places = map.entry(tag).or_default();
             // Grows, and shrinks again.
             if dice.throw(5) < if step < 3000 { 3 } else { 2 } {
-                let lane = dice.throw(3) as usize;
+                let group = dice.throw(3) as usize;
                 let mut place = 0;
                 let make = |_, at| {
                     place = at;
                     call(tag)
                 };
-                index.insert(tag, lanes[lane], make).unwrap();
+                index.insert(tag, groups[group], make).unwrap();
                 places.push(place);
-                ages[lane].push_back(place);
+                ages[group].push_back(place);
                 len += 1;
             } else if !places.is_empty() {
                 let place = places.swap_remove(dice.throw(places.len() as u64) as usize);
                 assert_eq!(index.call(place).unwrap().tag(), tag);
                 assert!(index.remove(place) && !index.remove(place));
-                ages.iter_mut().for_each(|lane| lane.retain(|&other| other != place));
+                ages.iter_mut().for_each(|group| group.retain(|&other| other != place));
                 len -= 1;
             } else if let Some(place) = ages[0].pop_front() {
                 index.make_newest(place);
                 ages[0].push_back(place);
             }
-            for (lane, ages) in lanes.iter().zip(&ages) {
-                assert_eq!(index.oldest(*lane), ages.front().copied());
+            for (group, ages) in groups.iter().zip(&ages) {
+                assert_eq!(index.oldest(*group), ages.front().copied());
             }
             assert_eq!(index.len(), len);
             if step % 16 == 0 {
