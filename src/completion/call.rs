@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::engine::QueueId;
 use super::inflight::Inflight;
 use super::queue::Queue;
 use super::sync::AtomicU8;
@@ -40,16 +41,6 @@ pub struct Call {
     /// Completed calls are kept by the queue, to be used again, so it is not kept by them.
     queue: Weak<Queue>,
     inflight: Arc<Inflight>,
-}
-
-/// Tells queues apart.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct QueueId(usize);
-
-impl QueueId {
-    pub(super) fn of(queue: *const Queue) -> Self {
-        Self(queue.addr())
-    }
 }
 
 /// What is particular to a call.

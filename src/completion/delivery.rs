@@ -3,6 +3,7 @@
 use std::sync::Weak;
 
 use super::call::Promise;
+use super::queue::Completed;
 use crate::error::Result;
 use crate::op::Answer;
 
@@ -10,12 +11,6 @@ use crate::op::Answer;
 #[derive(Default)]
 pub struct Delivery {
     completed: Vec<Completed>,
-}
-
-pub(super) struct Completed {
-    pub(super) call: Promise,
-    /// Taken when it is delivered.
-    pub(super) result: Option<Result<Answer>>,
 }
 
 impl Delivery {

@@ -1,48 +1,50 @@
-//! Threads that wait for completions and bring them about themselves.
+//! What carries calls out, and can be driven by the thread that waits for them. Both sides are traits: an engine knows
+//! no queue, and a queue no engine.
 
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use super::call::QueueId;
-use super::queue::Queue;
-use crate::sys::Event;
-
-/// What carries out the calls of a cache, and can be lent a waiting thread for it.
+/// What carries out calls of a cache. A thread that waits for completions may be lent to it: then nobody has to be
+/// woken.
 pub trait Engine: Send + Sync {
-    /// Goes on with what is to be done until the wait is over. `false`: there is nothing that this thread could do.
-    fn drive(&self, wait: &Wait<'_>) -> bool;
+    /// Goes on with what is to be done until the wait is over. `false`: there was nothing that this thread could do;
+    /// then it returned at once. Before it waits for anything it asks `wait` whether it should, and holds no lock then:
+    /// other engines may be told something.
+    fn drive(&self, wait: &dyn Wait) -> bool;
+
+    /// Gives what was left for a waiting thread to the library's I/O thread, for the thread that came drives another
+    /// engine. Never blocks.
+    fn entrust(&self);
+
+    /// Drops the queued calls that are completed already: cancelled, say, or too late.
+    fn forget_completed(&self);
 }
 
-/// A thread that waits for a completion.
-pub struct Wait<'a> {
-    pub(super) queue: &'a Queue,
-    pub(super) until: Option<Instant>,
-    pub(super) wake: Arc<Event>,
-}
-
-impl Wait<'_> {
+/// A thread that waits for a completion, as the engine that it drives sees it.
+pub trait Wait {
     /// Where it waits.
-    pub fn queue(&self) -> QueueId {
-        QueueId::of(self.queue)
-    }
+    fn queue(&self) -> QueueId;
 
     /// Whether what it waits for is there.
-    pub fn is_over(&self) -> bool {
-        self.queue.has_news()
-    }
+    fn is_over(&self) -> bool;
 
     /// Whether its time is up.
-    pub fn is_late(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
-    }
+    fn is_late(&self) -> bool;
 
     /// When it ends in any case.
-    pub fn until(&self) -> Option<Instant> {
-        self.until
-    }
+    fn until(&self) -> Option<Instant>;
 
-    /// Calls `sleep`, which returns when the descriptor is readable, unless the wait is over already.
-    pub fn sleep(&self, sleep: impl FnOnce(&Event)) {
-        self.queue.sleep_on_descriptor(|| sleep(&self.wake));
+    /// Calls `sleep`, which is to return when the descriptor is readable, unless the wait is over already.
+    fn sleep(&self, sleep: &mut dyn FnMut(BorrowedFd<'_>));
+}
+
+/// Tells queues apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueId(usize);
+
+impl QueueId {
+    /// That of the queue at this address.
+    pub(super) fn of<Q>(queue: *const Q) -> Self {
+        Self(queue.addr())
     }
 }

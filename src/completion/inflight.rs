@@ -1,10 +1,12 @@
 //! What a cache knows of its outstanding calls: how many, and which queues they report to.
 
+use std::cell::Cell;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::engine::Engine;
+use super::engine::{Engine, QueueId, Wait};
 use super::queue::Queue;
 use super::sync::{Mutex, MutexGuard, lock};
 use crate::error::{Error, Kind, Result};
@@ -17,16 +19,20 @@ pub struct Inflight {
     generation: u64,
     max_pending: usize,
     outstanding: AtomicUsize,
-    queues: Mutex<Queues>,
-    engine: OnceLock<Weak<dyn Engine>>,
+    others: Mutex<Others>,
 }
 
+/// Who has to do with them.
 #[derive(Default)]
-struct Queues {
+struct Others {
     /// No queue is added any more.
     closed: bool,
     /// Those that have, or had, a group. One that is gone leaves its place to another; none is moved.
-    list: Vec<Weak<Queue>>,
+    queues: Vec<Weak<Queue>>,
+    /// Those that carry the calls out. One that is gone is taken out by whoever comes across it.
+    engines: Vec<Weak<dyn Engine>>,
+    /// Which of them was driven last, as far as that is known.
+    driven: usize,
 }
 
 impl Inflight {
@@ -35,18 +41,48 @@ impl Inflight {
             generation: fork::generation(),
             max_pending,
             outstanding: AtomicUsize::new(0),
-            queues: Mutex::new(Queues::default()),
-            engine: OnceLock::new(),
+            others: Mutex::new(Others::default()),
         }
     }
 
-    /// The calls are carried out by `engine`, which a waiting thread may drive.
+    /// Calls are carried out by `engine` too, which a waiting thread may drive.
     pub fn add_engine(&self, engine: Weak<dyn Engine>) {
-        let _ = self.engine.set(engine);
+        if let Ok(mut others) = self.lock() {
+            others.forget_gone();
+            others.engines.push(engine);
+        }
     }
 
-    pub(super) fn engine(&self) -> Option<Arc<dyn Engine>> {
-        self.engine.get()?.upgrade()
+    /// All that carry calls out at the moment.
+    pub fn engines(&self) -> impl Iterator<Item = Arc<dyn Engine>> + use<> {
+        self.lock().map(|mut others| others.engines()).unwrap_or_default().into_iter()
+    }
+
+    /// Lends the thread that waits to an engine that has something for it to do. What other engines had left for it
+    /// goes to the I/O thread. `false`: none had anything. An engine that is added meanwhile is for the next wait.
+    pub(super) fn drive(&self, wait: &dyn Wait) -> bool {
+        let Ok(mut others) = self.lock() else { return false };
+        if let [only] = &others.engines[..]
+            && let Some(only) = only.upgrade()
+        {
+            drop(others);
+            return only.drive(wait);
+        }
+        let engines = others.engines();
+        let first = others.driven;
+        drop(others);
+        for turn in 0..engines.len() {
+            let own = (first + turn) % engines.len();
+            let wait = Chosen { wait, engines: &engines, own, is_known: Cell::new(false) };
+            if engines[own].drive(&wait) {
+                wait.entrust_others();
+                if let Ok(mut others) = self.lock() {
+                    others.driven = own;
+                }
+                return true;
+            }
+        }
+        false
     }
 
     /// How many calls were accepted and are not completed.
@@ -68,7 +104,7 @@ impl Inflight {
     pub fn close(&self) {
         // A queue that has no group for the cache gets none any more. One that has it loses it, with the calls in it.
         match self.lock() {
-            Ok(mut queues) => queues.closed = true,
+            Ok(mut others) => others.closed = true,
             Err(_) => return,
         }
         self.of_each_queue(|queue| {
@@ -93,16 +129,16 @@ impl Inflight {
 
     /// The queue has a group for the cache from now on.
     pub(super) fn enlist(&self, queue: &Arc<Queue>) -> Result<()> {
-        let mut queues = self.lock()?;
-        if queues.closed {
+        let mut others = self.lock()?;
+        if others.closed {
             return Err(Kind::Closed.into());
         }
-        match queues.list.iter_mut().find(|place| place.strong_count() == 0) {
+        match others.queues.iter_mut().find(|place| place.strong_count() == 0) {
             Some(place) => *place = Arc::downgrade(queue),
             None => {
                 let no_memory = |_| Error::no_memory("memory for another call");
-                queues.list.try_reserve(1).map_err(no_memory)?;
-                queues.list.push(Arc::downgrade(queue));
+                others.queues.try_reserve(1).map_err(no_memory)?;
+                others.queues.push(Arc::downgrade(queue));
             }
         }
         Ok(())
@@ -112,7 +148,9 @@ impl Inflight {
     fn of_each_queue(&self, ask: impl Fn(&Queue) -> Option<Instant>) -> Option<Instant> {
         let mut earliest: Option<Instant> = None;
         for number in 0.. {
-            let Some(queue) = self.lock().ok()?.list.get(number).map(Weak::upgrade) else { break };
+            let Some(queue) = self.lock().ok()?.queues.get(number).map(Weak::upgrade) else {
+                break;
+            };
             if let Some(answer) = queue.and_then(|queue| ask(&queue)) {
                 earliest = Some(earliest.map_or(answer, |other| other.min(answer)));
             }
@@ -122,15 +160,69 @@ impl Inflight {
 
     #[cfg(test)]
     pub(super) fn queues(&self) -> usize {
-        lock(&self.queues).list.len()
+        lock(&self.others).queues.len()
     }
 
     /// Not in a child process, where a thread that is not there might hold it.
-    fn lock(&self) -> Result<MutexGuard<'_, Queues>> {
+    fn lock(&self) -> Result<MutexGuard<'_, Others>> {
         if self.generation == fork::generation() {
-            Ok(lock(&self.queues))
+            Ok(lock(&self.others))
         } else {
             Err(Kind::Closed.into())
         }
+    }
+}
+
+impl Others {
+    fn engines(&mut self) -> Vec<Arc<dyn Engine>> {
+        self.forget_gone();
+        self.engines.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn forget_gone(&mut self) {
+        self.engines.retain(|engine| engine.strong_count() > 0);
+    }
+}
+
+/// A wait that is lent to one of several engines. The first time that this one asks about it, it has something to do;
+/// so the thread will not come to the others, and what they left for it is entrusted to the I/O thread.
+struct Chosen<'a> {
+    wait: &'a dyn Wait,
+    engines: &'a [Arc<dyn Engine>],
+    own: usize,
+    is_known: Cell<bool>,
+}
+
+impl Chosen<'_> {
+    fn entrust_others(&self) {
+        if !self.is_known.replace(true) {
+            let others = self.engines.iter().enumerate().filter(|(number, _)| *number != self.own);
+            others.for_each(|(_, engine)| engine.entrust());
+        }
+    }
+}
+
+impl Wait for Chosen<'_> {
+    fn queue(&self) -> QueueId {
+        self.wait.queue()
+    }
+
+    fn is_over(&self) -> bool {
+        self.entrust_others();
+        self.wait.is_over()
+    }
+
+    fn is_late(&self) -> bool {
+        self.entrust_others();
+        self.wait.is_late()
+    }
+
+    fn until(&self) -> Option<Instant> {
+        self.wait.until()
+    }
+
+    fn sleep(&self, sleep: &mut dyn FnMut(BorrowedFd<'_>)) {
+        self.entrust_others();
+        self.wait.sleep(sleep);
     }
 }

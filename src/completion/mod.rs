@@ -28,10 +28,11 @@ mod queue;
 mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod wait;
 
-pub use self::call::{Call, Promise, QueueId, submit};
+pub use self::call::{Call, Promise, submit};
 pub use self::delivery::Delivery;
-pub use self::engine::{Engine, Wait};
+pub use self::engine::{Engine, QueueId, Wait};
 pub use self::inflight::Inflight;
 pub use self::queue::Queue;
 use crate::error::Result;

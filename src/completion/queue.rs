@@ -3,13 +3,11 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, TryLockError};
+use std::sync::{Arc, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::Completion;
-use super::call::{Call, Request};
-use super::delivery::Completed;
-use super::engine::{Engine, Wait};
+use super::call::{Call, Promise, Request};
 use super::index::Index;
 use super::inflight::Inflight;
 use super::prediction::Prediction;
@@ -23,35 +21,43 @@ use crate::sys::Event;
 /// An empty queue gives back more memory than for so many completions.
 const KEPT: usize = 1024;
 
+/// Completions on their way to who sent the calls. `wait.rs` has the threads that wait for them.
 pub struct Queue {
     /// In a child process an inherited queue is closed; its calls stay the parent's.
     generation: u64,
     state: Mutex<State>,
-    arrived: Condvar,
+    pub(super) arrived: Condvar,
     /// Something is done, or the queue is closed: for who looks often and would rather not lock. Written under the
     /// lock.
-    news: AtomicBool,
+    pub(super) news: AtomicBool,
 }
 
-struct State {
+pub(super) struct State {
     closed: bool,
-    index: Index<Call, Inflight>,
+    pub(super) index: Index<Call, Inflight>,
     /// Has room for all that is outstanding as well, so that nothing fails when it is completed.
     done: VecDeque<Completion>,
     /// Threads that wait for something to be done, and those of them that sleep for it here.
-    waiting: usize,
-    sleeping: usize,
+    pub(super) waiting: usize,
+    pub(super) sleeping: usize,
     /// One of them has been woken and has not looked yet.
-    woken: bool,
+    pub(super) woken: bool,
     /// Those of them that sleep on the descriptor instead.
-    polling: usize,
+    pub(super) polling: usize,
     /// Whether whoever submits is likely to wait next.
-    prediction: Prediction,
+    pub(super) prediction: Prediction,
     /// Readable exactly while something is done, once somebody has asked for it. Until then it costs no system
     /// call. It is there from the start, so that it is the opening that fails where there is none to be had.
-    fd: Option<Arc<Event>>,
-    watched: bool,
+    pub(super) fd: Option<Arc<Event>>,
+    pub(super) watched: bool,
     readable: bool,
+}
+
+/// One of many that are completed at once.
+pub(super) struct Completed {
+    pub(super) call: Promise,
+    /// Taken when it is delivered.
+    pub(super) result: Option<Result<Answer>>,
 }
 
 impl Queue {
@@ -124,90 +130,6 @@ impl Queue {
             self.arrived.notify_one();
         }
         Ok(count)
-    }
-
-    /// Waits until something is done, or until `until`. A thread that waits alone carries out what it waits for itself,
-    /// as far as the engine of the cache lets it, which spares two changes from one thread to another.
-    fn await_news<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        until: Option<Instant>,
-    ) -> Result<MutexGuard<'a, State>> {
-        state.waiting += 1;
-        let panicked = Panicked(self);
-        loop {
-            state = match state.engine() {
-                Some(engine) => self.drive(state, engine, until)?,
-                None => self.sleep(state, until),
-            };
-            if state.has_news() || until.is_some_and(|until| Instant::now() >= until) {
-                state.waiting -= 1;
-                std::mem::forget(panicked);
-                return Ok(state);
-            }
-        }
-    }
-
-    fn drive<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        engine: Arc<dyn Engine>,
-        until: Option<Instant>,
-    ) -> Result<MutexGuard<'a, State>> {
-        let Some(wake) = state.fd.clone() else { return Ok(state) };
-        state.prediction.hit();
-        drop(state);
-        let has_driven = engine.drive(&Wait { queue: self, until, wake });
-        // What ends with it may report to this queue.
-        drop(engine);
-        let state = self.lock()?;
-        if has_driven || state.has_news() { Ok(state) } else { Ok(self.sleep(state, until)) }
-    }
-
-    pub(super) fn has_news(&self) -> bool {
-        self.news.load(Ordering::Acquire)
-    }
-
-    /// Has `sleep` wait for the descriptor, which becomes readable when there is something new, unless there is
-    /// already.
-    pub(super) fn sleep_on_descriptor(&self, sleep: impl FnOnce()) {
-        match self.lock() {
-            Ok(mut state) if !state.has_news() => state.polling += 1,
-            _ => return,
-        }
-        sleep();
-        if let Ok(mut state) = self.lock() {
-            state.polling -= 1;
-        }
-    }
-
-    /// Whoever submitted a call that was left to it did not come to wait.
-    pub(super) fn mispredicted(&self) {
-        if let Ok(mut state) = self.lock()
-            && state.waiting == 0
-        {
-            state.prediction.miss();
-        }
-    }
-
-    /// Sleeps until something may have been done, or until `until`, or for no reason.
-    fn sleep<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        until: Option<Instant>,
-    ) -> MutexGuard<'a, State> {
-        state.sleeping += 1;
-        let mut state = match until {
-            Some(until) => {
-                let left = until.saturating_duration_since(Instant::now());
-                let woken = self.arrived.wait_timeout(state, left);
-                woken.unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
-        };
-        state.sleeping -= 1;
-        state.woken = false;
-        state
     }
 
     /// Cancels every outstanding call with that tag; whether there was any.
@@ -399,22 +321,11 @@ impl Queue {
     }
 
     /// Not in a child process, where a thread that is not there might hold it.
-    fn lock(&self) -> Result<MutexGuard<'_, State>> {
+    pub(super) fn lock(&self) -> Result<MutexGuard<'_, State>> {
         if self.generation == fork::generation() {
             Ok(lock(&self.state))
         } else {
             Err(Kind::Closed.into())
-        }
-    }
-}
-
-/// A thread that waits no more, because of a panic.
-struct Panicked<'a>(&'a Queue);
-
-impl Drop for Panicked<'_> {
-    fn drop(&mut self) {
-        if let Ok(mut state) = self.0.lock() {
-            state.waiting -= 1;
         }
     }
 }
@@ -451,25 +362,8 @@ impl State {
         must
     }
 
-    fn has_news(&self) -> bool {
+    pub(super) fn has_news(&self) -> bool {
         self.closed || !self.done.is_empty()
-    }
-
-    /// What a thread that waits can drive itself: the calls of one cache, if nobody else waits for them, here or on the
-    /// descriptor.
-    fn engine(&self) -> Option<Arc<dyn Engine>> {
-        if self.watched || self.waiting > 1 || self.index.len() == 0 {
-            return None;
-        }
-        self.index.only_cache()?.engine()
-    }
-
-    /// Whether a new call may be left to the thread that submits it, which is about to wait.
-    fn wait_is_predicted(&self) -> bool {
-        self.prediction.is_hit_likely()
-            && self.waiting == 0
-            && !self.watched
-            && self.index.has_one_group()
     }
 
     /// Under the lock, so that it is readable exactly while something is done.

@@ -8,6 +8,7 @@ use super::*;
 use crate::error::{Error, Kind};
 
 mod deadlines;
+mod engines;
 mod many;
 mod once;
 mod outcome;

@@ -53,7 +53,7 @@ impl Company {
 }
 
 impl Engine for Links {
-    fn drive(&self, wait: &Wait<'_>) -> bool {
+    fn drive(&self, wait: &dyn Wait) -> bool {
         let now = Instant::now();
         let link = self.link_to_steer(self.pool()).and_then(|link| self.begin(link, now));
         let Some(link) = link else { return false };
@@ -61,6 +61,14 @@ impl Engine for Links {
         let begins = link.batch.sent == 0;
         self.steer(Lease::of(self, link), begins.then_some(now), wait);
         true
+    }
+
+    fn entrust(&self) {
+        self.recruit(self.pool());
+    }
+
+    fn forget_completed(&self) {
+        self.pool().queue.forget_completed();
     }
 }
 
@@ -106,7 +114,7 @@ impl Links {
     }
 
     /// Carries out the batch of a link, and those that come after it, until the wait is over.
-    fn steer(&self, mut lease: Lease<'_>, mut begun: Option<Instant>, wait: &Wait<'_>) {
+    fn steer(&self, mut lease: Lease<'_>, mut begun: Option<Instant>, wait: &dyn Wait) {
         let mut has_moved = false;
         loop {
             let Some(link) = lease.link.as_deref_mut() else { return };
@@ -189,12 +197,12 @@ impl Link {
     }
 
     /// Waits until there is more to do, or the wait is over: `false`, when its time is up, or nobody waits for the batch any more.
-    fn await_more(&mut self, wait: &Wait<'_>) -> Result<bool, Broken> {
+    fn await_more(&mut self, wait: &dyn Wait) -> Result<bool, Broken> {
         Ok(self.spin_for(wait)? || self.sleep_for(wait))
     }
 
     /// Whether something came while it spun.
-    fn spin_for(&mut self, wait: &Wait<'_>) -> Result<bool, Broken> {
+    fn spin_for(&mut self, wait: &dyn Wait) -> Result<bool, Broken> {
         if self.has_unsent() || !self.stream.is_spin_due() {
             return Ok(false);
         }
@@ -205,7 +213,7 @@ impl Link {
         self.stream.spin(until, room, || wait.is_over())
     }
 
-    fn sleep_for(&mut self, wait: &Wait<'_>) -> bool {
+    fn sleep_for(&mut self, wait: &dyn Wait) -> bool {
         let until = wait.until().into_iter().chain(self.batch.last_deadline()).min();
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = left.map(|left| Timespec {
@@ -213,8 +221,8 @@ impl Link {
             tv_nsec: left.subsec_nanos().into(),
         });
         let (descriptor, events) = self.waits_for();
-        wait.sleep(|wake| {
-            let mut fds = [PollFd::new(descriptor, events), PollFd::new(wake, PollFlags::IN)];
+        wait.sleep(&mut |wake| {
+            let mut fds = [PollFd::new(descriptor, events), PollFd::new(&wake, PollFlags::IN)];
             // Whatever it returns, there is a look at everything.
             let _ = poll(&mut fds, timeout.as_ref());
         });
