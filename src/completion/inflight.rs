@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::engine::{Engine, QueueId, Wait};
 use super::queue::Queue;
-use super::sync::{Mutex, MutexGuard, lock};
+use super::sync::{AtomicBool, Mutex, MutexGuard, lock};
 use crate::error::{Error, Kind, Result};
 use crate::fork;
 
@@ -19,6 +19,8 @@ pub struct Inflight {
     generation: u64,
     max_pending: usize,
     outstanding: AtomicUsize,
+    /// Somebody ends the calls whose deadline has passed.
+    deadlines_watched: AtomicBool,
     others: Mutex<Others>,
 }
 
@@ -41,6 +43,7 @@ impl Inflight {
             generation: fork::generation(),
             max_pending,
             outstanding: AtomicUsize::new(0),
+            deadlines_watched: AtomicBool::new(false),
             others: Mutex::new(Others::default()),
         }
     }
@@ -98,6 +101,28 @@ impl Inflight {
     /// Fails the calls whose deadline has passed; the next deadline.
     pub fn expire(&self, now: Instant) -> Option<Instant> {
         self.of_each_queue(|queue| queue.expire(self, now))
+    }
+
+    /// Whether somebody calls [`Inflight::expire`] in time. Who has submitted a call sees to it that somebody does.
+    #[inline]
+    pub fn is_watching_deadlines(&self) -> bool {
+        self.deadlines_watched.load(Ordering::Acquire)
+    }
+
+    /// `true`: it is for the caller to watch them from now on, until [`Inflight::end_watching_deadlines`]. `false`:
+    /// somebody does already.
+    pub fn begin_watching_deadlines(&self) -> bool {
+        !self.deadlines_watched.swap(true, Ordering::AcqRel)
+    }
+
+    /// Ends the watch, for there are no calls left. If one came in between, and nobody else has begun, the watch is
+    /// still the caller's, and the answer is when the next deadline passes.
+    pub fn end_watching_deadlines(&self) -> Option<Instant> {
+        self.deadlines_watched.store(false, Ordering::Release);
+        // A call is put into its queue under a lock that is taken here to look for it. So it is seen here, or its
+        // submitter sees that nobody watches.
+        let next = self.next_deadline()?;
+        self.begin_watching_deadlines().then_some(next)
     }
 
     /// The cache is closed: its outstanding calls are cancelled, and no more accepted.

@@ -3,9 +3,15 @@
 use std::sync::PoisonError;
 
 #[cfg(loom)]
-pub use loom::sync::{Condvar, Mutex, MutexGuard, atomic::AtomicU8};
+pub use loom::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU8},
+};
 #[cfg(not(loom))]
-pub use std::sync::{Condvar, Mutex, MutexGuard, atomic::AtomicU8};
+pub use std::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU8},
+};
 
 /// A thread that panicked leaves nothing half done here.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

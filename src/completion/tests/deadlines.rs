@@ -132,3 +132,18 @@ fn calls_are_used_again() {
     assert_eq!(bench.taken(), wanted);
     drop(first);
 }
+
+#[test]
+fn one_at_a_time_watches_the_deadlines() {
+    let bench = Bench::new();
+    assert!(!bench.inflight.is_watching_deadlines());
+    assert!(bench.inflight.begin_watching_deadlines());
+    assert!(!bench.inflight.begin_watching_deadlines() && bench.inflight.is_watching_deadlines());
+    assert_eq!(bench.inflight.end_watching_deadlines(), None);
+    assert!(!bench.inflight.is_watching_deadlines() && bench.inflight.begin_watching_deadlines());
+    let call = bench.read(1);
+    assert_eq!(bench.inflight.end_watching_deadlines(), Some(call.deadline()));
+    assert!(bench.inflight.is_watching_deadlines(), "there is a call after all");
+    bench.inflight.close();
+    assert_eq!(bench.inflight.end_watching_deadlines(), None);
+}

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use loom::sync::Mutex;
 use loom::thread;
 
-use crate::completion::{Inflight, Promise, Completion, Delivery, Queue, submit};
+use crate::completion::{
+    Completion, Delivery, Engine, Inflight, Promise, Queue, Wait, submit,
+};
 use crate::error::{Kind, Result};
 use crate::op::Answer;
 use crate::outcome::Outcome;
@@ -293,5 +295,61 @@ fn the_end_wakes_who_waits() {
         });
         bench.queue.close().unwrap();
         waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+    });
+}
+
+/// Who submits a call has somebody watch its deadline, while the watch ends for want of calls.
+#[test]
+fn a_submission_and_the_end_of_the_watch() {
+    explore(|| {
+        let bench = Bench::new();
+        assert!(bench.inflight.begin_watching_deadlines());
+        let other = bench.clone();
+        let submitter = thread::spawn(move || {
+            let call = other.write(1);
+            let begins = !other.inflight.is_watching_deadlines()
+                && other.inflight.begin_watching_deadlines();
+            (call, begins)
+        });
+        let goes_on = bench.inflight.end_watching_deadlines().is_some();
+        let (_call, begins) = submitter.join().unwrap();
+        assert!(goes_on != begins, "{goes_on} {begins}");
+        assert!(bench.inflight.is_watching_deadlines());
+    });
+}
+
+/// Has a call to carry out, for whoever comes first.
+struct Script(Mutex<Option<Promise>>);
+
+impl Engine for Script {
+    fn drive(&self, wait: &dyn Wait) -> bool {
+        let call = self.0.lock().unwrap().take();
+        let has_driven = call.is_some_and(|call| call.complete(done()));
+        has_driven && wait.is_over()
+    }
+
+    fn entrust(&self) {
+        let call = self.0.lock().unwrap().take();
+        call.map(|call| call.complete(done()));
+    }
+
+    fn forget_completed(&self) {}
+}
+
+/// The second engine is added while a thread waits; the call that is left to it comes from elsewhere then.
+#[test]
+fn an_engine_that_is_added_beside_a_wait() {
+    explore(|| {
+        let bench = Bench::new();
+        let calls = [bench.write(1), bench.write(2)];
+        let scripts = calls.map(|call| Arc::new(Script(Mutex::new(Some(call)))) as Arc<dyn Engine>);
+        bench.inflight.add_engine(Arc::downgrade(&scripts[0]));
+        let waiter = bench.clone();
+        let waiter = thread::spawn(move || waiter.queue.wait(1, None, |_, _| {}).unwrap());
+        bench.inflight.add_engine(Arc::downgrade(&scripts[1]));
+        assert_eq!(waiter.join().unwrap(), 1);
+        assert!(bench.inflight.engines().count() == 2);
+        drop(scripts);
+        assert_eq!(bench.inflight.count(), 0);
     });
 }
