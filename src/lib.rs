@@ -28,6 +28,7 @@ mod reactor;
 #[allow(unsafe_code)]
 mod reserve;
 mod spin;
+mod sync;
 #[allow(unsafe_code)]
 mod sys;
 mod threads;

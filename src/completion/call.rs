@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use super::engine::QueueId;
 use super::inflight::Inflight;
 use super::queue::Queue;
-use super::sync::AtomicU8;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::Answer;
+use crate::sync::AtomicU8;
 
 /// The states of a call.
 const QUEUED: u8 = 0;
@@ -52,6 +52,17 @@ pub(super) struct Request {
 
 /// A call in the hands of who carries it out. Dropped uncompleted, the call fails as an internal error.
 pub struct Promise(Arc<Call>);
+
+/// Of a thread that was predicted to wait on a queue, and has not.
+pub struct Misprediction(Weak<Queue>);
+
+impl Misprediction {
+    pub fn report(self) {
+        if let Some(queue) = self.0.upgrade() {
+            queue.mispredicted();
+        }
+    }
+}
 
 /// Accepts a call and hands it to `backend`, which has the time `span` for it. An error: the call is not accepted and
 /// never completes.
@@ -133,8 +144,8 @@ impl Call {
         self.is_read
     }
 
-    /// Whether it may be left to the thread that submits it. If that one does not come to wait, it was
-    /// [`Call::mispredicted`].
+    /// Whether it may be left to the thread that submits it. That this one does not come to wait is a
+    /// [`Misprediction`].
     pub fn wait_is_predicted(&self) -> bool {
         self.is_awaited
     }
@@ -144,11 +155,9 @@ impl Call {
         QueueId::of(self.queue.as_ptr())
     }
 
-    /// It was left to a thread that has not come to wait for it.
-    pub fn mispredicted(&self) {
-        if let Some(queue) = self.queue.upgrade() {
-            queue.mispredicted();
-        }
+    /// To be reported when it was left to a thread that has not come to wait for it.
+    pub fn misprediction(&self) -> Misprediction {
+        Misprediction(self.queue.clone())
     }
 
     /// The request is about to be written: from here on a write that is cancelled, or late, may have been applied.

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use super::engine::{Engine, QueueId, Wait};
 use super::queue::Queue;
-use super::sync::{AtomicBool, Mutex, MutexGuard, lock};
 use crate::error::{Error, Kind, Result};
 use crate::fork;
+use crate::sync::{AtomicBool, Mutex, MutexGuard, lock};
 
 /// The calls of one cache in one process. Those that report to one queue are a group in its index, in the order of
 /// their deadlines, which is that of their submission: all have the same time.

@@ -25,12 +25,11 @@ mod index;
 mod inflight;
 mod prediction;
 mod queue;
-mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod wait;
 
-pub use self::call::{Call, Promise, submit};
+pub use self::call::{Call, Misprediction, Promise, submit};
 pub use self::delivery::Delivery;
 pub use self::engine::{Engine, QueueId, Wait};
 pub use self::inflight::Inflight;

@@ -11,11 +11,11 @@ use super::call::{Call, Promise, Request};
 use super::index::Index;
 use super::inflight::Inflight;
 use super::prediction::Prediction;
-use super::sync::{Condvar, Mutex, MutexGuard, lock};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::fork;
 use crate::op::Answer;
+use crate::sync::{Condvar, Mutex, MutexGuard, lock};
 use crate::sys::Event;
 
 /// An empty queue gives back more memory than for so many completions.

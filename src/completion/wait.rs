@@ -9,8 +9,8 @@ use std::time::Instant;
 use super::engine::{QueueId, Wait};
 use super::inflight::Inflight;
 use super::queue::{Queue, State};
-use super::sync::MutexGuard;
 use crate::error::Result;
+use crate::sync::MutexGuard;
 use crate::sys::Event;
 
 impl Queue {

@@ -2,13 +2,13 @@
 //! the server takes the pattern for.
 
 use super::Redis;
-use crate::backend::redis::wire::decode::{Reply, Tree, Want};
-use crate::backend::redis::wire::encode::{Outbox, argument, command, reserve};
-use crate::backend::redis::wire::replies::Single;
+use super::wire::decode::{Reply, Tree, Want};
+use super::wire::encode::{Outbox, argument, command, reserve};
+use super::wire::replies::OneReply;
 use crate::completion::Promise;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::op::Answer;
+use crate::op::{Answer, Op};
 use crate::threads::Workers;
 
 /// Keys that the server looks at for one answer to SCAN.
@@ -42,6 +42,7 @@ impl Redis {
         before: &mut dyn FnMut(Stage) -> Result<()>,
         unlinked: &mut bool,
     ) -> Result<Answer> {
+        let node = self.topology.route(&Op::Clear);
         let pattern = pattern(&self.prefix);
         let mut cursor = b"0".to_vec();
         loop {
@@ -56,7 +57,7 @@ impl Redis {
             };
             before(Stage::Scan)?;
             let reply =
-                self.exchange(true, scan, || Single::new(Want::Tree), &deadline.renewed())?;
+                node.exchange(true, scan, || OneReply::new(Want::Tree), &deadline.renewed())?;
             let (next, mut keys) = page(reply)?;
             keys.retain(|key| key.starts_with(&self.prefix));
             if !keys.is_empty() {
@@ -70,7 +71,7 @@ impl Redis {
                     Ok(())
                 };
                 before(Stage::Unlink)?;
-                self.exchange(false, unlink, || Single::new(Want::Plain), &deadline.renewed())?;
+                node.exchange(false, unlink, || OneReply::new(Want::Plain), &deadline.renewed())?;
                 *unlinked = true;
             }
             if next == b"0" {
@@ -83,7 +84,7 @@ impl Redis {
     /// The same for an asynchronous caller, on a thread that may wait.
     pub(super) fn submit_clear(&self, call: Promise) -> Result<()> {
         self.not_closed(())?;
-        self.links.see_to_deadlines()?;
+        self.topology.route(&Op::Clear).watch_deadlines()?;
         let redis = self.clone();
         let task = move || {
             let mut before = |stage| {

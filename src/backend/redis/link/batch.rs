@@ -1,359 +1,202 @@
-//! Calls that are carried out together over one link: the requests lie one behind the other in the link's outbox, the replies
-//! come in the same order.
+//! Calls that go together over one link: the requests lie one behind the other in the outbox, the replies come in the same
+//! order.
 
 use std::collections::VecDeque;
 use std::mem;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::redis::link::connection::{Exchanged, Failure};
-use crate::backend::redis::link::waiter::{Bell, Waiter};
+use super::outcome::{Exchanged, Failure};
+use super::requests::{Entry, Owner, Requests, Waiters};
+use super::waiter::{Waiter, Waiting};
+use super::wakeup::WakeupSet;
 use crate::backend::redis::wire::replies::{Expect, Pending};
-use crate::completion::{Delivery, Promise, QueueId};
-use crate::error::{Error, Result};
+use crate::completion::Delivery;
+use crate::error::Error;
 use crate::op::Answer;
 
-/// One call in a batch.
-pub struct Entry {
-    pub owner: Owner,
-    pub expect: Expect,
-    /// The length of its request.
-    pub len: usize,
-    /// A link has broken under it before.
-    pub second: bool,
+/// Calls on their way over a link of type `L`.
+///
+/// The entries are those that are not complete yet, in the order of their requests; the first one's begins at `start` in the
+/// outbox, and `sent` bytes of the outbox have gone. Where `start` is beyond `sent`, something was answered that was not asked.
+/// `calls` is how many calls there were when it was sent, or `None` where what they take is no round trip.
+pub struct Batch<L> {
+    pub outbox: Vec<u8>,
+    pub sent: usize,
+    start: usize,
+    entries: VecDeque<Entry<L>>,
+    /// The replies to the first of them, once some of them has arrived and was not the usual.
+    current: Option<Pending>,
+    waiters: Waiters,
+    /// What the threads among its owners sleep on.
+    pub wakeups: WakeupSet,
+    pub calls: Option<usize>,
+    /// Answers to asynchronous calls.
+    pub completed: Delivery,
+    /// Asynchronous calls that go over another link.
+    pub retries: Requests<L>,
 }
 
-/// Who wants the answer.
-pub enum Owner {
-    /// A thread that waits. `is_first`: on a bell of its own, as the first of its batch, who is woken alone to carry it out.
-    Thread { waiter: Arc<Waiter>, is_first: bool },
-    /// An asynchronous call.
-    Call(Promise),
-}
-
-impl Entry {
-    fn complete(self, answer: Exchanged<Answer>, request: &[u8], uncompleted: &mut Uncompleted) {
-        match self.owner {
-            Owner::Thread { waiter, is_first } => {
-                waiter.answer(answer);
-                if is_first {
-                    waiter.bell.ring();
-                }
-            }
-            Owner::Call(call) => {
-                let failure = match answer {
-                    Exchanged::Answered { result, .. } => {
-                        return uncompleted.delivery.push(call, result);
-                    }
-                    Exchanged::Failed(failure) => failure,
-                };
-                let is_read = call.is_read();
-                if !failure.sent {
-                    call.mark_unsent();
-                }
-                if failure.may_be_tried_again(is_read, self.second) && !call.is_completed() {
-                    let second = self.second || !failure.is_refusal();
-                    let entry = Entry { owner: Owner::Call(call), second, ..self };
-                    return uncompleted.again.push(entry, request);
-                }
-                uncompleted.delivery.push(call, Err(failure.into_error(is_read)));
-            }
-        }
-    }
-
-    /// Ends a call of which nothing was sent.
-    pub fn refuse(self, error: Error) {
-        match self.owner {
-            Owner::Thread { waiter, is_first } => {
-                waiter.answer(Exchanged::Failed(Failure { error, sent: false, lost: false }));
-                if is_first {
-                    waiter.bell.ring();
-                }
-            }
-            Owner::Call(call) => {
-                call.complete(Err(error));
-            }
+impl<L> Default for Batch<L> {
+    fn default() -> Self {
+        Self {
+            outbox: Vec::new(),
+            sent: 0,
+            start: 0,
+            entries: VecDeque::new(),
+            current: None,
+            waiters: Waiters::Nobody,
+            wakeups: WakeupSet::default(),
+            calls: None,
+            completed: Delivery::default(),
+            retries: Requests::default(),
         }
     }
 }
 
-impl Owner {
-    #[inline]
-    fn audience(&self) -> Audience {
-        match self {
-            Owner::Thread { .. } => Audience::Various,
-            Owner::Call(call) => Audience::Queue(call.reports_to()),
+impl<L> Batch<L> {
+    /// Takes requests over, to be sent next, where the last batch is complete: `requests` gets what was left of that, which is
+    /// nothing but memory.
+    pub fn load(&mut self, requests: &mut Requests<L>, wakeups: WakeupSet) {
+        self.outbox.clear();
+        let (bytes, entries, waiters) = requests.parts();
+        mem::swap(&mut self.outbox, bytes);
+        mem::swap(&mut self.entries, entries);
+        bytes.clear();
+        self.waiters = waiters;
+        self.wakeups = wakeups;
+        self.calls = Some(self.entries.len());
+        self.sent = 0;
+        self.start = 0;
+    }
+
+    /// Adds to a batch, begun or not.
+    pub fn add(&mut self, requests: &mut Requests<L>, wakeups: WakeupSet) {
+        if self.start > self.outbox.len() / 2 {
+            self.outbox.drain(..self.start);
+            self.sent -= self.start;
+            self.start = 0;
         }
-    }
-
-    /// Whether somebody still wants the answer.
-    fn is_there(&self) -> bool {
-        match self {
-            Owner::Thread { waiter, .. } => !waiter.is_gone(),
-            Owner::Call(call) => !call.is_completed(),
+        let (bytes, added, waiters) = requests.parts();
+        self.outbox.extend_from_slice(bytes);
+        bytes.clear();
+        let entries = &mut self.entries;
+        if entries.len() < added.len() {
+            // The few are moved.
+            entries.drain(..).rev().for_each(|entry| added.push_front(entry));
+            mem::swap(entries, added);
+        } else {
+            entries.append(added);
         }
-    }
-}
-
-/// Who waits for the answers to some requests, as far as that is known: some may have been taken out.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub enum Audience {
-    #[default]
-    Nobody,
-    /// All are asynchronous calls that report to this queue.
-    Queue(QueueId),
-    Various,
-}
-
-impl Audience {
-    /// With those of other requests.
-    #[inline]
-    pub fn join(&mut self, other: Self) {
-        if *self == Self::Nobody {
-            *self = other;
-        } else if *self != other && other != Self::Nobody {
-            *self = Self::Various;
-        }
+        self.waiters.join(waiters);
+        self.calls = (self.sent == 0).then_some(self.entries.len());
+        self.wakeups = self.wakeups.with(wakeups);
     }
 
-    /// Whether nobody but this queue is concerned.
-    pub fn is_only(self, queue: QueueId) -> bool {
-        self == Self::Nobody || self == Self::Queue(queue)
-    }
-}
-
-/// The bells that the callers of one queue sleep on: those of one batch on one, those of the next on another. Where two batches
-/// meet on one bell, some are woken for nothing.
-#[derive(Default)]
-pub struct Bells([Bell; Bells::COUNT]);
-
-impl Bells {
-    pub const COUNT: usize = 8;
-
-    pub fn get(&self, batch: usize) -> &Bell {
-        &self.0[batch % Self::COUNT]
+    /// Takes back what has not been begun.
+    pub fn unload(&mut self) -> Requests<L> {
+        let (bytes, entries) = (mem::take(&mut self.outbox), mem::take(&mut self.entries));
+        Requests::new(bytes, entries, self.waiters)
     }
 
-    /// Rings those whose bits are set.
-    pub fn ring(&self, bells: u8) {
-        for (index, bell) in self.0.iter().enumerate() {
-            if bells & 1 << index != 0 {
-                bell.ring();
-            }
-        }
-    }
-}
-
-/// Requests one behind the other, and whose they are.
-#[derive(Default)]
-pub struct Requests {
-    pub bytes: Vec<u8>,
-    pub entries: VecDeque<Entry>,
-    pub audience: Audience,
-    /// How many of the bytes belong to requests that were taken out. Never much more than half, so that taking out a part costs
-    /// no more than the part, however much is left.
-    taken: usize,
-}
-
-impl Requests {
-    pub fn is_empty(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Adds a call; nothing, if `encode` fails or panics.
-    pub fn add(
-        &mut self,
-        owner: Owner,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
-        expect: Expect,
-    ) -> Result<()> {
-        let draft = Draft { before: self.bytes.len(), bytes: &mut self.bytes };
-        encode(draft.bytes)?;
-        let len = draft.keep();
-        if self.entries.is_empty() {
-            self.audience = Audience::Nobody;
-        }
-        self.audience.join(owner.audience());
-        self.entries.push_back(Entry { owner, expect, len, second: false });
-        Ok(())
+    /// How many calls are not complete.
+    pub fn left(&self) -> usize {
+        self.entries.len()
     }
 
-    pub fn new(bytes: Vec<u8>, entries: VecDeque<Entry>, audience: Audience) -> Self {
-        Self { bytes, entries, audience, taken: 0 }
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry<L>> {
+        self.entries.iter()
     }
 
-    pub fn remove(&mut self, index: usize) {
-        let before: usize = self.entries.iter().take(index).map(|entry| entry.len).sum();
-        if let Some(entry) = self.entries.remove(index) {
-            let start = self.taken + before;
-            self.bytes.drain(start..start + entry.len);
-        }
+    /// The length of the requests of calls that are not complete.
+    pub fn left_bytes(&self) -> usize {
+        self.outbox.len() - self.start
     }
 
-    /// Takes the first `count` out.
-    pub fn take(&mut self, count: usize) -> Self {
-        let entries: VecDeque<Entry> = self.entries.drain(..count).collect();
-        let end = self.taken + entries.iter().map(|entry| entry.len).sum::<usize>();
-        let bytes = self.bytes[self.taken..end].to_vec();
-        self.taken = end;
-        if self.taken > self.bytes.len() / 2 {
-            self.forget_the_taken();
-        }
-        Self::new(bytes, entries, self.audience)
+    pub fn has_unsent(&self) -> bool {
+        self.sent < self.outbox.len()
     }
 
-    /// From here on the bytes are those of the entries.
-    pub fn forget_the_taken(&mut self) {
-        if self.taken > 0 {
-            self.bytes.drain(..self.taken);
-            self.taken = 0;
-        }
+    /// Whether nothing was answered, so that this may be the first that the peer says.
+    pub fn is_untouched(&self) -> bool {
+        self.start == 0
     }
 
-    /// The bytes of all requests.
-    pub fn bytes_len(&self) -> usize {
-        self.bytes.len() - self.taken
+    /// Whether something was answered that was not sent yet.
+    pub fn is_ahead(&self) -> bool {
+        self.start > self.sent
     }
 
-    pub fn push(&mut self, entry: Entry, request: &[u8]) {
-        self.bytes.extend_from_slice(request);
-        self.audience.join(entry.owner.audience());
-        self.entries.push_back(entry);
+    /// Whether a request that was sent waits for its reply.
+    pub fn awaits_reply(&self) -> bool {
+        self.sent > self.start
     }
 
-    /// Whether anybody waits for an answer.
-    pub fn is_wanted(&self) -> bool {
-        self.entries.iter().any(|entry| entry.owner.is_there())
+    /// Of those that wait for the answers, whether all report to this queue.
+    pub fn waiters(&self) -> Waiters {
+        self.waiters
     }
 
-    pub fn append(&mut self, other: &mut Requests) {
-        other.forget_the_taken();
-        self.bytes.append(&mut other.bytes);
-        self.entries.append(&mut other.entries);
-        self.audience.join(mem::take(&mut other.audience));
-    }
-
-    /// To be called before they are sent: asynchronous calls that were completed meanwhile are left out, and of the others it is
-    /// known from now on that they may have been sent.
-    pub fn begin_send(&mut self) {
-        let goes = |entry: &Entry| match &entry.owner {
-            Owner::Thread { .. } => true,
-            Owner::Call(call) => call.begin_send(),
-        };
-        if !self.entries.iter().all(goes) {
-            self.retain(goes);
-        }
-    }
-
-    /// Nothing of them was sent after all.
-    pub fn mark_unsent(&self) {
-        for entry in &self.entries {
-            if let Owner::Call(call) = &entry.owner {
-                call.mark_unsent();
-            }
-        }
-    }
-
-    /// Keeps those that `is_kept` says, in one pass.
-    pub fn retain(&mut self, mut is_kept: impl FnMut(&Entry) -> bool) {
-        self.forget_the_taken();
-        let (mut from, mut to) = (0, 0);
-        let bytes = &mut self.bytes;
-        self.entries.retain(|entry| {
-            let range: Range<usize> = from..from + entry.len;
-            from = range.end;
-            let kept = is_kept(entry);
-            if kept {
-                if range.start != to {
-                    bytes.copy_within(range, to);
-                }
-                to += entry.len;
-            }
-            kept
-        });
-        self.bytes.truncate(to);
-    }
-}
-
-/// A request that is being written behind others. Unless it is kept, what there is of it is taken back: half a request would
-/// be sent with the beginning of the next for its end.
-struct Draft<'a> {
-    bytes: &'a mut Vec<u8>,
-    before: usize,
-}
-
-impl Draft<'_> {
-    /// Its length.
-    fn keep(mut self) -> usize {
-        let len = self.bytes.len() - self.before;
-        self.before = self.bytes.len();
-        len
-    }
-}
-
-impl Drop for Draft<'_> {
-    fn drop(&mut self) {
-        self.bytes.truncate(self.before);
-    }
-}
-
-/// What comes of a batch beside the answers to waiting threads.
-#[derive(Default)]
-pub struct Uncompleted {
-    /// Answers to asynchronous calls.
-    pub delivery: Delivery,
-    /// Asynchronous calls that go over another link.
-    pub again: Requests,
-}
-
-#[derive(Default)]
-pub struct Batch {
-    /// Those that are not completed yet.
-    pub entries: VecDeque<Entry>,
-    /// The replies to the first of them, once some of them has arrived and was not the usual.
-    pub current: Option<Pending>,
-    pub audience: Audience,
-    /// Which bells their owners sleep on.
-    pub bells: u8,
-    /// How many calls there were; [`Batch::UNTIMED`], where what they took is no round trip.
-    pub calls: usize,
-    /// How much of the outbox has been sent.
-    pub sent: usize,
-    /// Where the first entry's request begins in the outbox.
-    pub start: usize,
-    pub uncompleted: Uncompleted,
-}
-
-impl Batch {
-    pub const UNTIMED: usize = usize::MAX;
-
-    /// Decides the first entry.
-    pub fn complete(&mut self, answer: Exchanged<Answer>, outbox: &[u8]) {
+    /// Completes the first call.
+    pub fn complete(&mut self, answer: Exchanged<Answer>) {
         self.current = None;
-        if let Some(entry) = self.entries.pop_front() {
-            let request = self.start..self.start + entry.len;
-            self.start = request.end;
-            entry.complete(answer, outbox.get(request).unwrap_or_default(), &mut self.uncompleted);
+        let Some(mut entry) = self.entries.pop_front() else { return };
+        let request = self.start..self.start + entry.len;
+        self.start = request.end;
+        let call = match entry.owner {
+            Owner::Thread(waiting) => return waiting.answer(answer),
+            Owner::Call(call) => call,
+        };
+        let failure = match answer {
+            Exchanged::Answered { result, .. } => return self.completed.push(call, result),
+            Exchanged::Failed(failure) => failure,
+        };
+        let is_read = call.is_read();
+        if !failure.sent {
+            call.mark_unsent();
+        }
+        if !call.is_completed() && entry.attempts.allow_another(&failure, is_read) {
+            entry.owner = Owner::Call(call);
+            self.retries.push(entry, self.outbox.get(request).unwrap_or_default());
+        } else {
+            self.completed.push(call, Err(failure.into_error(is_read)));
         }
     }
 
-    /// How many of the first entries, up to `most`, are asynchronous calls for one value.
+    /// Fails all that are left, each with an error of its own. `lost`: another link may do better.
+    pub fn fail(&mut self, lost: bool, error: impl Fn() -> Error) {
+        while !self.is_complete() {
+            let sent = self.awaits_reply();
+            self.complete(Exchanged::Failed(Failure { error: error(), sent, lost }));
+        }
+    }
+
+    /// The first call, if nothing of its replies has been taken yet.
+    pub fn fresh(&self) -> Option<&Entry<L>> {
+        if self.current.is_some() { None } else { self.entries.front() }
+    }
+
+    /// How many of the first calls, up to `most`, are asynchronous ones for one value.
     pub fn gets(&self, most: usize) -> usize {
-        let is_get =
-            |entry: &&Entry| matches!((&entry.owner, entry.expect), (Owner::Call(_), Expect::Get));
+        let is_get = |entry: &&Entry<L>| {
+            matches!((&entry.owner, entry.expect), (Owner::Call(_), Expect::Get))
+        };
         self.entries.iter().take(most).take_while(is_get).count()
     }
 
-    /// Answers the first entry, which is an asynchronous call.
+    /// Answers the first call, which is an asynchronous one.
     pub fn answer_call(&mut self, answer: Answer) {
         if let Some(Entry { owner: Owner::Call(call), len, .. }) = self.entries.pop_front() {
             self.start += len;
-            self.uncompleted.delivery.push(call, Ok(answer));
+            self.completed.push(call, Ok(answer));
         }
     }
 
-    /// The replies to the first entry.
+    /// The replies to the first call.
     pub fn pending(&mut self) -> Option<&mut Pending> {
         if self.current.is_none() {
             self.current = Some(Pending::new(self.entries.front()?.expect));
@@ -361,126 +204,21 @@ impl Batch {
         self.current.as_mut()
     }
 
-    /// Fails all that are left, each with an error of its own. `lost`: another link may do better.
-    pub fn fail(&mut self, lost: bool, outbox: &[u8], error: impl Fn() -> Error) {
-        while !self.entries.is_empty() {
-            let sent = self.sent > self.start;
-            self.complete(Exchanged::Failed(Failure { error: error(), sent, lost }), outbox);
-        }
-    }
-
-    /// A thread that still waits for an answer in it, and whether on a bell of its own.
-    pub fn next_to_lead(&self, but: Option<&Arc<Waiter>>) -> Option<(Arc<Waiter>, bool)> {
-        self.entries.iter().find_map(|entry| match &entry.owner {
-            Owner::Thread { waiter, is_first }
-                if but.is_none_or(|but| !Arc::ptr_eq(but, waiter)) && !waiter.is_gone() =>
-            {
-                Some((Arc::clone(waiter), *is_first))
-            }
-            _ => None,
-        })
+    /// A thread that still waits for an answer in it. `but`: one that cannot.
+    pub fn next_driver(&self, but: Option<&Arc<Waiter<L>>>) -> Option<Waiting<L>> {
+        let can = |waiting: &&Waiting<L>| {
+            let waiter = &waiting.waiter;
+            but.is_none_or(|but| !Arc::ptr_eq(but, waiter)) && !waiter.is_gone()
+        };
+        self.entries.iter().filter_map(Entry::thread).find(can).cloned()
     }
 
     pub fn has_calls(&self) -> bool {
-        self.entries.iter().any(|entry| matches!(entry.owner, Owner::Call(_)))
+        self.entries.iter().any(|entry| entry.call().is_some())
     }
 
     /// The latest deadline of its asynchronous calls, which all have the same time and are in the order of their submission.
     pub fn last_deadline(&self) -> Option<Instant> {
-        self.entries.iter().rev().find_map(|entry| match &entry.owner {
-            Owner::Thread { .. } => None,
-            Owner::Call(call) => Some(call.deadline()),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    use super::*;
-    use crate::error::Kind;
-
-    fn requests(count: usize) -> Requests {
-        let mut requests = Requests::default();
-        for number in 0..count {
-            let owner = Owner::Thread { waiter: Waiter::own(), is_first: false };
-            let encode = |out: &mut Vec<u8>| {
-                out.extend(std::iter::repeat_n(number as u8, number % 7));
-                Ok(())
-            };
-            requests.add(owner, encode, Expect::Ping).unwrap();
-        }
-        requests
-    }
-
-    /// The numbers of the requests, whose bytes and lengths must agree.
-    fn numbers(requests: &Requests) -> Vec<u8> {
-        let mut bytes = &requests.bytes[requests.taken..];
-        let mut numbers = Vec::new();
-        for entry in &requests.entries {
-            let (request, rest) = bytes.split_at(entry.len);
-            assert!(request.iter().all(|byte| *byte == request[0]));
-            numbers.extend(request.first());
-            bytes = rest;
-        }
-        assert!(bytes.is_empty());
-        numbers
-    }
-
-    fn expected(numbers: impl Iterator<Item = usize>) -> Vec<u8> {
-        numbers.filter(|number| number % 7 > 0).map(|number| number as u8).collect()
-    }
-
-    #[test]
-    fn a_part_is_taken_out_and_the_rest_stays() {
-        let mut left = requests(100);
-        for start in [0, 10, 20] {
-            assert_eq!(numbers(&left.take(10)), expected(start..start + 10));
-            assert_eq!(numbers(&left), expected(start + 10..100));
-        }
-        left.remove(1);
-        assert_eq!(numbers(&left), expected((30..100).filter(|number| *number != 31)));
-        let mut position = 0;
-        left.retain(|_| {
-            position += 1;
-            position % 2 == 0
-        });
-        let kept = (30..100).filter(|number| *number != 31).skip(1).step_by(2);
-        assert_eq!(numbers(&left), expected(kept.clone()));
-        let mut first = requests(3);
-        first.append(&mut left);
-        assert_eq!(numbers(&first), expected((0..3).chain(kept)));
-        assert!(left.is_empty() && left.bytes_len() == 0);
-    }
-
-    #[test]
-    fn half_a_request_is_taken_back() {
-        let owner = || Owner::Thread { waiter: Waiter::own(), is_first: false };
-        let mut queued = requests(10);
-        let failed = queued.add(
-            owner(),
-            |out| {
-                out.extend_from_slice(b"half of");
-                Err(Kind::Closed.into())
-            },
-            Expect::Ping,
-        );
-        assert!(failed.is_err());
-        assert_eq!(numbers(&queued), expected(0..10));
-        let panicked = catch_unwind(AssertUnwindSafe(|| {
-            queued.add(
-                owner(),
-                |out| {
-                    out.extend_from_slice(b"half of");
-                    panic!("as it should, in the middle of a request");
-                },
-                Expect::Ping,
-            )
-        }));
-        assert!(panicked.is_err());
-        assert_eq!(numbers(&queued), expected(0..10));
-        queued.append(&mut requests(5));
-        assert_eq!(numbers(&queued), expected((0..10).chain(0..5)));
+        self.entries.iter().rev().find_map(|entry| Some(entry.call()?.deadline()))
     }
 }

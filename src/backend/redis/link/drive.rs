@@ -1,320 +1,259 @@
-//! How a link carries out a batch: by a thread that may wait, or step by step by one that may not.
+//! The loop that carries requests out and replies in, whoever drives it: a calling thread, a thread in a queue's wait, or the
+//! library's own thread. They differ only in how they wait, which is a [`Driver`]'s business.
 
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::PollFlags;
 
-use crate::backend::redis::link::batch::{Batch, Bells, Requests};
-use crate::backend::redis::link::connection::{Exchanged, Failure, Link, MOST_UNREAD, refusal};
-use crate::backend::redis::link::waiter::Waiter;
-use crate::backend::redis::net::stream::Broken;
-use crate::backend::redis::node::links::PATIENCE;
-use crate::backend::redis::wire::replies::{Outcome, Replies};
+use super::waiter::Waiter;
+use crate::backend::redis::net::socket::{Broken, Stopped};
+use crate::backend::redis::net::stream::Stream;
+use crate::backend::redis::wire::decode::Inbox;
 use crate::deadline::Deadline;
-use crate::error::Error;
-use crate::op::Answer;
-use crate::value::{HEADER, Value, Values};
+use crate::error::{Error, Result};
 
+/// What may arrive while a request is still being sent. More than the replies to the largest sensible transaction.
+pub const MOST_UNREAD: usize = 16 << 20;
 /// What is read of one link before others have their turn.
 const MOST_AT_ONCE: usize = 1 << 20;
-/// How a batch left the link.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Driven {
-    /// All is completed, and the link may be used again.
-    Sound,
-    /// All is completed, and the link is of no more use.
-    Broken,
-    /// The driver's deadline has passed, and others still wait; or, where it does not wait, there is something to wait for.
-    Unfinished,
-    /// There is more to do at once, when others have had their turn.
-    More,
+
+/// Requests on their way out, and the replies to them.
+pub trait Exchange {
+    type Done;
+
+    /// Sends what goes without waiting.
+    fn send(&mut self, stream: &mut Stream) -> Result<Sending, Broken>;
+
+    /// Takes the replies that have arrived; what it all came to, once nothing more is to come.
+    fn take(&mut self, inbox: &mut Inbox) -> Option<Self::Done>;
+
+    /// Where to put what arrives next.
+    fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>>;
+
+    /// Hands out what is complete; whether that was anything.
+    fn deliver(&mut self) -> bool {
+        false
+    }
+
+    /// After this nobody waits for it but threads.
+    fn last_deadline(&self) -> Option<Instant> {
+        None
+    }
 }
 
-impl Link {
-    /// Takes a batch over, to be driven next: `requests` is exchanged for what was left of the last one, which is nothing but
-    /// memory.
-    pub fn load(&mut self, requests: &mut Requests, bells: u8) {
-        self.outbox.clear();
-        std::mem::swap(&mut self.outbox, &mut requests.bytes);
-        std::mem::swap(&mut self.batch.entries, &mut requests.entries);
-        self.batch.audience = std::mem::take(&mut requests.audience);
-        self.batch.bells = bells;
-        self.batch.calls = self.batch.entries.len();
-        self.batch.sent = 0;
-        self.batch.start = 0;
-    }
+/// How far sending has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// There was nothing left to send.
+    Idle,
+    /// All has gone just now, and nothing that was sent before is unanswered: the reply cannot be there yet.
+    JustSent,
+    /// Some is left, for which there is no room now.
+    Blocked,
+}
 
-    /// Adds to a batch, begun or not.
-    pub fn add(&mut self, requests: &mut Requests, bells: u8) {
-        if self.batch.start > self.outbox.len() / 2 {
-            self.outbox.drain(..self.batch.start);
-            self.batch.sent -= self.batch.start;
-            self.batch.start = 0;
-        }
-        self.outbox.extend_from_slice(&requests.bytes);
-        requests.bytes.clear();
-        let entries = &mut self.batch.entries;
-        if entries.len() < requests.entries.len() {
-            // The few are moved.
-            entries.drain(..).rev().for_each(|entry| requests.entries.push_front(entry));
-            std::mem::swap(entries, &mut requests.entries);
-        } else {
-            entries.append(&mut requests.entries);
-        }
-        self.batch.audience.join(std::mem::take(&mut requests.audience));
-        let is_begun = self.batch.sent > 0;
-        self.batch.calls = if is_begun { Batch::UNTIMED } else { self.batch.entries.len() };
-        self.batch.bells |= bells;
-    }
+/// Why the loop was left before the exchange was over.
+#[derive(Debug)]
+pub enum Stop {
+    Paused(Pause),
+    Broken(Broken),
+    /// There is no memory for what arrives.
+    NoRoom(Error),
+}
 
-    /// A while will pass until somebody goes on with it.
-    pub fn untimed(mut self: Box<Self>) -> Box<Self> {
-        self.batch.calls = Batch::UNTIMED;
-        self
-    }
+/// Why a driver leaves an exchange that may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// There is something to wait for, and the driver does not wait.
+    WouldBlock,
+    /// There is more to do at once, when others have had their turn.
+    Yield,
+    /// The driver's own deadline has passed.
+    TimedOut,
+    /// The driver has what it waited for.
+    Satisfied,
+}
 
-    /// The length of the requests that are not completed.
-    pub fn uncompleted_bytes(&self) -> usize {
-        self.outbox.len() - self.batch.start
+impl From<Broken> for Stop {
+    fn from(broken: Broken) -> Self {
+        Stop::Broken(broken)
     }
+}
 
-    /// Takes a batch back that has not been begun.
-    pub fn unload(&mut self) -> Requests {
-        let (bytes, entries) = (&mut self.outbox, &mut self.batch.entries);
-        Requests::new(std::mem::take(bytes), std::mem::take(entries), self.batch.audience)
-    }
-
-    /// Carries the batch out, or goes on with it, until all of it is completed or the driver's own deadline passes. `bells` are
-    /// rung for what was completed before this sleeps; for the rest it is left to the caller. `driver`: who need not wait much
-    /// longer for others once it has its own answer.
-    pub fn drive(&mut self, deadline: &Deadline, bells: &Bells, driver: &Waiter) -> Driven {
-        if self.batch.sent == 0 {
-            self.last_used = deadline.started();
-        }
-        let result = self.carry_out(deadline, bells, driver);
-        self.driven(result)
-    }
-
-    pub(in crate::backend::redis) fn driven(&mut self, result: Result<bool, Broken>) -> Driven {
-        match result {
-            Ok(is_sound) => {
-                self.tidy();
-                if is_sound { Driven::Sound } else { Driven::Broken }
-            }
-            Err(Broken::Timeout) => Driven::Unfinished,
-            Err(broken) => {
-                self.fail(&broken);
-                Driven::Broken
-            }
+impl From<Stopped> for Stop {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::TimedOut => Stop::Paused(Pause::TimedOut),
+            Stopped::Broken(broken) => Stop::Broken(broken),
         }
     }
+}
 
-    fn carry_out(
+/// How whoever drives an exchange waits.
+pub trait Driver {
+    /// Returns once something more has arrived, or more may be sent.
+    fn advance<E: Exchange>(
         &mut self,
-        deadline: &Deadline,
-        bells: &Bells,
-        driver: &Waiter,
-    ) -> Result<bool, Broken> {
-        let mut sent = self.batch.sent;
-        let result = self.send(&[], deadline, &mut sent);
-        self.batch.sent = sent;
-        result?;
-        loop {
-            if let Some(is_sound) = self.take_replies() {
-                return Ok(is_sound);
-            }
-            if deadline.has_passed() {
-                return Err(Broken::Timeout);
-            }
-            let rung = self.batch.bells;
-            let mut delivery = std::mem::take(&mut self.batch.uncompleted.delivery);
-            let Some(pending) = self.batch.pending() else { return Ok(true) };
-            match pending.room(&mut self.inbox) {
-                Ok(room) => {
-                    let before_sleep = || {
-                        bells.ring(rung);
-                        delivery.deliver();
-                    };
-                    let until =
-                        if driver.is_completed() { &deadline.at_most(PATIENCE) } else { deadline };
-                    self.stream.read(room, until, false, before_sleep)?;
-                }
-                Err(error) => {
-                    self.batch.fail(false, &self.outbox, || error.again());
-                    return Ok(false);
-                }
-            }
+        stream: &mut Stream,
+        inbox: &mut Inbox,
+        exchange: &mut E,
+        sending: Sending,
+    ) -> Result<(), Stop>;
+}
+
+/// Drives an exchange to its end, or as far as the driver goes.
+pub fn drive<E: Exchange>(
+    stream: &mut Stream,
+    inbox: &mut Inbox,
+    exchange: &mut E,
+    driver: &mut impl Driver,
+) -> Result<E::Done, Stop> {
+    loop {
+        let sending = exchange.send(stream)?;
+        if let Some(done) = exchange.take(inbox) {
+            return Ok(done);
         }
+        driver.advance(stream, inbox, exchange, sending)?;
+    }
+}
+
+/// Receives what is there; how much, or `None` for nothing yet.
+fn receive<E: Exchange>(
+    stream: &mut Stream,
+    inbox: &mut Inbox,
+    exchange: &mut E,
+) -> Result<Option<usize>, Stop> {
+    let room = exchange.room(inbox).map_err(Stop::NoRoom)?;
+    Ok(stream.receive(room)?)
+}
+
+/// What to wait for.
+pub fn interest(sending: Sending, inbox: &Inbox) -> PollFlags {
+    match sending {
+        Sending::Blocked if inbox.len() >= MOST_UNREAD => PollFlags::OUT,
+        Sending::Blocked => PollFlags::OUT | PollFlags::IN,
+        Sending::Idle | Sending::JustSent => PollFlags::IN,
+    }
+}
+
+/// A thread that waits until its deadline.
+pub struct Blocking<'a> {
+    deadline: &'a Deadline,
+    /// Whether it spins for what arrives next.
+    spins: bool,
+    shared: Option<Shared<'a>>,
+}
+
+/// What a thread that drives for others as well waits for itself.
+struct Shared<'a> {
+    waiter: &'a dyn HasAnswer,
+    /// How long it stays when it has its own answer.
+    stays: std::time::Duration,
+}
+
+trait HasAnswer {
+    fn has_answer(&self) -> bool;
+}
+
+impl<L> HasAnswer for Waiter<L> {
+    fn has_answer(&self) -> bool {
+        self.is_completed()
+    }
+}
+
+impl<'a> Blocking<'a> {
+    /// For a call that has the link to itself. Once some of its reply is there, the rest is slept for: to spin for that would
+    /// be to take it piece by piece.
+    pub fn alone(deadline: &'a Deadline, inbox: &Inbox) -> Self {
+        Self { deadline, spins: inbox.is_empty(), shared: None }
     }
 
-    /// Goes on with the batch as far as that goes without waiting. `begun`: when it was begun, where this is the first step.
-    pub fn step(&mut self, begun: Option<Instant>) -> Driven {
-        if let Some(begun) = begun {
-            self.last_used = begun;
-        }
-        let mut left = MOST_AT_ONCE;
-        match self.advance(&mut left) {
-            Err(Broken::Timeout) if left == 0 => Driven::More,
-            result => self.driven(result),
-        }
+    /// For a batch with the call of `waiter` in it, which stays no longer than that when it has its own answer.
+    pub fn for_all<L>(
+        deadline: &'a Deadline,
+        waiter: &'a Waiter<L>,
+        stays: std::time::Duration,
+    ) -> Self {
+        Self { deadline, spins: true, shared: Some(Shared { waiter, stays }) }
     }
 
-    /// `Timeout`: there is something to wait for. `left`: how much more may be read.
-    fn advance(&mut self, left: &mut usize) -> Result<bool, Broken> {
-        let mut sent = self.batch.sent;
-        let is_first = sent == self.batch.start;
-        let written = self.stream.write(&self.outbox, &[], &mut sent);
-        let has_sent = is_first && sent > self.batch.sent;
-        self.batch.sent = sent;
-        let is_sending = !written?;
-        if has_sent && !is_sending && self.inbox.is_empty() {
-            // What was sent just now is not answered yet.
-            return Err(Broken::Timeout);
-        }
-        loop {
-            if let Some(is_sound) = self.take_replies() {
-                return Ok(is_sound);
-            }
-            if *left == 0 || (is_sending && self.inbox.len() >= MOST_UNREAD) {
-                return Err(Broken::Timeout);
-            }
-            let Some(pending) = self.batch.pending() else { return Ok(true) };
-            let room = match pending.room(&mut self.inbox) {
-                Ok(room) => room,
-                Err(error) => {
-                    self.batch.fail(false, &self.outbox, || error.again());
-                    return Ok(false);
-                }
-            };
-            match self.stream.receive(room)? {
-                Some(count) => *left = left.saturating_sub(count),
-                None => return Err(Broken::Timeout),
-            }
+    /// Until when it waits for others' replies.
+    fn until(&self) -> Deadline {
+        match &self.shared {
+            Some(shared) if shared.waiter.has_answer() => self.deadline.at_most(shared.stays),
+            _ => *self.deadline,
         }
     }
+}
 
-    pub fn has_unsent(&self) -> bool {
-        self.batch.sent < self.outbox.len() || self.stream.has_unsent()
-    }
-
-    /// Where to wait for more to do, and for what.
-    pub fn waits_for(&mut self) -> (&OwnedFd, PollFlags) {
-        let sends = self.has_unsent();
-        let reads = !sends || self.inbox.len() < MOST_UNREAD;
-        let flag = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
-        let events = flag(sends, PollFlags::OUT) | flag(reads, PollFlags::IN);
-        (self.stream.descriptor(), events)
-    }
-
-    /// Gives out what has arrived; once nothing is left to wait for, whether the link is sound.
-    fn take_replies(&mut self) -> Option<bool> {
-        loop {
-            if self.batch.start > self.batch.sent {
-                // What is not sent yet was answered: from here on nobody knows what an answer is to.
-                self.batch.fail(true, &self.outbox, || Error::protocol("an answer to no call"));
-                return Some(false);
+impl Driver for Blocking<'_> {
+    fn advance<E: Exchange>(
+        &mut self,
+        stream: &mut Stream,
+        inbox: &mut Inbox,
+        exchange: &mut E,
+        sending: Sending,
+    ) -> Result<(), Stop> {
+        if self.deadline.has_passed() {
+            return Err(Stop::Paused(Pause::TimedOut));
+        }
+        if sending == Sending::Blocked {
+            exchange.deliver();
+            // What arrives meanwhile is taken in, so that a server that answers before it has read everything is not kept
+            // waiting in turn.
+            let events = interest(sending, inbox);
+            stream.wait(events, self.deadline)?;
+            if events.contains(PollFlags::IN) {
+                receive(stream, inbox, exchange)?;
             }
-            let is_begun = self.batch.current.is_some();
-            if !is_begun && self.batch.gets(2) == 2 && !self.inbox.is_empty() && self.take_values()
-            {
-                continue;
-            }
-            let Some(entry) = self.batch.entries.front() else { break };
-            if self.inbox.is_empty() && !is_begun {
-                return None;
-            }
-            if !is_begun && let Some(answer) = entry.expect.quick(&mut self.inbox) {
-                self.complete(Exchanged::Answered { result: Ok(answer), link_is_sound: true });
-                continue;
-            }
-            let Some(pending) = self.batch.pending() else { break };
-            match pending.advance(&mut self.inbox) {
-                Ok(None) => return None,
-                Ok(Some(Outcome { result, link_is_sound })) => {
-                    if let Some(error) = refusal(&result) {
-                        // Nothing of what was sent behind it was looked at either.
-                        let Failure { error, sent, lost } = self.turned_away(error);
-                        while !self.batch.entries.is_empty() {
-                            let failure = Failure { error: error.again(), sent, lost };
-                            self.complete(Exchanged::Failed(failure));
-                        }
-                        return Some(false);
-                    }
-                    self.complete(Exchanged::Answered { result, link_is_sound: true });
-                    if !link_is_sound {
-                        let error =
-                            || Error::protocol("an answer to another call was out of order");
-                        self.batch.fail(true, &self.outbox, error);
-                        return Some(false);
-                    }
-                }
-                Err(error) => {
-                    let failure = Failure { error: error.again(), sent: true, lost: false };
-                    self.complete(Exchanged::Failed(failure));
-                    self.batch.fail(true, &self.outbox, || error.again());
-                    return Some(false);
-                }
+            return Ok(());
+        }
+        let spins = self.spins && stream.is_spin_due();
+        self.spins = self.shared.is_some();
+        if spins {
+            let room = exchange.room(inbox).map_err(Stop::NoRoom)?;
+            if stream.spin(self.deadline.instant(), room, || false)? {
+                return Ok(());
             }
         }
-        Some(self.inbox.is_empty())
+        exchange.deliver();
+        let until = self.until();
+        let room = exchange.room(inbox).map_err(Stop::NoRoom)?;
+        Ok(stream.read(room, until)?)
     }
+}
 
-    /// Answers asynchronous calls, each of which waits for one value, as far as short values have arrived; whether that was
-    /// any. The values share their memory: few, for one that is kept for long keeps the others' too.
-    fn take_values(&mut self) -> bool {
-        const FEW: usize = 16;
-        let count = self.batch.gets(FEW);
-        let values = self.inbox.short_values(count, &mut self.spans);
-        let spans = self.spans.get(Values::RESERVED_SPANS..).unwrap_or_default();
-        if spans.is_empty() {
-            return false;
-        }
-        let of = Arc::new(values);
-        for span in spans {
-            let answer = match span.at.checked_add(HEADER) {
-                None => Answer::NotFound,
-                Some(at) => Answer::Value(Value::Part {
-                    of: Arc::clone(&of),
-                    at: at as u32,
-                    len: span.len as u32,
-                }),
-            };
-            self.batch.answer_call(answer);
-        }
-        true
+/// Somebody who never waits.
+pub struct NonBlocking {
+    /// How much more it reads before others have their turn.
+    left: usize,
+}
+
+impl Default for NonBlocking {
+    fn default() -> Self {
+        Self { left: MOST_AT_ONCE }
     }
+}
 
-    fn complete(&mut self, answer: Exchanged<Answer>) {
-        self.batch.complete(answer, &self.outbox);
-    }
-
-    /// Fails what is left of the batch.
-    pub fn fail_all(&mut self, lost: bool, error: impl Fn() -> Error) {
-        self.batch.fail(lost, &self.outbox, error);
-    }
-
-    /// The connection broke under the batch. What the server has answered before is answered.
-    fn fail(&mut self, broken: &Broken) {
-        while self.take_replies().is_none() {
-            let Some(pending) = self.batch.pending() else { break };
-            let Ok(room) = pending.room(&mut self.inbox) else { break };
-            if !matches!(self.stream.receive(room), Ok(Some(_))) {
-                break;
-            }
+impl Driver for NonBlocking {
+    fn advance<E: Exchange>(
+        &mut self,
+        stream: &mut Stream,
+        inbox: &mut Inbox,
+        exchange: &mut E,
+        sending: Sending,
+    ) -> Result<(), Stop> {
+        if self.left == 0 {
+            return Err(Stop::Paused(Pause::Yield));
         }
-        let doing = if self.batch.sent < self.outbox.len() {
-            "sending the request"
-        } else {
-            "waiting for the reply"
-        };
-        let refused = matches!(broken, Broken::Tls { refused: true, .. });
-        if refused {
-            self.batch.sent = 0;
+        let cannot_be_there = sending == Sending::JustSent && inbox.is_empty();
+        if cannot_be_there || !interest(sending, inbox).contains(PollFlags::IN) {
+            return Err(Stop::Paused(Pause::WouldBlock));
         }
-        let peer = &self.peer;
-        let lost = matches!(broken, Broken::Closed | Broken::Io(_));
-        self.batch.fail(lost, &self.outbox, || broken.again().into_error(doing, peer));
+        match receive(stream, inbox, exchange)? {
+            Some(count) => self.left = self.left.saturating_sub(count),
+            None => return Err(Stop::Paused(Pause::WouldBlock)),
+        }
+        Ok(())
     }
 }

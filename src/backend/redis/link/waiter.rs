@@ -1,111 +1,62 @@
-//! Where a caller waits for what another one carries out for it, and how it is woken: many at once with one system call.
+//! Where a thread waits for what another one carries out for it.
 
-use std::cell::Cell as ThreadCell;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::thread::futex::{Flags, Timespec, wait, wake};
-
-use crate::backend::redis::link::connection::{Exchanged, Link};
+use super::outcome::Exchanged;
+use super::wakeup::Wakeup;
 use crate::deadline::Deadline;
 use crate::op::Answer;
 use crate::spin::Spinner;
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
 
-/// Something to sleep on. Who rings need not know whether anybody does: then it costs no system call.
-#[derive(Default)]
-pub struct Bell(AtomicU32);
-
-/// Somebody sleeps, or is about to. The bits above count the times it was rung for somebody.
-const AWAITED: u32 = 1;
-
-impl Bell {
-    /// Wakes all who sleep here. What they wait for must be there already.
-    pub fn ring(&self) {
-        // Either the sleeper's mark is seen here, or the sleeper sees what it waits for: see `sleep`.
-        fence(Ordering::SeqCst);
-        let mut seen = self.0.load(Ordering::Relaxed);
-        while seen & AWAITED != 0 {
-            let rung = seen.wrapping_add(1);
-            match self.0.compare_exchange(seen, rung, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => {
-                    let _ = wake(&self.0, Flags::PRIVATE, i32::MAX as u32);
-                    return;
-                }
-                Err(now) => seen = now,
-            }
-        }
-    }
-
-    /// Sleeps until it is rung, or until `until`, or for no reason; not at all if it is `ready`.
-    pub fn sleep(&self, until: Instant, ready: impl Fn() -> bool) {
-        let awaited = self.0.fetch_or(AWAITED, Ordering::Relaxed) | AWAITED;
-        fence(Ordering::SeqCst);
-        if ready() {
-            return;
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        let left = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        // Whatever it says, the caller looks again.
-        let _ = wait(&self.0, Flags::PRIVATE, awaited, Some(&left));
-    }
-}
-
-/// One thread's place in the queue for a link. What it waits for is completed once: an answer, or the link itself, to go on
-/// with its own call and those behind it.
-#[derive(Default)]
-pub struct Waiter {
-    /// There is something in the cell.
+/// One thread's place in the queue for a link of type `L`.
+///
+/// What it waits for is decided once, under the lock of the cell: an answer, or the link itself, to go on with its own call and
+/// those behind it. Whoever finds the cell other than `Waiting` keeps what it brought: an answer is dropped, a link comes back.
+/// `completed` says that there is something in the cell; it is written under the lock.
+pub struct Waiter<L> {
     completed: AtomicBool,
-    cell: Mutex<Cell>,
+    cell: Mutex<Cell<L>>,
     spinner: Mutex<Spinner>,
-    /// For the first of a batch, who is woken alone, to carry it out.
-    pub bell: Bell,
+    /// For the first of a batch, who is woken alone, to drive it.
+    pub wakeup: Wakeup,
 }
 
-#[derive(Default)]
-enum Cell {
-    #[default]
+enum Cell<L> {
     Waiting,
     Answer(Exchanged<Answer>),
-    Link(Box<Link>),
+    Link(Box<L>),
     /// Its deadline has passed, and nobody looks any more.
     Gone,
 }
 
 /// What became of a wait.
-pub enum Completed {
+pub enum Woken<L> {
     Answer(Exchanged<Answer>),
-    Link(Box<Link>),
+    Link(Box<L>),
 }
 
-thread_local! {
-    /// The thread's waiter, while it is not waiting.
-    static OWN: ThreadCell<Option<Arc<Waiter>>> = const { ThreadCell::new(None) };
+impl<L> Default for Waiter<L> {
+    fn default() -> Self {
+        Self {
+            completed: AtomicBool::new(false),
+            cell: Mutex::new(Cell::Waiting),
+            spinner: Mutex::new(Spinner::default()),
+            wakeup: Wakeup::default(),
+        }
+    }
 }
 
-impl Waiter {
-    /// This thread's, or a new one.
-    pub fn own() -> Arc<Self> {
-        OWN.try_with(ThreadCell::take).ok().flatten().unwrap_or_default()
-    }
-
-    /// Keeps it for the thread's next wait. Not to be called while somebody may still complete it.
-    pub fn keep(self: Arc<Self>) {
-        // A thread that is ending keeps nothing.
-        let _ = OWN.try_with(|own| own.set(Some(self)));
-    }
-
-    fn cell(&self) -> MutexGuard<'_, Cell> {
-        self.cell.lock().unwrap_or_else(PoisonError::into_inner)
+impl<L> Waiter<L> {
+    fn cell(&self) -> MutexGuard<'_, Cell<L>> {
+        lock(&self.cell)
     }
 
     /// Waits a little without sleeping.
     pub fn spin(&self, limit: Duration, deadline: &Deadline) {
-        let mut spinner = self.spinner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spinner = lock(&self.spinner);
         spinner.limit(limit);
         spinner.spin(deadline.instant(), || self.is_completed().then_some(()));
     }
@@ -118,28 +69,28 @@ impl Waiter {
         matches!(*self.cell(), Cell::Gone)
     }
 
-    /// Takes what was completed, and leaves the waiter as new.
-    pub fn take(&self) -> Option<Completed> {
+    /// Takes what there is, and leaves the waiter as new.
+    pub fn take(&self) -> Option<Woken<L>> {
         self.end(Cell::Waiting)
     }
 
-    /// Ends the wait; what was completed a moment before, if anything was.
-    pub fn leave(&self) -> Option<Completed> {
+    /// Ends the wait; what came a moment before, if anything did.
+    pub fn leave(&self) -> Option<Woken<L>> {
         self.end(Cell::Gone)
     }
 
-    fn end(&self, uncompleted: Cell) -> Option<Completed> {
+    fn end(&self, nothing: Cell<L>) -> Option<Woken<L>> {
         let mut cell = self.cell();
-        let completed = match std::mem::take(&mut *cell) {
-            Cell::Answer(answer) => Completed::Answer(answer),
-            Cell::Link(link) => Completed::Link(link),
+        let woken = match mem::replace(&mut *cell, Cell::Waiting) {
+            Cell::Answer(answer) => Woken::Answer(answer),
+            Cell::Link(link) => Woken::Link(link),
             Cell::Waiting | Cell::Gone => {
-                *cell = uncompleted;
+                *cell = nothing;
                 return None;
             }
         };
         self.completed.store(false, Ordering::Relaxed);
-        Some(completed)
+        Some(woken)
     }
 
     /// Hands the answer to the caller, who is still to be woken. If it has gone, the answer is dropped.
@@ -151,14 +102,73 @@ impl Waiter {
         }
     }
 
-    /// Hands the link to the caller, who is still to be woken; back, if it does not wait.
-    pub fn lead(&self, link: Box<Link>) -> Option<Box<Link>> {
+    /// Hands the link to the caller, who is still to be woken; it comes back, if the caller does not wait.
+    pub fn hand_over(&self, link: Box<L>) -> Result<(), Box<L>> {
         let mut cell = self.cell();
         if let Cell::Waiting = *cell {
             *cell = Cell::Link(link);
             self.completed.store(true, Ordering::Release);
-            return None;
+            return Ok(());
         }
-        Some(link)
+        Err(link)
+    }
+}
+
+/// What a queued thread sleeps on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SleepsOn {
+    /// Its own, as the first of its batch, who is woken alone.
+    Own,
+    /// That of its batch.
+    Batch,
+}
+
+/// A thread in a queue or a batch.
+pub struct Waiting<L> {
+    pub waiter: Arc<Waiter<L>>,
+    pub sleeps_on: SleepsOn,
+}
+
+impl<L> Clone for Waiting<L> {
+    fn clone(&self) -> Self {
+        Self { waiter: Arc::clone(&self.waiter), sleeps_on: self.sleeps_on }
+    }
+}
+
+impl<L> Waiting<L> {
+    /// Answers the thread, and wakes it where nobody else does.
+    pub fn answer(&self, answer: Exchanged<Answer>) {
+        self.waiter.answer(answer);
+        if self.sleeps_on == SleepsOn::Own {
+            self.waiter.wakeup.wake();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::backend::redis::link::outcome::Failure;
+    use crate::error::Kind;
+
+    fn answer() -> Exchanged<Answer> {
+        Exchanged::Failed(Failure::unsent(Kind::Closed.into()))
+    }
+
+    #[test]
+    fn a_link_comes_back_from_whoever_does_not_wait() {
+        let waiter = Waiter::default();
+        assert!(waiter.take().is_none() && !waiter.is_completed());
+        waiter.answer(answer());
+        assert!(waiter.is_completed());
+        assert_eq!(waiter.hand_over(Box::new(1)), Err(Box::new(1)), "it has its answer");
+        assert!(matches!(waiter.take(), Some(Woken::Answer(_))));
+        assert_eq!(waiter.hand_over(Box::new(2)), Ok(()), "it waits anew");
+        assert!(matches!(waiter.leave(), Some(Woken::Link(link)) if *link == 2));
+        assert!(!waiter.is_gone(), "who was given something has still to deal with it");
+        assert!(waiter.leave().is_none() && waiter.is_gone());
+        assert_eq!(waiter.hand_over(Box::new(3)), Err(Box::new(3)));
+        waiter.answer(answer());
+        assert!(!waiter.is_completed());
     }
 }

@@ -13,10 +13,11 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
 };
 
-use crate::backend::redis::net::resolve::resolve;
-use crate::backend::redis::net::stream::{Broken, Socket, Stream, wait};
-use crate::backend::redis::net::tls::TlsSession;
-use crate::backend::redis::net::trust::{Trust, Unusable};
+use super::resolve::resolve;
+use super::socket::{Broken, Socket, Stopped, wait};
+use super::stream::Stream;
+use super::tls::TlsSession;
+use super::trust::{Trust, Unusable};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, is_scarcity};
@@ -26,9 +27,8 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// How long to wait when a Unix socket's backlog is full, for which there is nothing to poll.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
-/// Dials one server.
+/// How connections are made, whatever the address.
 pub struct Dialer {
-    addr: ConnectionAddr,
     keepalive: bool,
     patience: Duration,
     spin: Duration,
@@ -36,9 +36,8 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    pub fn new(config: &Config, addr: &ConnectionAddr) -> Self {
+    pub fn new(config: &Config) -> Self {
         Self {
-            addr: addr.clone(),
             keepalive: config.keepalive,
             patience: config.timeout.min(Deadline::LONGEST),
             spin: config.spin,
@@ -46,40 +45,54 @@ impl Dialer {
         }
     }
 
-    /// The server's address, for messages.
-    pub fn peer(&self) -> String {
-        match &self.addr {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                if host.contains(':') {
-                    format!("[{host}]:{port}")
-                } else {
-                    format!("{host}:{port}")
-                }
-            }
-            ConnectionAddr::Unix(path) => path.display().to_string(),
-            _ => "the server".to_owned(),
-        }
-    }
-
-    /// `connected` is shown the socket as soon as there is one, and may refuse to go on.
+    /// Connects to an address. `connected` is shown the socket as soon as there is one, and may refuse to go on.
     pub fn dial(
+        &self,
+        address: &ConnectionAddr,
+        deadline: &Deadline,
+        connected: impl FnOnce(&Socket) -> Result<(), Error>,
+    ) -> Result<Stream, Error> {
+        Dial { dialer: self, address }.run(deadline, connected)
+    }
+}
+
+/// A server's address, for messages.
+pub fn peer(address: &ConnectionAddr) -> String {
+    match address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        }
+        ConnectionAddr::Unix(path) => path.display().to_string(),
+        _ => "the server".to_owned(),
+    }
+}
+
+/// One attempt.
+struct Dial<'a> {
+    dialer: &'a Dialer,
+    address: &'a ConnectionAddr,
+}
+
+impl Dial<'_> {
+    fn run(
         &self,
         deadline: &Deadline,
         connected: impl FnOnce(&Socket) -> Result<(), Error>,
     ) -> Result<Stream, Error> {
-        match &self.addr {
+        match self.address {
             ConnectionAddr::Tcp(host, port) => {
                 let socket = self.connect_host(host, *port, deadline)?;
                 connected(&socket)?;
-                Ok(Stream::new(socket, None, self.spin))
+                Ok(Stream::new(socket, None, self.dialer.spin))
             }
             ConnectionAddr::TcpTls { host, port, .. } => {
                 // A bad file is reported even while the server is down.
-                let config = self.trust.config(deadline).map_err(|unusable| match unusable {
-                    Unusable::Bad(reason) => self.tls_error(reason),
-                    Unusable::Scarce(what) => Error::no_memory(what),
-                    Unusable::Timeout => Kind::Timeout("reading the TLS certificates").into(),
-                })?;
+                let config =
+                    self.dialer.trust.config(deadline).map_err(|unusable| match unusable {
+                        Unusable::Bad(reason) => self.tls_error(reason),
+                        Unusable::Scarce(what) => Error::no_memory(what),
+                        Unusable::Timeout => Kind::Timeout("reading the TLS certificates").into(),
+                    })?;
                 let session =
                     TlsSession::new(config, host).map_err(|reason| self.tls_error(reason))?;
                 let socket = self.connect_host(host, *port, deadline)?;
@@ -89,14 +102,14 @@ impl Dialer {
             ConnectionAddr::Unix(path) => {
                 let socket = self.connect_path(path, deadline)?;
                 connected(&socket)?;
-                Ok(Stream::new(socket, None, self.spin))
+                Ok(Stream::new(socket, None, self.dialer.spin))
             }
             _ => Err(Kind::Unsupported("an address of an unknown kind".into()).into()),
         }
     }
 
     fn tls_error(&self, reason: String) -> Error {
-        Kind::Tls { peer: self.peer(), reason: reason.into() }.into()
+        Kind::Tls { peer: peer(self.address), reason: reason.into() }.into()
     }
 
     fn failed(&self, error: &io::Error) -> Error {
@@ -107,7 +120,7 @@ impl Dialer {
     }
 
     fn refused(&self, reason: String) -> Error {
-        Kind::Connect { peer: self.peer(), reason: reason.into() }.into()
+        Kind::Connect { peer: peer(self.address), reason: reason.into() }.into()
     }
 
     fn connect_host(&self, host: &str, port: u16, deadline: &Deadline) -> Result<Socket, Error> {
@@ -119,13 +132,13 @@ impl Dialer {
                 _ => self.failed(&error),
             },
         })?;
-        let fd = race(&addresses, deadline).map_err(|broken| match broken {
-            Broken::Io(error) => self.failed(&error),
+        let fd = race(&addresses, deadline).map_err(|stopped| match stopped {
+            Stopped::Broken(Broken::Io(error)) => self.failed(&error),
             _ => Kind::Timeout("connecting to the server").into(),
         })?;
         let set_up = || {
             sockopt::set_tcp_nodelay(&fd, true)?;
-            sockopt::set_socket_keepalive(&fd, self.keepalive)
+            sockopt::set_socket_keepalive(&fd, self.dialer.keepalive)
         };
         set_up().map_err(|errno| self.failed(&errno.into()))?;
         self.socket(fd)
@@ -152,7 +165,9 @@ impl Dialer {
 
     fn socket(&self, fd: OwnedFd) -> Result<Socket, Error> {
         let blocking = rustix::io::ioctl_fionbio(&fd, false).map_err(io::Error::from);
-        blocking.and_then(|()| Socket::new(fd, self.patience)).map_err(|error| self.failed(&error))
+        blocking
+            .and_then(|()| Socket::new(fd, self.dialer.patience))
+            .map_err(|error| self.failed(&error))
     }
 
     fn secure(
@@ -161,15 +176,17 @@ impl Dialer {
         mut session: Box<TlsSession>,
         deadline: &Deadline,
     ) -> Result<Stream, Error> {
-        shake_hands(&socket, &mut session, deadline).map_err(|broken| match broken {
-            Broken::Timeout => Kind::Timeout("waiting for the TLS handshake").into(),
-            Broken::Closed => {
+        shake_hands(&socket, &mut session, deadline).map_err(|stopped| match stopped {
+            Stopped::TimedOut => Kind::Timeout("waiting for the TLS handshake").into(),
+            Stopped::Broken(Broken::Closed) => {
                 self.refused("the server closed the connection in the TLS handshake".into())
             }
-            Broken::Io(error) => self.refused(format!("the TLS handshake broke off: {error}")),
-            Broken::Tls { reason, .. } => self.tls_error(reason),
+            Stopped::Broken(Broken::Io(error)) => {
+                self.refused(format!("the TLS handshake broke off: {error}"))
+            }
+            Stopped::Broken(Broken::Tls { reason, .. }) => self.tls_error(reason),
         })?;
-        Ok(Stream::new(socket, Some(session), self.spin))
+        Ok(Stream::new(socket, Some(session), self.dialer.spin))
     }
 }
 
@@ -177,18 +194,18 @@ fn shake_hands(
     socket: &Socket,
     session: &mut TlsSession,
     deadline: &Deadline,
-) -> Result<(), Broken> {
+) -> Result<(), Stopped> {
     loop {
         let sent = match session.flush(socket) {
             Ok(sent) => sent,
             // The peer may have said why before it hung up.
             Err(broken) => match session.advance(socket) {
-                Err(why @ Broken::Tls { .. }) => return Err(why),
-                _ => return Err(broken),
+                Err(why @ Broken::Tls { .. }) => return Err(why.into()),
+                _ => return Err(broken.into()),
             },
         };
         if deadline.has_passed() {
-            return Err(Broken::Timeout);
+            return Err(Stopped::TimedOut);
         }
         if sent && !session.is_handshaking() {
             return Ok(());
@@ -205,7 +222,7 @@ fn new_socket(family: AddressFamily) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Connects to whichever address answers first, each given a head start over the next (RFC 8305).
-fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Broken> {
+fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Stopped> {
     let mut waiting: Vec<OwnedFd> = Vec::new();
     let mut untried = addresses.iter();
     let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -221,7 +238,7 @@ fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Broken
                 }
             }
         } else if waiting.is_empty() {
-            return Err(Broken::Io(last_error));
+            return Err(Broken::Io(last_error).into());
         }
         let head_start = Instant::now() + NEXT_ADDRESS;
         let until = match untried.len() {
@@ -234,8 +251,8 @@ fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Broken
                 waiting.iter().map(|fd| PollFd::new(fd, PollFlags::OUT)).collect();
             match wait(&mut fds, until) {
                 Ok(_) => {}
-                Err(Broken::Timeout) if until < deadline.instant() => break,
-                Err(broken) => return Err(broken),
+                Err(Stopped::TimedOut) if until < deadline.instant() => break,
+                Err(stopped) => return Err(stopped),
             }
             let ready = fds.iter().position(|fd| !fd.revents().is_empty());
             let fd = waiting.swap_remove(ready.unwrap_or_default());

@@ -2,6 +2,7 @@
 
 pub mod dial;
 pub mod resolve;
+pub mod socket;
 pub mod stream;
 pub mod tls;
 pub mod trust;

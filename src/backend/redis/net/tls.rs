@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection};
 
-use crate::backend::redis::net::stream::{Broken, Socket};
-use crate::backend::redis::net::trust::is_authority;
+use super::socket::{Broken, Socket};
+use super::trust::is_authority;
 
 /// Plaintext that is taken in before it must have been sent.
 const BUFFERED: usize = 256 << 10;

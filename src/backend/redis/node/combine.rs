@@ -1,203 +1,199 @@
-//! Calls of several threads that one of them carries out for all.
+//! Calls of several threads that one of them drives for all.
 
+use std::cell::Cell;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
-use crate::backend::redis::link::batch::Owner;
-use crate::backend::redis::link::connection::{Exchanged, Failure, Link};
-use crate::backend::redis::link::waiter::{Completed, Waiter};
-use crate::backend::redis::node::lease::Lease;
-use crate::backend::redis::node::links::{LONGEST_PATIENCE, Links, PATIENCE};
-use crate::backend::redis::node::pool::Pool;
+use super::Node;
+use super::lease::Lease;
+use super::revalidate::Revalidate;
+use super::scheduler::{
+    Admission, LONGEST_QUEUEING_BOUND, QUEUEING_BOUND, Queued, Scheduler, Ticket, WhatNext,
+};
+use crate::backend::redis::link::connection::Link;
+use crate::backend::redis::link::drive::Blocking;
+use crate::backend::redis::link::outcome::{Exchanged, Failure};
+use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Woken};
 use crate::backend::redis::wire::replies::Expect;
 use crate::deadline::Deadline;
 use crate::error::{Kind, Result};
 use crate::op::Answer;
 
-pub enum Entered<'a> {
-    /// The call has a link to itself.
-    Leased(Lease<'a>),
-    /// It was carried out by another caller, or together with others'.
-    Done(Exchanged<Answer>),
+/// What a small call came to that found no link at hand.
+pub enum Joined<'a> {
+    /// It has a link to itself.
+    Alone(Lease<'a>),
+    /// It was carried out with others', or failed with them.
+    Over(Exchanged<Answer>),
 }
 
-impl Links {
-    /// A link for a small call that found none at hand, if the call is not carried out together with others.
-    pub fn enter<'a>(
+thread_local! {
+    /// The thread's waiter, while it is not waiting.
+    static OWN: Cell<Option<Arc<Waiter<Link>>>> = const { Cell::new(None) };
+}
+
+/// This thread's waiter, or a new one.
+fn own_waiter() -> Arc<Waiter<Link>> {
+    OWN.try_with(Cell::take).ok().flatten().unwrap_or_default()
+}
+
+/// Keeps it for the thread's next wait. Not to be called while somebody may still answer it.
+fn keep_waiter(waiter: Arc<Waiter<Link>>) {
+    // A thread that is ending keeps nothing.
+    let _ = OWN.try_with(|own| own.set(Some(waiter)));
+}
+
+impl Node {
+    /// A small call that found no link at hand. `encode` writes its request.
+    pub fn join<'a>(
         &'a self,
-        mut pool: MutexGuard<'a, Pool>,
+        scheduler: MutexGuard<'a, Scheduler<Link>>,
         deadline: &Deadline,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         expect: Expect,
-    ) -> Result<Entered<'a>> {
-        pool = self.unpark(pool);
-        if pool.closed {
-            return Err(Kind::Closed.into());
-        }
-        if pool.is_free() && pool.idle.is_empty() && pool.has_room() {
-            let lease = self.lease(&mut pool);
-            drop(pool);
-            let dialled = self.dialled(lease, deadline);
-            pool = self.pool();
-            match dialled {
-                Ok(lease) => return Ok(Entered::Leased(lease)),
-                Err(error) if pool.live() == 0 || pool.closed => return Err(error),
-                // The server has no room for another, but there are others.
-                Err(_) => {}
+    ) -> Result<Joined<'a>> {
+        let mut scheduler = self.unpark(scheduler);
+        match scheduler.admit(Instant::now) {
+            Admission::Closed => return Err(Kind::Closed.into()),
+            Admission::Queue => {}
+            Admission::Dial(reservation) => {
+                drop(scheduler);
+                let dialled = self.dial_reserved(reservation, deadline);
+                scheduler = self.scheduler();
+                match dialled {
+                    Ok(lease) => return Ok(Joined::Alone(lease)),
+                    Err(error) if scheduler.links() == 0 || scheduler.is_closed() => {
+                        return Err(error);
+                    }
+                    // The server has no room for another, but there are others.
+                    Err(_) => {}
+                }
             }
         }
-        let leads = pool.gathers() && pool.is_free() && pool.has_idle();
-        let waiter = Waiter::own();
-        let is_first = pool.queue.is_empty();
-        let place = Place { owner: Arc::clone(&waiter), is_first, bell: pool.queue.batch };
-        pool.queue.requests.add(Owner::Thread { waiter, is_first }, encode, expect)?;
-        if leads {
-            let lease = self.lease(&mut pool);
-            drop(pool);
-            self.gather(lease, &place.owner, deadline);
-        } else {
-            drop(pool);
+        let Queued { ticket, lead } = scheduler.enqueue(own_waiter(), encode, expect)?;
+        drop(scheduler);
+        if let Some(link) = lead {
+            self.combine(Lease::new(self, link), &ticket.waiter, deadline);
         }
-        self.wait(place, deadline).map(Entered::Done)
+        self.wait(ticket, deadline).map(Joined::Over)
     }
-}
 
-/// Where a queued caller waits.
-struct Place {
-    owner: Arc<Waiter>,
-    is_first: bool,
-    /// The bell of the others of its batch.
-    bell: usize,
-}
-
-impl Links {
-    /// Waits until the call is carried out, carrying it out with others' when it is this one's turn.
-    fn wait(&self, place: Place, deadline: &Deadline) -> Result<Exchanged<Answer>> {
-        let owner = &place.owner;
-        let mut patience = PATIENCE;
-        let mut look = deadline.started() + patience;
-        if !owner.is_completed() {
-            owner.spin(self.spin, deadline);
+    /// Waits until the call is complete; drives it with others' when it is this one's turn.
+    fn wait(&self, ticket: Ticket<Link>, deadline: &Deadline) -> Result<Exchanged<Answer>> {
+        let waiter = &ticket.waiter;
+        let mut bound = QUEUEING_BOUND;
+        let mut look = deadline.started() + bound;
+        if !waiter.is_completed() {
+            waiter.spin(self.spin, deadline);
         }
         loop {
-            match owner.take() {
-                Some(Completed::Answer(answer)) => {
-                    place.owner.keep();
+            match waiter.take() {
+                Some(Woken::Answer(answer)) => {
+                    keep_waiter(ticket.waiter);
                     return Ok(answer);
                 }
-                Some(Completed::Link(link)) => {
+                Some(Woken::Link(link)) => {
                     let mut lease = Lease::of(self, link);
-                    lease.link.as_deref_mut().into_iter().for_each(|link| self.top_up(link));
-                    self.drive(lease, owner, deadline);
+                    self.top_up_unbegun(&mut lease);
+                    self.drive_for_all(lease, waiter, deadline);
                     continue;
                 }
                 None => {}
             }
-            let bell = if place.is_first { &owner.bell } else { self.bells.get(place.bell) };
-            bell.sleep(look.min(deadline.instant()), || owner.is_completed());
-            if owner.is_completed() {
+            let wakeup = match ticket.sleeps_on {
+                SleepsOn::Own => &waiter.wakeup,
+                SleepsOn::Batch => self.wakeups.get(ticket.batch),
+            };
+            wakeup.sleep(look.min(deadline.instant()), || waiter.is_completed());
+            if waiter.is_completed() {
                 continue;
             }
             let now = Instant::now();
             if now >= deadline.instant() {
-                if let Some(ended) = self.leave(&place, deadline) {
+                if let Some(ended) = self.leave(waiter, deadline) {
                     return ended;
                 }
             } else if now >= look {
-                self.lose_patience(owner, deadline);
-                patience = (patience * 2).min(LONGEST_PATIENCE);
-                look = now + patience;
+                self.lose_patience(waiter, deadline);
+                bound = (bound * 2).min(LONGEST_QUEUEING_BOUND);
+                look = now + bound;
             }
         }
     }
 
-    /// The deadline has passed. `None`: the call was completed at the last moment.
-    fn leave(&self, place: &Place, deadline: &Deadline) -> Option<Result<Exchanged<Answer>>> {
-        let owner = &place.owner;
-        let mut pool = self.pool();
-        if let Some(index) = pool.find(owner) {
-            pool.queue.remove(index);
-            drop(pool);
+    /// The deadline has passed. `None`: something came at the last moment.
+    fn leave(
+        &self,
+        waiter: &Arc<Waiter<Link>>,
+        deadline: &Deadline,
+    ) -> Option<Result<Exchanged<Answer>>> {
+        if self.scheduler().withdraw(waiter) {
             return Some(Err(Kind::Timeout("waiting for a free connection").into()));
         }
-        drop(pool);
-        match owner.leave() {
+        match waiter.leave() {
             None => {
                 let error = Kind::Timeout("waiting for the reply").into();
                 Some(Ok(Exchanged::Failed(Failure { error, sent: true, lost: false })))
             }
-            Some(Completed::Answer(answer)) => Some(Ok(answer)),
-            Some(Completed::Link(link)) => {
-                self.drive(Lease::of(self, link), owner, deadline);
+            Some(Woken::Answer(answer)) => Some(Ok(answer)),
+            Some(Woken::Link(link)) => {
+                self.drive_for_all(Lease::of(self, link), waiter, deadline);
                 None
             }
         }
     }
 
-    /// Lets others of a crowd join, and carries out what is queued then.
-    fn gather(&self, lease: Lease<'_>, owner: &Arc<Waiter>, deadline: &Deadline) {
+    /// Lets others join, and drives what is queued then.
+    fn combine(&self, lease: Lease<'_>, waiter: &Arc<Waiter<Link>>, deadline: &Deadline) {
         rustix::thread::sched_yield();
-        match self.vet(lease, deadline, false) {
-            Some(lease) => self.serve(self.pool(), lease, owner, deadline),
-            None => self.lose_patience(owner, deadline),
+        match self.revalidate(lease, deadline, Revalidate::Idle) {
+            Some(lease) => self.drive_queued(lease, waiter, deadline),
+            None => self.lose_patience(waiter, deadline),
         }
     }
 
     /// The links in use are slow: finds another for the queue.
-    fn lose_patience(&self, owner: &Arc<Waiter>, deadline: &Deadline) {
-        let mut pool = self.pool();
+    fn lose_patience(&self, waiter: &Arc<Waiter<Link>>, deadline: &Deadline) {
         loop {
-            if pool.closed || pool.find(owner).is_none() {
-                return;
+            let next = self.scheduler().patience_over(waiter, Instant::now);
+            match next {
+                WhatNext::Wait => return,
+                WhatNext::Dial => return self.dial_out_of_band(),
+                WhatNext::Lead(link) => {
+                    let lease = Lease::new(self, link);
+                    if let Some(lease) = self.revalidate(lease, deadline, Revalidate::Idle) {
+                        return self.drive_queued(lease, waiter, deadline);
+                    }
+                }
             }
-            pool.round += 1;
-            pool.in_use = 0;
-            if !pool.has_idle() {
-                break;
-            }
-            let lease = self.lease(&mut pool);
-            drop(pool);
-            let sound = self.vet(lease, deadline, false);
-            pool = self.pool();
-            if let Some(lease) = sound {
-                return self.serve(pool, lease, owner, deadline);
-            }
-        }
-        if pool.dialling == 0 && pool.has_room() && pool.waiting == 0 {
-            // Not here: this thread may be handed a link that comes back meanwhile.
-            pool.dialling += 1;
-            pool.count += 1;
-            drop(pool);
-            self.dial_aside();
         }
     }
 
-    /// Carries out what is queued.
-    fn serve(
-        &self,
-        mut pool: MutexGuard<'_, Pool>,
-        mut lease: Lease<'_>,
-        owner: &Arc<Waiter>,
-        deadline: &Deadline,
-    ) {
-        if let Some(link) = lease.link.as_deref_mut() {
-            pool.load_queued(link);
+    /// Drives what is queued.
+    fn drive_queued(&self, mut lease: Lease<'_>, waiter: &Arc<Waiter<Link>>, deadline: &Deadline) {
+        if let Ok(link) = lease.link() {
+            self.scheduler().load(link);
         }
-        drop(pool);
-        self.drive(lease, owner, deadline);
+        self.drive_for_all(lease, waiter, deadline);
     }
 
     /// Drives the batch of a link, and hands the link on. The driver's own call may be part of it.
-    fn drive(&self, mut lease: Lease<'_>, owner: &Arc<Waiter>, deadline: &Deadline) {
-        let Some(link) = lease.link.as_deref_mut() else { return };
-        let driven = link.drive(deadline, &self.bells, owner);
-        lease.after(driven, Some(owner));
+    fn drive_for_all(&self, mut lease: Lease<'_>, waiter: &Arc<Waiter<Link>>, deadline: &Deadline) {
+        let Ok(link) = lease.link() else { return };
+        if link.batch.sent == 0 {
+            link.touch(deadline.started());
+        }
+        let mut driver = Blocking::for_all(deadline, waiter, QUEUEING_BOUND);
+        let driven = link.drive_batch(&self.wakeups, &mut driver);
+        lease.after(driven, Some(waiter));
     }
 
     /// What was queued since the link was handed over goes with it.
-    pub fn top_up(&self, link: &mut Link) {
-        if link.batch.sent == 0 {
-            self.pool().top_up(link);
+    pub fn top_up_unbegun(&self, lease: &mut Lease<'_>) {
+        if let Ok(link) = lease.link()
+            && link.batch.sent == 0
+        {
+            self.scheduler().top_up(link);
         }
     }
 }

@@ -1,37 +1,38 @@
 //! A link in the hands of a call, and to whom it goes afterwards.
 
-use std::mem::ManuallyDrop;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::redis::link::connection::{Exchanged, Link};
-use crate::backend::redis::link::drive::Driven;
-use crate::backend::redis::link::waiter::Waiter;
-use crate::backend::redis::node::links::Links;
-use crate::backend::redis::node::pool::{MOST_TIMED, Pool, TIMED};
-use crate::error::{Error, Kind, Result};
+use super::Node;
+use crate::backend::redis::link::call::Start;
+use crate::backend::redis::link::connection::{Link, Seat};
+use crate::backend::redis::link::outcome::Exchanged;
+use crate::backend::redis::link::pipeline::Driven;
+use crate::backend::redis::link::requests::Requests;
+use crate::backend::redis::link::waiter::{SleepsOn, Waiter};
+use crate::backend::redis::wire::replies::Reuse;
+use crate::error::{Kind, Result};
 
-/// A link in the hands of a call. Unless it is given back it is closed.
+/// One in so many calls over a link is measured.
+const MEASURED: u32 = 16;
+
+/// A link in the hands of a call. Unless it is given back or handed over it is closed.
 pub struct Lease<'a> {
-    links: &'a Links,
-    pub link: Option<Box<Link>>,
-    pub round: u64,
-    /// Nothing has been waited for to get it.
-    pub at_once: bool,
+    node: &'a Node,
+    link: Option<Box<Link>>,
+    pub start: Start,
 }
 
-/// The round of a link that counts in none.
-pub const ASIDE: u64 = u64::MAX;
-
 impl<'a> Lease<'a> {
-    /// An idle link, or the right to dial one.
-    pub fn new(links: &'a Links, link: Option<Box<Link>>, round: u64) -> Self {
-        Lease { links, at_once: link.is_some(), link, round }
+    /// Of a link that was had at once.
+    #[inline(always)]
+    pub fn new(node: &'a Node, link: Box<Link>) -> Self {
+        Self { node, link: Some(link), start: Start::AtOnce }
     }
 
-    /// A link that was handed over.
-    pub fn of(links: &'a Links, link: Box<Link>) -> Self {
-        Lease { links, round: link.turn.round, link: Some(link), at_once: false }
+    /// Of one that was waited for, or handed over.
+    pub fn of(node: &'a Node, link: Box<Link>) -> Self {
+        Self { node, link: Some(link), start: Start::AfterWait }
     }
 
     pub fn link(&mut self) -> Result<&mut Link> {
@@ -40,17 +41,15 @@ impl<'a> Lease<'a> {
             .ok_or_else(|| Kind::Internal("a lease without a link".into()).into())
     }
 
-    /// Takes the link out, which is as well counted as before.
+    /// Takes the link out, which counts as before.
     pub fn into_link(mut self) -> Option<Box<Link>> {
-        let link = self.link.take();
-        std::mem::forget(self);
-        link
+        self.link.take()
     }
 
     /// Gives the link back, unless the call was its last.
     #[inline]
     pub fn end<T>(self, exchanged: Exchanged<T>) -> Exchanged<T> {
-        if let Exchanged::Answered { link_is_sound: true, .. } = exchanged {
+        if let Exchanged::Answered { reuse: Reuse::Keep, .. } = exchanged {
             self.give_back();
         }
         exchanged
@@ -58,166 +57,137 @@ impl<'a> Lease<'a> {
 
     /// The call is done, and the link may serve the next: the first in the queue, with all that is queued, or whoever comes.
     #[inline(always)]
-    pub fn give_back(self) {
-        // From here on it is counted there.
-        let mut lease = ManuallyDrop::new(self);
-        match lease.link.take() {
-            Some(link) => lease.links.take_back(link, lease.round),
-            None => drop(ManuallyDrop::into_inner(lease)),
+    pub fn give_back(mut self) {
+        if let Some(link) = self.link.take() {
+            self.node.take_back(link);
         }
     }
 
-    /// Has the next in the batch go on with it; where no thread waits in it, the I/O thread, or, `or_io` being false, nobody,
-    /// which is the end of the link. `but`: a thread that cannot.
-    pub fn hand_over(mut self, but: Option<&Arc<Waiter>>, or_io: bool) {
-        let Some(mut link) = self.link.take() else { return };
-        let links = self.links;
-        while let Some((next, bell)) = link.batch.next_to_lead(but) {
-            match next.lead(link) {
-                None => {
-                    match bell {
-                        true => next.bell.ring(),
-                        false => links.bells.ring(u8::MAX),
+    /// Hands the link to a thread that waits in its batch; where none does, to the reactor. `but`: a thread that cannot.
+    pub fn hand_over(mut self, but: Option<&Arc<Waiter<Link>>>) {
+        let Some(link) = self.to_waiter(but) else { return };
+        if link.batch.has_calls() {
+            return self.node.to_reactor(link);
+        }
+        self.abandon(link);
+    }
+
+    /// Hands the link to a thread that waits in its batch; where none does, nobody wants the rest, and it is closed.
+    pub fn hand_over_or_close(mut self) {
+        if let Some(link) = self.to_waiter(None) {
+            self.abandon(link);
+        }
+    }
+
+    /// The link comes back if no thread takes it.
+    fn to_waiter(&mut self, but: Option<&Arc<Waiter<Link>>>) -> Option<Box<Link>> {
+        let mut link = self.link.take()?;
+        while let Some(next) = link.batch.next_driver(but) {
+            match next.waiter.hand_over(link) {
+                Ok(()) => {
+                    match next.sleeps_on {
+                        SleepsOn::Own => next.waiter.wakeup.wake(),
+                        SleepsOn::Batch => self.node.wakeups.wake_all(),
                     }
-                    std::mem::forget(self);
-                    return;
+                    return None;
                 }
-                Some(back) => link = back,
+                Err(back) => link = back,
             }
         }
-        if or_io && link.batch.has_calls() {
-            // What cannot be handed over comes back as a lease that ends.
-            std::mem::forget(self);
-            return links.to_io(link);
+        Some(link)
+    }
+
+    fn abandon(&mut self, mut link: Box<Link>) {
+        link.abandon_batch();
+        self.link = Some(link);
+    }
+
+    /// Hands out what has become of a batch so far.
+    pub fn deliver(&mut self) {
+        if let Some(link) = self.link.as_deref_mut() {
+            link.batch.completed.deliver();
+            self.node.wakeups.wake(link.batch.wakeups);
         }
-        link.fail_all(false, || Kind::Timeout("waiting for the reply").into());
-        drop(link);
-        drop(self);
     }
 
     /// Deals with what has come of a batch. `but`: the thread that drove it.
-    pub fn after(mut self, driven: Driven, but: Option<&Arc<Waiter>>) {
-        let links = self.links;
+    pub fn after(mut self, driven: Driven, but: Option<&Arc<Waiter<Link>>>) {
+        let node = self.node;
         let Some(link) = self.link.as_deref_mut() else { return };
-        let bells = link.batch.bells;
-        link.batch.uncompleted.delivery.deliver();
-        let again = std::mem::take(&mut link.batch.uncompleted.again);
-        let refused = link.turn.refused.as_ref().map(Error::again);
+        let wakeups = link.batch.wakeups;
+        link.batch.completed.deliver();
+        let retries = std::mem::take(&mut link.batch.retries);
+        let refused = link.refused().map(|error| error.again());
         match driven {
-            Driven::Sound => self.give_back(),
-            Driven::Broken => drop(self),
-            Driven::Unfinished | Driven::More => self.hand_over(but, true),
+            Driven::Complete(Reuse::Keep) => self.give_back(),
+            Driven::Complete(Reuse::Close) => drop(self),
+            Driven::Paused(_) => self.hand_over(but),
         }
-        links.bells.ring(bells);
+        node.wakeups.wake(wakeups);
         match refused {
-            _ if again.is_empty() => {}
-            Some(error) if !links.has_some() => {
-                again.entries.into_iter().for_each(|entry| entry.refuse(error.again()));
-            }
-            _ => links.queue_again(again),
+            _ if retries.is_empty() => {}
+            Some(error) if !node.has_links() => node.refuse(vec![retries], &error),
+            _ => node.retry(retries),
         }
     }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        // Counted out at the end, for the socket is closed before another may be dialled in its place, and also after a panic.
-        let _count = Count { links: self.links, round: self.round };
-        if let Some(mut link) = self.link.take() {
-            let bells = link.batch.bells;
-            if link.turn.refused.is_some() {
-                self.links.pool().turned_away();
-            }
-            // Nothing is left in it, unless there was a panic in the middle.
-            link.fail_all(false, || {
-                Kind::Internal("the call of another thread failed".into()).into()
-            });
-            drop(link);
-            self.links.bells.ring(bells);
+        if let Some(link) = self.link.take() {
+            self.node.close_link(link);
         }
     }
 }
 
-/// A link's place among those of its cache. Dropped, it is another's.
-struct Count<'a> {
-    links: &'a Links,
-    round: u64,
+/// A link's place among those of its node. Dropped, it is another's: at the end, for the socket is closed before another may be
+/// dialled in its place, and also after a panic.
+struct Place<'a> {
+    node: &'a Node,
+    seat: Seat,
 }
 
-impl Drop for Count<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut pool = self.links.pool();
-        pool.back_from(self.round);
-        pool.count -= 1;
-        if pool.waiting > 0 {
-            self.links.freed.notify_one();
-        }
-        if !pool.closed && (pool.queue.has_calls() || !pool.large.is_empty()) {
-            self.links.recruit(pool);
-        }
+        let actions = self.node.scheduler().lost(self.seat, Instant::now);
+        self.node.perform(actions);
     }
 }
 
-impl Links {
-    /// Takes a link back that was taken in that round.
+impl Node {
+    /// Takes a link back that a call is done with.
     #[inline(never)]
-    fn take_back(&self, mut link: Box<Link>, round: u64) {
-        link.turn.calls = link.turn.calls.wrapping_add(1);
-        if link.turn.calls.is_multiple_of(TIMED) {
-            self.time(&link, round);
+    fn take_back(&self, mut link: Box<Link>) {
+        if link.count_use().is_multiple_of(MEASURED) {
+            self.measure(&link);
         }
-        let mut pool = self.pool();
-        pool.spins = link.spins();
-        pool.back_from(round);
-        if pool.is_awaited() || pool.closed {
-            return self.pass_on(pool, link);
+        let spins = link.spins();
+        let actions = self.scheduler().give_back(link, spins);
+        if let Some(actions) = actions {
+            self.perform(actions);
         }
-        pool.turn = false;
-        pool.idle.push(link);
     }
 
-    /// Has the pool know how long the link's last call took, unless that says nothing. By itself, for it is seldom.
     #[cold]
-    #[inline(never)]
-    fn time(&self, link: &Link, round: u64) {
-        if round != ASIDE && link.batch.calls <= MOST_TIMED {
-            let took = link.idle_at(Instant::now());
-            self.pool().time(took);
+    fn close_link(&self, mut link: Box<Link>) {
+        let _place = Place { node: self, seat: link.seat };
+        if link.refused().is_some() {
+            self.scheduler().turned_away(Instant::now());
         }
+        let wakeups = link.batch.wakeups;
+        // Nothing is left in it, unless there was a panic in the middle.
+        link.batch
+            .fail(false, || Kind::Internal("the call of another thread failed".into()).into());
+        drop(link);
+        self.wakeups.wake(wakeups);
     }
 
-    /// Gives a free link to whoever is next: who waits for a link of its own, or the queue, in turn.
-    pub fn pass_on(&self, mut pool: MutexGuard<'_, Pool>, mut link: Box<Link>) {
-        if pool.closed {
-            pool.count -= 1;
-            drop(pool);
-            return;
-        }
-        let thread_waits = pool.waiting > pool.idle.len();
-        let is_for_one = thread_waits || !pool.large.is_empty();
-        if is_for_one && (pool.queue.is_empty() || pool.turn) {
-            pool.turn = false;
-            pool.turn_of_large = !pool.turn_of_large;
-            if (!thread_waits || pool.turn_of_large) && pool.load_large(&mut link) {
-                link.turn.round = ASIDE;
-                drop(pool);
-                return self.to_io(link);
-            }
-        } else if !pool.queue.is_empty() && pool.in_use < pool.lanes_for_batches() {
-            pool.turn = true;
-            pool.load_queued(&mut link);
-            if !link.batch.entries.is_empty() {
-                pool.in_use += 1;
-                link.turn.round = pool.round;
-                drop(pool);
-                return Lease::of(self, link).hand_over(None, true);
-            }
-        }
-        let anybody = pool.waiting > 0;
-        pool.idle.push(link);
-        drop(pool);
-        if anybody {
-            self.freed.notify_one();
+    /// Asynchronous calls whose link broke go over another.
+    fn retry(&self, calls: Requests<Link>) {
+        let retried = self.scheduler().retry(calls, Instant::now);
+        match retried {
+            Ok(actions) => self.perform(actions),
+            Err(calls) => self.refuse(vec![calls], &Kind::Closed.into()),
         }
     }
 }

@@ -1,8 +1,242 @@
-//! One server: its links, and which call goes over which of them.
+//! One server: its endpoint, its links, the scheduler that says which call goes over which of them, and who drives it.
+//!
+//! The scheduler is a value under the node's lock ([`Node::scheduler`]). Its node tells it what has happened, lets go of the
+//! lock, and does what it said ([`Node::perform`]). Nothing else is locked under that lock but by the system's allocator.
+//!
+//! Who drives a link: a calling thread for its own call (`call`), or for all that is queued (`combine`); a thread in a
+//! completion queue's wait (`self_drive`); or the reactor (`job`). Whoever has a link holds it as a [`Lease`](lease::Lease), or
+//! hands it over: to a waiter, to the reactor, or to the scheduler, which may park it.
 
+pub mod call;
 pub mod combine;
+pub mod dialing;
+mod job;
 pub mod lease;
-pub mod links;
-pub mod pool;
+mod own_core;
+mod revalidate;
+pub mod scheduler;
 pub mod self_drive;
 pub mod submit;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use redis::{ConnectionAddr, ConnectionInfo};
+
+use self::own_core::OwnCore;
+use self::scheduler::{Actions, Carrier, Remains, Scheduler, WatchId};
+use super::link::batch::Batch;
+use super::link::connection::{Link, Seat};
+use super::link::outcome::Failure;
+use super::link::requests::Requests;
+use super::link::wakeup::Wakeups;
+use super::net::dial::Dialer;
+use super::net::socket::CutOff;
+use super::wire::handshake::Handshake;
+use crate::completion::{Engine, Inflight};
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::reactor::Reactor;
+
+/// Where a server is to be found.
+pub trait Endpoint: Send + Sync {
+    /// The server's address now. Asked at each dial; may wait until the deadline.
+    fn address(&self, deadline: &Deadline) -> Result<ConnectionAddr>;
+}
+
+pub struct Node {
+    me: Weak<Node>,
+    /// The asynchronous calls of the cache, over all its nodes.
+    inflight: Arc<Inflight>,
+    endpoint: Box<dyn Endpoint>,
+    dialer: Dialer,
+    handshake: Handshake,
+    /// The deadline of a call.
+    timeout: Duration,
+    connect_timeout: Duration,
+    health_check: Option<Duration>,
+    spin: Duration,
+    scheduler: Mutex<Scheduler<Link>>,
+    /// Threads that wait for a link of their own.
+    freed: Condvar,
+    wakeups: Wakeups,
+    own_core: OwnCore,
+    /// Set by the first asynchronous call.
+    reactor: OnceLock<Arc<Reactor>>,
+    /// To end the calls that wait on a link when the cache is closed.
+    cut_offs: Mutex<Vec<CutOff>>,
+}
+
+impl Carrier for Link {
+    fn batch(&self) -> &Batch<Self> {
+        &self.batch
+    }
+
+    fn batch_mut(&mut self) -> &mut Batch<Self> {
+        &mut self.batch
+    }
+
+    fn seat_mut(&mut self) -> &mut Seat {
+        &mut self.seat
+    }
+}
+
+impl Node {
+    pub fn new(
+        config: &Config,
+        info: &ConnectionInfo,
+        endpoint: Box<dyn Endpoint>,
+        inflight: Arc<Inflight>,
+    ) -> Arc<Self> {
+        let scheduler = Scheduler::new(config.max_connections, !config.spin.is_zero());
+        let node = Arc::new_cyclic(|me: &Weak<Self>| Self {
+            me: me.clone(),
+            inflight,
+            endpoint,
+            dialer: Dialer::new(config),
+            handshake: Handshake::new(info.redis_settings(), config.client_name.as_deref()),
+            timeout: config.timeout,
+            connect_timeout: config.connect_timeout,
+            health_check: config.health_check_interval,
+            spin: config.spin,
+            scheduler: Mutex::new(scheduler),
+            freed: Condvar::new(),
+            wakeups: Wakeups::default(),
+            own_core: OwnCore::default(),
+            reactor: OnceLock::new(),
+            cut_offs: Mutex::default(),
+        });
+        let engine: Weak<dyn Engine> = node.me.clone();
+        node.inflight.add_engine(engine);
+        node
+    }
+
+    #[inline(always)]
+    fn scheduler(&self) -> MutexGuard<'_, Scheduler<Link>> {
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cut_offs(&self) -> MutexGuard<'_, Vec<CutOff>> {
+        self.cut_offs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.scheduler().is_closed()
+    }
+
+    /// Whether there is any link.
+    fn has_links(&self) -> bool {
+        self.scheduler().links() > 0
+    }
+
+    /// The one place that tells whether a call that failed goes over another link.
+    fn may_retry(
+        &self,
+        failure: &Failure,
+        attempts: &mut crate::backend::redis::link::outcome::Attempts,
+        is_read: bool,
+    ) -> bool {
+        attempts.allow_another(failure, is_read) && (!failure.is_refusal() || self.has_links())
+    }
+
+    /// Does what the scheduler said. Its lock is not held.
+    fn perform(&self, actions: Actions<Link>) {
+        let Actions { hand_over, drive, dial, wake_one, watch, close } = actions;
+        drive.into_iter().for_each(|link| self.to_reactor(link));
+        for _ in 0..dial {
+            self.dial_out_of_band();
+        }
+        drop(close);
+        if let Some(link) = hand_over {
+            lease::Lease::of(self, link).hand_over(None);
+        }
+        if wake_one {
+            self.freed.notify_one();
+        }
+        if let Some(watch) = watch {
+            self.begin_watch(watch);
+        }
+    }
+
+    /// The reactor, which is started if need be.
+    #[inline]
+    fn reactor(&self) -> Result<&Arc<Reactor>> {
+        match self.reactor.get() {
+            Some(reactor) => Ok(reactor),
+            None => self.start_reactor(),
+        }
+    }
+
+    #[cold]
+    fn start_reactor(&self) -> Result<&Arc<Reactor>> {
+        let reactor = Reactor::get()?;
+        Ok(self.reactor.get_or_init(|| reactor))
+    }
+
+    /// Has the reactor drive the batch of a link.
+    fn to_reactor(&self, link: Box<Link>) {
+        match (self.reactor.get(), self.me.upgrade()) {
+            (Some(reactor), Some(node)) => reactor.post(Box::new(job::Job::new(node, link))),
+            _ => drop(lease::Lease::of(self, link)),
+        }
+    }
+
+    /// Has the reactor look after what is queued: the links in use may be slow.
+    fn begin_watch(&self, id: WatchId) {
+        if let Some(reactor) = self.reactor.get() {
+            reactor.post(Box::new(watch::Watch::new(self.me.clone(), id)));
+        }
+    }
+
+    /// Links are dropped, those in use under their calls. Whoever waits for one is told.
+    pub fn close(&self) {
+        let Remains { links, parked, requests } = self.scheduler().close();
+        drop(links);
+        // Whoever connects now is told, after this, that the node is closed.
+        std::mem::take(&mut *self.cut_offs()).iter().for_each(CutOff::cut);
+        drop(parked.map(|link| lease::Lease::of(self, link)));
+        self.refuse(requests, &Kind::Closed.into());
+        self.freed.notify_all();
+    }
+
+    /// Fails calls of which nothing was sent.
+    fn refuse(&self, requests: Vec<Requests<Link>>, error: &Error) {
+        let mut completed = crate::completion::Delivery::default();
+        for entry in requests.into_iter().flat_map(Requests::into_entries) {
+            match entry.owner {
+                crate::backend::redis::link::requests::Owner::Call(call) => {
+                    completed.push(call, Err(error.again()));
+                }
+                crate::backend::redis::link::requests::Owner::Thread(_) => {
+                    entry.refuse(error.again());
+                }
+            }
+        }
+        drop(completed);
+        self.wakeups.wake_all();
+    }
+
+    /// In a child process: closes the parent's sockets, and nothing else is done to them.
+    pub fn abandon(&self) {
+        if let Ok(mut scheduler) = self.scheduler.try_lock() {
+            drop(scheduler.abandon());
+        }
+        if let Ok(mut cut_offs) = self.cut_offs.try_lock() {
+            std::mem::take(&mut *cut_offs).iter().for_each(CutOff::close_inherited);
+        }
+    }
+
+    fn measure(&self, link: &Link) {
+        // What a batch of more calls takes is no round trip.
+        const MOST: usize = 8;
+        let is_shared = matches!(link.seat, Seat::Shared { .. });
+        if is_shared && link.batch.calls.is_some_and(|calls| calls <= MOST) {
+            let took = link.idle_at(Instant::now());
+            self.scheduler().measure(took);
+        }
+    }
+}

@@ -1,11 +1,12 @@
 //! An operation as Redis commands. The replies to them are taken in `replies.rs`.
 
-use crate::backend::redis::node::links::SHARED;
-use crate::backend::redis::wire::encode::{
-    LOOSE, Outbox, SHORT, Short, argument, command, integer, prefixed, reserve,
+use super::encode::{
+    BORROWED_FROM, Outbox, SHORT, Short, argument, command, integer, prefixed, reserve,
 };
+use super::replies::Expect;
 use crate::error::Result;
-use crate::op::{Items, Keys, Op, Ttl, each_item, each_key};
+use crate::op::{Answer, Items, Keys, Op, Ttl, each_item, each_key};
+use crate::value::Values;
 
 /// Appends the commands of `op`, to be sent in one go. `Op::Clear` is FLUSHDB: see `clear.rs` for a clear within a prefix.
 pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
@@ -130,7 +131,10 @@ fn reserve_items(
 ) -> Result<bool> {
     let total = items.total_len();
     let mut copied = total;
-    if outbox.loose.is_some() && copied >= LOOSE && items.longest_value() >= LOOSE {
+    if outbox.borrowed.is_some()
+        && copied >= BORROWED_FROM
+        && items.longest_value() >= BORROWED_FROM
+    {
         copied -= (0..items.count())
             .map(|i| items.value(i).len() - outbox.copied(items.value(i)))
             .sum::<usize>();
@@ -179,28 +183,62 @@ fn transaction<'a>(
     Ok(())
 }
 
+/// A request above this goes over a link of its own.
+pub const SHARED: usize = 16 << 10;
 /// Most keys of a call that shares a link with others.
 const MOST_KEYS: usize = 128;
 
-/// Whether a call may share a link with others': its request is short, its replies are likely to be, and whatever they are,
-/// the link serves the next call as well as ever.
+/// How an operation is carried out.
+pub enum Plan {
+    /// It may share a link with others: its request is short, its replies are likely to be, and whatever they are, the link
+    /// serves the next call as well as ever.
+    Shared(Expect),
+    /// It gets a link to itself.
+    Exclusive(Expect),
+    /// A clear within a prefix, which is many requests: see `clear.rs`.
+    ClearPrefix,
+    /// It needs no server.
+    Answered(Answer),
+}
+
+/// Takes an operation apart: what is asked here of its kind is asked nowhere else.
 #[inline(always)]
-pub fn is_small(op: &Op<'_>, prefix: &[u8]) -> bool {
-    let fits = |bytes: usize| bytes <= SHARED;
-    match op {
-        Op::Get { key } | Op::Delete { key } => fits(prefix.len() + key.len()),
-        Op::ExpireIn { key, .. } | Op::ExpireAt { key, .. } => fits(prefix.len() + key.len()),
-        Op::Set { key, value, .. } => fits(prefix.len() + key.len() + value.len()),
-        Op::MGet { keys } | Op::MDelete { keys } => {
-            let count = keys.count();
-            (1..=MOST_KEYS).contains(&count) && fits(count * prefix.len() + keys.total_len())
+pub fn plan(op: &Op<'_>, prefix: &[u8]) -> Plan {
+    let by_size = |bytes: usize, expect| match bytes <= SHARED {
+        true => Plan::Shared(expect),
+        false => Plan::Exclusive(expect),
+    };
+    let by_keys = |count: usize, bytes: usize, expect| match count <= MOST_KEYS {
+        true => by_size(count * prefix.len() + bytes, expect),
+        false => Plan::Exclusive(expect),
+    };
+    match *op {
+        Op::Get { key } => by_size(prefix.len() + key.len(), Expect::Get),
+        Op::Set { key, value, if_not_exists, .. } => {
+            by_size(prefix.len() + key.len() + value.len(), Expect::Set(if_not_exists))
         }
-        Op::MSet { items, ttl_ms: None } => {
-            let count = items.count();
-            (1..=MOST_KEYS).contains(&count) && fits(count * prefix.len() + items.total_len())
+        Op::MGet { keys } => match keys.count() {
+            0 => Plan::Answered(Answer::Values(Values::Each(Vec::new()))),
+            count => by_keys(count, keys.total_len(), Expect::MGet(count)),
+        },
+        Op::MSet { items, ttl_ms } => match (items.count(), ttl_ms) {
+            (0, _) => Plan::Answered(Answer::Done),
+            (count, None) => by_keys(count, items.total_len(), Expect::Set(false)),
+            (count, Some(_)) => Plan::Exclusive(Expect::Transaction(count)),
+        },
+        Op::MDelete { keys } => match keys.count() {
+            0 => Plan::Answered(Answer::Deleted(0)),
+            count => by_keys(count, keys.total_len(), Expect::Count),
+        },
+        Op::ExpireIn { key, ttl_ms: None } | Op::ExpireAt { key, unix_ms: None } => {
+            by_size(prefix.len() + key.len(), Expect::Persist)
         }
-        Op::Ping => true,
-        Op::MSet { .. } | Op::Clear => false,
+        Op::ExpireIn { key, .. } | Op::ExpireAt { key, .. } | Op::Delete { key } => {
+            by_size(prefix.len() + key.len(), Expect::Found)
+        }
+        Op::Ping => Plan::Shared(Expect::Ping),
+        Op::Clear if prefix.is_empty() => Plan::Exclusive(Expect::Flush),
+        Op::Clear => Plan::ClearPrefix,
     }
 }
 
@@ -215,7 +253,7 @@ mod tests {
         let mut counts = [0; 2];
         let mut compare = |op: Op<'_>, prefix: &[u8]| {
             let mut long = Vec::new();
-            encode(&op, prefix, &mut Outbox { bytes: &mut long, loose: None }).unwrap();
+            encode(&op, prefix, &mut Outbox { bytes: &mut long, borrowed: None }).unwrap();
             let mut room = [0; SHORT];
             let short = encode_short(&op, prefix, &mut room).map(|len| &room[..len]);
             assert!(short.is_some_and(|short| short == long) || short.is_none());

@@ -1,38 +1,67 @@
 //! RESP requests: arrays of bulk strings (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
 
+use std::io::IoSlice;
+
 use crate::error::{Error, Result};
 
 /// A request on its way out: what is copied, and large values that are sent from where the caller keeps them.
 pub struct Outbox<'o, 'a> {
     pub bytes: &'o mut Vec<u8>,
     /// `None`: everything is copied.
-    pub loose: Option<&'o mut Vec<Loose<'a>>>,
+    pub borrowed: Option<&'o mut Vec<BorrowedSlice<'a>>>,
 }
 
 /// Bytes of the caller's that belong before the byte `at` of what was copied.
-pub struct Loose<'a> {
+pub struct BorrowedSlice<'a> {
     pub at: usize,
     pub bytes: &'a [u8],
 }
 
-/// A value from this size on is not copied: below, a copy costs less than a piece more to send.
-pub const LOOSE: usize = 16 << 10;
+/// A value from this size on is not copied: below, a copy costs less than a slice more to send.
+pub const BORROWED_FROM: usize = 16 << 10;
+
+/// The most slices that are sent at once.
+const MOST_SLICES: usize = 64;
+
+/// What is next of a request of which `skip` bytes have gone.
+pub fn io_slices<'a>(
+    bytes: &'a [u8],
+    borrowed: &[BorrowedSlice<'a>],
+    mut skip: usize,
+) -> Vec<IoSlice<'a>> {
+    let mut slices = Vec::with_capacity(MOST_SLICES.min(2 * borrowed.len() + 1));
+    let mut at = 0;
+    let mut add = |slice: &'a [u8]| {
+        let passed = skip.min(slice.len());
+        skip -= passed;
+        if passed < slice.len() && slices.len() < MOST_SLICES {
+            slices.push(IoSlice::new(&slice[passed..]));
+        }
+    };
+    for slice in borrowed {
+        add(&bytes[at..slice.at]);
+        add(slice.bytes);
+        at = slice.at;
+    }
+    add(&bytes[at..]);
+    slices
+}
 
 impl<'a> Outbox<'_, 'a> {
     /// How much of a value is copied.
     #[inline]
     pub fn copied(&self, value: &[u8]) -> usize {
-        if self.loose.is_some() && value.len() >= LOOSE { 0 } else { value.len() }
+        if self.borrowed.is_some() && value.len() >= BORROWED_FROM { 0 } else { value.len() }
     }
 
     /// Appends an argument that may be large.
     #[inline(always)]
     pub fn value(&mut self, value: &'a [u8]) -> Result<()> {
-        match &mut self.loose {
-            Some(loose) if value.len() >= LOOSE => {
+        match &mut self.borrowed {
+            Some(borrowed) if value.len() >= BORROWED_FROM => {
                 length(self.bytes, value.len());
-                loose.try_reserve(1).map_err(|_| Error::no_memory("memory for the request"))?;
-                loose.push(Loose { at: self.bytes.len(), bytes: value });
+                borrowed.try_reserve(1).map_err(|_| Error::no_memory("memory for the request"))?;
+                borrowed.push(BorrowedSlice { at: self.bytes.len(), bytes: value });
                 self.bytes.extend_from_slice(b"\r\n");
             }
             _ => argument(self.bytes, value),
@@ -258,6 +287,22 @@ mod tests {
             let text = format!("${number}\r\n{}\r\n", "x".repeat(number));
             assert_eq!(out, text.as_bytes());
         }
+    }
+
+    #[test]
+    fn slices_of_a_request_begin_where_the_last_send_ended() {
+        let value = [b'v'; 10];
+        let borrowed = [2, 4].map(|at| BorrowedSlice { at, bytes: &value });
+        let whole = [&b"ab"[..], &value, b"cd", &value, b"ef"].concat();
+        for skip in 0..=whole.len() {
+            let rest: Vec<u8> = io_slices(b"abcdef", &borrowed, skip)
+                .iter()
+                .flat_map(|slice| slice.to_vec())
+                .collect();
+            assert_eq!(rest, &whole[skip..]);
+        }
+        let many: Vec<_> = (0..100).map(|_| BorrowedSlice { at: 0, bytes: &value }).collect();
+        assert_eq!(io_slices(b"", &many, 0).len(), MOST_SLICES);
     }
 
     #[test]

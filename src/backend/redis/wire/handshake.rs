@@ -2,9 +2,9 @@
 
 use redis::{ProtocolVersion, RedisConnectionInfo};
 
-use crate::backend::redis::wire::decode::{Reply, Tree};
-use crate::backend::redis::wire::encode::words as append;
-use crate::backend::redis::wire::replies::kind_of;
+use super::decode::{Decoder, Inbox, Reply, Tree, Want};
+use super::encode::words as append;
+use super::replies::{Outcome, Replies, Reuse, kind_of};
 use crate::error::{Error, Kind, Result};
 
 /// The same bytes for every connection of a cache. Database 0 needs no SELECT, RESP2 no HELLO.
@@ -16,7 +16,7 @@ pub struct Handshake {
 }
 
 #[derive(Clone, Copy)]
-pub enum Step {
+enum Step {
     Hello,
     Auth,
     Other,
@@ -77,14 +77,42 @@ impl Handshake {
         }
     }
 
-    /// What each reply answers, in order.
-    pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
-        self.steps.iter().copied()
+    /// Takes the replies.
+    pub fn replies(&self) -> Accepted<'_> {
+        Accepted { handshake: self, steps: &self.steps, decoder: Decoder::new(Want::Tree) }
+    }
+}
+
+/// Takes the replies to a handshake, which must all be acceptance.
+pub struct Accepted<'a> {
+    handshake: &'a Handshake,
+    /// Those that are still to be answered.
+    steps: &'a [Step],
+    decoder: Decoder,
+}
+
+impl Replies for Accepted<'_> {
+    type Output = ();
+
+    fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
+        self.decoder.room(inbox)
+    }
+
+    fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<()>>> {
+        while let Some((step, left)) = self.steps.split_first() {
+            let Some(reply) = self.decoder.advance(inbox)? else { return Ok(None) };
+            if let Err(error) = step.check(reply, self.handshake) {
+                return Ok(Some(Outcome { result: Err(error), reuse: Reuse::Close }));
+            }
+            self.steps = left;
+            self.decoder = Decoder::new(Want::Tree);
+        }
+        Ok(Some(Outcome { result: Ok(()), reuse: Reuse::Keep }))
     }
 }
 
 impl Step {
-    pub fn check(self, reply: Reply, handshake: &Handshake) -> Result<()> {
+    fn check(self, reply: Reply, handshake: &Handshake) -> Result<()> {
         let text = match (reply, self) {
             (Reply::Error(text) | Reply::Tree(Tree::Error(text)), _) => text,
             (Reply::Tree(Tree::List(_)), Step::Hello) => return Ok(()),

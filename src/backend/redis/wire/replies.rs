@@ -1,16 +1,31 @@
 //! The replies to a request, taken as they arrive, and what they come to: an operation's answer, or the error that the server's
 //! words are. Which replies are to come is all that must be known of the operation once its commands are written.
 
-use crate::backend::redis::wire::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
+use super::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
 use crate::error::{Error, Kind, Result};
-use crate::op::{Answer, Op};
+use crate::op::Answer;
 
 /// What a request came to, once all its replies are in.
 pub struct Outcome<T> {
     pub result: Result<T>,
-    /// Whether the link may serve another call. Not after a transaction that was not carried out as a whole: the server
-    /// may still be queueing commands.
-    pub link_is_sound: bool,
+    pub reuse: Reuse,
+}
+
+/// Whether a connection may carry another request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    Keep,
+    /// Nobody knows what comes next on it. After a transaction that was not carried out as a whole, say, the server may still be
+    /// queueing commands.
+    Close,
+}
+
+impl Reuse {
+    /// It may, if nothing is left on it that nobody asked for.
+    #[inline]
+    pub fn if_empty(inbox: &Inbox) -> Self {
+        if inbox.is_empty() { Self::Keep } else { Self::Close }
+    }
 }
 
 /// Takes the replies to one request, as they arrive.
@@ -29,26 +44,16 @@ pub trait Replies {
     }
 }
 
-/// Takes the reply to `op`, if it is the usual one, is all there, and nothing else is to be seen to.
-#[inline(always)]
-pub fn quick(op: &Op<'_>, inbox: &mut Inbox) -> Option<Answer> {
-    match op {
-        Op::Get { .. } => Expect::Get.quick(inbox),
-        Op::Set { .. } | Op::MSet { ttl_ms: None, .. } => Expect::Set(false).quick(inbox),
-        _ => None,
-    }
-}
-
 /// Takes the one reply to a command that is no operation of its own.
-pub struct Single(Decoder);
+pub struct OneReply(Decoder);
 
-impl Single {
+impl OneReply {
     pub fn new(want: Want) -> Self {
         Self(Decoder::new(want))
     }
 }
 
-impl Replies for Single {
+impl Replies for OneReply {
     type Output = Reply;
 
     fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
@@ -62,7 +67,7 @@ impl Replies for Single {
                 Reply::Error(text) => Err(server_error(text)),
                 reply => Ok(reply),
             },
-            link_is_sound: true,
+            reuse: Reuse::Keep,
         }))
     }
 }
@@ -85,21 +90,6 @@ pub enum Expect {
 }
 
 impl Expect {
-    pub fn new(op: &Op<'_>) -> Self {
-        match op {
-            Op::Ping => Self::Ping,
-            Op::Get { .. } => Self::Get,
-            Op::MGet { keys } => Self::MGet(keys.count()),
-            Op::Set { if_not_exists, .. } => Self::Set(*if_not_exists),
-            Op::MSet { ttl_ms: None, .. } => Self::Set(false),
-            Op::MSet { items, .. } => Self::Transaction(items.count()),
-            Op::ExpireIn { ttl_ms: None, .. } | Op::ExpireAt { unix_ms: None, .. } => Self::Persist,
-            Op::ExpireIn { .. } | Op::ExpireAt { .. } | Op::Delete { .. } => Self::Found,
-            Op::MDelete { .. } => Self::Count,
-            Op::Clear => Self::Flush,
-        }
-    }
-
     /// Takes the reply, if it is the usual one, is all there, and nothing else is to be seen to.
     #[inline(always)]
     pub fn quick(self, inbox: &mut Inbox) -> Option<Answer> {
@@ -183,7 +173,7 @@ impl Replies for Pending {
             {
                 // Nothing was looked at, and no reply follows.
                 let error = server_error(text.clone());
-                return Ok(Some(Outcome { result: Err(error), link_is_sound: false }));
+                return Ok(Some(Outcome { result: Err(error), reuse: Reuse::Close }));
             }
             let result = match &mut self.shape {
                 Shape::Transaction(transaction) => {
@@ -235,7 +225,7 @@ impl Replies for Pending {
                     other => Err(refused(other)?),
                 },
             };
-            return Ok(Some(Outcome { result, link_is_sound: true }));
+            return Ok(Some(Outcome { result, reuse: Reuse::Keep }));
         }
         Ok(None)
     }
@@ -317,7 +307,7 @@ impl Transaction {
                 });
                 match failed.transpose()? {
                     None if self.set_refused.is_none() && self.multi_refused.is_none() => {
-                        return Ok(Outcome { result: Ok(Answer::Done), link_is_sound: true });
+                        return Ok(Outcome { result: Ok(Answer::Done), reuse: Reuse::Keep });
                     }
                     None => None,
                     // Some of the SETs were carried out.
@@ -334,6 +324,6 @@ impl Transaction {
             .map(|error| if self.queued > 0 { error.maybe_applied() } else { error });
         let error = multi_refused.or_else(|| self.set_refused.take()).or(exec_refused);
         let error = error.unwrap_or_else(|| Error::protocol("a transaction without an answer"));
-        Ok(Outcome { result: Err(error), link_is_sound: false })
+        Ok(Outcome { result: Err(error), reuse: Reuse::Close })
     }
 }

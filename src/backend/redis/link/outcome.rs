@@ -1,0 +1,136 @@
+//! What an exchange over a link came to, and which calls go over another link after one that failed.
+
+use crate::backend::redis::wire::replies::Reuse;
+use crate::error::{Error, Kind, Result};
+
+/// How a call left the link.
+pub enum Exchanged<T> {
+    /// The server has answered, though perhaps with an error.
+    Answered {
+        result: Result<T>,
+        reuse: Reuse,
+    },
+    Failed(Failure),
+}
+
+/// A call that the link did not carry out.
+pub struct Failure {
+    pub error: Error,
+    /// Some of the request may have reached the server.
+    pub sent: bool,
+    /// The connection is gone, so that another one may do better.
+    pub lost: bool,
+}
+
+impl Failure {
+    /// Of a call of which nothing was sent, and for which another link would do no better.
+    pub fn unsent(error: Error) -> Self {
+        Self { error, sent: false, lost: false }
+    }
+
+    /// Whether the server had no room for the connection.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.error.kind, Kind::Full { .. })
+    }
+
+    /// What the caller is told.
+    pub fn into_error(self, is_read: bool) -> Error {
+        if self.sent && !is_read { self.error.maybe_applied() } else { self.error }
+    }
+
+    /// The same once more, for another call that it concerns.
+    pub fn again(&self) -> Self {
+        Self { error: self.error.again(), sent: self.sent, lost: self.lost }
+    }
+}
+
+/// The server says this once and closes the connection.
+pub fn refusal<T>(result: &Result<T>) -> Option<&Error> {
+    result.as_ref().err().filter(|error| matches!(error.kind, Kind::Full { .. }))
+}
+
+/// The server has looked at nothing that was sent, for it had no room for the connection. Said on one that had been in use
+/// before (`is_first` is false), it may mean anything, and is no reason to send the call again.
+pub fn turned_away(refused: &mut Option<Error>, error: &Error, is_first: bool) -> Failure {
+    if is_first {
+        *refused = Some(error.again());
+    }
+    Failure { error: error.again(), sent: false, lost: is_first }
+}
+
+/// What a call has been through. No write is sent twice: that is decided here and nowhere else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    has_lost_link: bool,
+}
+
+impl Attempts {
+    /// Whether the call goes over another link. After the first link that broke: what was not sent, and a read. Where the
+    /// server had no room for the connection it has looked at nothing, so any call does, however often.
+    pub fn allow_another(&mut self, failure: &Failure, is_read: bool) -> bool {
+        if !failure.lost {
+            return false;
+        }
+        if failure.is_refusal() {
+            return true;
+        }
+        let may = !self.has_lost_link && (is_read || !failure.sent);
+        self.has_lost_link |= may;
+        may
+    }
+
+    /// Whether a link has been found broken under the call, so that the others must be revalidated however lately they were used.
+    pub fn has_lost_link(self) -> bool {
+        self.has_lost_link
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(sent: bool, lost: bool) -> Failure {
+        Failure { error: Kind::Closed.into(), sent, lost }
+    }
+
+    fn refused(lost: bool) -> Failure {
+        let error = Kind::Full { peer: "peer".into(), reason: "full".into() }.into();
+        Failure { error, sent: false, lost }
+    }
+
+    #[test]
+    fn a_write_that_may_have_been_sent_is_not_sent_again() {
+        for (sent, is_read, may) in
+            [(true, false, false), (true, true, true), (false, false, true), (false, true, true)]
+        {
+            let mut attempts = Attempts::default();
+            assert_eq!(attempts.allow_another(&failure(sent, true), is_read), may);
+            assert_eq!(attempts.has_lost_link(), may);
+        }
+    }
+
+    #[test]
+    fn one_lost_link_is_forgiven_and_no_more() {
+        let mut attempts = Attempts::default();
+        assert!(attempts.allow_another(&failure(false, true), true));
+        assert!(!attempts.allow_another(&failure(false, true), true));
+    }
+
+    #[test]
+    fn what_no_other_link_would_do_better_is_not_tried_again() {
+        assert!(!Attempts::default().allow_another(&failure(false, false), true));
+        assert!(!Attempts::default().allow_another(&refused(false), true));
+    }
+
+    #[test]
+    fn a_refused_connection_is_no_attempt() {
+        let mut attempts = Attempts::default();
+        for _ in 0..3 {
+            assert!(attempts.allow_another(&refused(true), false));
+        }
+        assert!(!attempts.has_lost_link());
+        assert!(attempts.allow_another(&failure(false, true), false));
+        assert!(attempts.allow_another(&refused(true), false));
+        assert!(!attempts.allow_another(&failure(false, true), false));
+    }
+}

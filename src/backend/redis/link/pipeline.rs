@@ -1,0 +1,222 @@
+//! A batch over its link: requests one behind the other, replies in the same order.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::batch::Batch;
+use super::connection::Link;
+use super::drive::{Driver, Exchange, Pause, Sending, Stop, drive};
+use super::outcome::{Exchanged, Failure, refusal, turned_away};
+use super::wakeup::Wakeups;
+use crate::backend::redis::net::socket::Broken;
+use crate::backend::redis::net::stream::Stream;
+use crate::backend::redis::wire::decode::Inbox;
+use crate::backend::redis::wire::replies::{Outcome, Replies, Reuse};
+use crate::error::{Error, Kind, Result};
+use crate::op::Answer;
+use crate::value::{HEADER, Span, Value, Values};
+
+/// How a batch left the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driven {
+    /// All is complete, and the link may be used again, or not.
+    Complete(Reuse),
+    /// The driver left; others still wait.
+    Paused(Pause),
+}
+
+/// The parts of a link that a batch needs.
+struct Pipeline<'a> {
+    batch: &'a mut Batch<Link>,
+    spans: &'a mut Vec<Span>,
+    refused: &'a mut Option<Error>,
+    /// No call was answered over the link before this batch.
+    is_new: bool,
+    wakeups: &'a Wakeups,
+    /// How many calls were left when it was last seen to who is to be woken.
+    left: usize,
+}
+
+impl Link {
+    /// Drives the batch, or goes on with it. `wakeups`: what its threads sleep on.
+    pub fn drive_batch(&mut self, wakeups: &Wakeups, driver: &mut impl Driver) -> Driven {
+        let is_new = self.is_new();
+        let Self { stream, inbox, batch, spans, refused, .. } = self;
+        let left = batch.left();
+        let mut pipeline = Pipeline { batch, spans, refused, is_new, wakeups, left };
+        let stop = match drive(stream, inbox, &mut pipeline, driver) {
+            Ok(reuse) => {
+                self.tidy();
+                return Driven::Complete(reuse);
+            }
+            Err(stop) => stop,
+        };
+        match stop {
+            Stop::Paused(pause) => return Driven::Paused(pause),
+            Stop::NoRoom(error) => pipeline.batch.fail(false, || error.again()),
+            Stop::Broken(broken) => {
+                pipeline.take_last_replies(stream, inbox);
+                self.fail(&broken);
+            }
+        }
+        Driven::Complete(Reuse::Close)
+    }
+
+    /// The connection broke under the batch.
+    fn fail(&mut self, broken: &Broken) {
+        let Self { batch, peer, .. } = self;
+        let doing =
+            if batch.has_unsent() { "sending the request" } else { "waiting for the reply" };
+        if broken.is_refusal() {
+            batch.sent = 0;
+        }
+        batch.fail(broken.is_lost(), || broken.again().into_error(doing, peer));
+    }
+
+    /// Nobody drives the batch any more.
+    pub fn abandon_batch(&mut self) {
+        self.batch.fail(false, || Kind::Timeout("waiting for the reply").into());
+    }
+
+    /// Sends what goes without waiting, and reads nothing.
+    pub fn send_batch(&mut self) {
+        let Self { stream, batch, .. } = self;
+        // If the link is broken, whoever goes on with it will see.
+        let _ = stream.write(&batch.outbox, &mut batch.sent);
+    }
+}
+
+impl Exchange for Pipeline<'_> {
+    type Done = Reuse;
+
+    fn send(&mut self, stream: &mut Stream) -> Result<Sending, Broken> {
+        let batch = &mut *self.batch;
+        if !batch.has_unsent() && !stream.has_unsent() {
+            return Ok(Sending::Idle);
+        }
+        let awaited_reply = batch.awaits_reply();
+        Ok(match stream.write(&batch.outbox, &mut batch.sent)? {
+            false => Sending::Blocked,
+            true if awaited_reply => Sending::Idle,
+            true => Sending::JustSent,
+        })
+    }
+
+    fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
+        match self.batch.pending() {
+            Some(pending) => pending.room(inbox),
+            None => inbox.room(0),
+        }
+    }
+
+    fn take(&mut self, inbox: &mut Inbox) -> Option<Reuse> {
+        loop {
+            if self.batch.is_ahead() {
+                // What is not sent yet was answered: from here on nobody knows what an answer is to.
+                self.batch.fail(true, || Error::protocol("an answer to no call"));
+                return Some(Reuse::Close);
+            }
+            if let Some(entry) = self.batch.fresh() {
+                if inbox.is_empty() {
+                    return None;
+                }
+                let expect = entry.expect;
+                if self.batch.gets(2) == 2 && self.take_values(inbox) {
+                    continue;
+                }
+                if let Some(answer) = expect.quick(inbox) {
+                    let reuse = Reuse::Keep;
+                    self.batch.complete(Exchanged::Answered { result: Ok(answer), reuse });
+                    continue;
+                }
+            }
+            let Some(pending) = self.batch.pending() else { return Some(Reuse::if_empty(inbox)) };
+            match pending.advance(inbox) {
+                Ok(None) => return None,
+                Ok(Some(outcome)) => {
+                    if let Some(reuse) = self.take_outcome(outcome) {
+                        return Some(reuse);
+                    }
+                }
+                Err(error) => {
+                    let failure = Failure { error: error.again(), sent: true, lost: false };
+                    self.batch.complete(Exchanged::Failed(failure));
+                    self.batch.fail(true, || error.again());
+                    return Some(Reuse::Close);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self) -> bool {
+        let left = self.batch.left();
+        if left == self.left {
+            return false;
+        }
+        self.left = left;
+        self.wakeups.wake(self.batch.wakeups);
+        self.batch.completed.deliver();
+        true
+    }
+
+    fn last_deadline(&self) -> Option<Instant> {
+        self.batch.last_deadline()
+    }
+}
+
+impl Pipeline<'_> {
+    /// Completes the first call; `Some`, if that was the end of the link.
+    fn take_outcome(&mut self, Outcome { result, reuse }: Outcome<Answer>) -> Option<Reuse> {
+        if let Some(error) = refusal(&result) {
+            // Nothing of what was sent behind it was looked at either.
+            let is_first = self.is_new && self.batch.is_untouched();
+            let failure = turned_away(self.refused, error, is_first);
+            while !self.batch.is_complete() {
+                self.batch.complete(Exchanged::Failed(failure.again()));
+            }
+            return Some(Reuse::Close);
+        }
+        self.batch.complete(Exchanged::Answered { result, reuse: Reuse::Keep });
+        if reuse == Reuse::Close {
+            let error = || Error::protocol("an answer to another call was out of order");
+            self.batch.fail(true, error);
+            return Some(Reuse::Close);
+        }
+        None
+    }
+
+    /// Answers asynchronous calls, each of which waits for one value, as far as short values have arrived; whether that was
+    /// any. The values share one buffer: few, for one that is kept for long keeps the others' memory too.
+    fn take_values(&mut self, inbox: &mut Inbox) -> bool {
+        const FEW: usize = 16;
+        let count = self.batch.gets(FEW);
+        let values = inbox.short_values(count, self.spans);
+        let spans = self.spans.get(Values::RESERVED_SPANS..).unwrap_or_default();
+        if spans.is_empty() {
+            return false;
+        }
+        let of = Arc::new(values);
+        for span in spans {
+            let answer = match span.at.checked_add(HEADER) {
+                None => Answer::NotFound,
+                Some(at) => Answer::Value(Value::Part {
+                    of: Arc::clone(&of),
+                    at: at as u32,
+                    len: span.len as u32,
+                }),
+            };
+            self.batch.answer_call(answer);
+        }
+        true
+    }
+
+    /// What the server has answered before the connection broke is answered.
+    fn take_last_replies(&mut self, stream: &mut Stream, inbox: &mut Inbox) {
+        while self.take(inbox).is_none() {
+            let Ok(room) = self.room(inbox) else { break };
+            if !matches!(stream.receive(room), Ok(Some(_))) {
+                break;
+            }
+        }
+    }
+}

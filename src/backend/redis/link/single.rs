@@ -1,0 +1,64 @@
+//! One caller's request, and the replies to it.
+
+use super::drive::{Exchange, Sending};
+use crate::backend::redis::net::socket::Broken;
+use crate::backend::redis::net::stream::Stream;
+use crate::backend::redis::wire::decode::{Decoder, Inbox, Reply, Want};
+use crate::backend::redis::wire::encode::{BorrowedSlice, io_slices};
+use crate::backend::redis::wire::replies::{Outcome, Replies};
+use crate::error::Result;
+
+/// A request of one caller, and the replies to it.
+pub struct Single<'a, R> {
+    pub bytes: &'a [u8],
+    pub borrowed: &'a [BorrowedSlice<'a>],
+    pub sent: usize,
+    pub replies: R,
+}
+
+impl<R> Single<'_, R> {
+    fn total(&self) -> usize {
+        self.bytes.len() + self.borrowed.iter().map(|slice| slice.bytes.len()).sum::<usize>()
+    }
+
+    pub fn has_unsent(&self) -> bool {
+        self.sent < self.total()
+    }
+}
+
+impl<R: Replies> Exchange for Single<'_, R> {
+    type Done = Result<Outcome<R::Output>>;
+
+    fn send(&mut self, stream: &mut Stream) -> Result<Sending, Broken> {
+        let total = self.total();
+        if self.sent == total && !stream.has_unsent() {
+            return Ok(Sending::Idle);
+        }
+        let rest = |skip| io_slices(self.bytes, self.borrowed, skip);
+        let all = stream.write_slices(total, rest, &mut self.sent)?;
+        Ok(if all { Sending::JustSent } else { Sending::Blocked })
+    }
+
+    fn take(&mut self, inbox: &mut Inbox) -> Option<Self::Done> {
+        // An answer to half a request is no answer.
+        if self.has_unsent() { None } else { self.replies.advance(inbox).transpose() }
+    }
+
+    fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
+        self.replies.room(inbox)
+    }
+}
+
+/// An error that the server sent before it closed the connection.
+pub fn server_words(stream: &mut Stream, inbox: &mut Inbox) -> Option<String> {
+    let mut decoder = Decoder::new(Want::Plain);
+    loop {
+        match decoder.advance(inbox) {
+            Ok(Some(Reply::Error(text))) => return Some(text),
+            Ok(None) => {}
+            _ => return None,
+        }
+        let room = decoder.room(inbox).ok()?;
+        stream.receive(room).ok()??;
+    }
+}

@@ -1,0 +1,203 @@
+//! A connected socket. Nothing is sent that could raise SIGPIPE. It is a blocking one with a receive timeout, so that
+//! waiting for a reply takes one system call; everything else is asked for without waiting and waited for with poll(2).
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, Shutdown, recv, send, sendmsg, shutdown};
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, again};
+use crate::sys;
+
+pub struct Socket {
+    /// Shared with whoever may have to cut it off.
+    fd: Arc<OwnedFd>,
+}
+
+/// Why nothing more goes through a connection.
+#[derive(Debug)]
+pub enum Broken {
+    /// The peer closed it.
+    Closed,
+    Io(io::Error),
+    /// `refused`: the peer ended the handshake, so it has not looked at anything that was sent.
+    Tls {
+        reason: String,
+        refused: bool,
+    },
+}
+
+/// Why a wait ended without what it was for.
+#[derive(Debug)]
+pub enum Stopped {
+    /// The deadline passed. The connection itself may be sound, but what was sent on it is not answered.
+    TimedOut,
+    Broken(Broken),
+}
+
+impl Broken {
+    pub fn into_error(self, doing: &'static str, peer: &str) -> Error {
+        match self {
+            Broken::Closed => {
+                let source = io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the server closed the connection",
+                );
+                Kind::Io { doing, source }
+            }
+            Broken::Io(source) => Kind::Io { doing, source },
+            Broken::Tls { reason, .. } => Kind::Tls { peer: peer.into(), reason: reason.into() },
+        }
+        .into()
+    }
+
+    /// The same once more, for another call that it concerns.
+    pub fn again(&self) -> Self {
+        match self {
+            Broken::Closed => Broken::Closed,
+            Broken::Io(error) => Broken::Io(again(error)),
+            Broken::Tls { reason, refused } => {
+                Broken::Tls { reason: reason.clone(), refused: *refused }
+            }
+        }
+    }
+
+    /// Whether another connection may do better.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Broken::Closed | Broken::Io(_))
+    }
+
+    /// Whether the peer has looked at nothing that was sent.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Broken::Tls { refused: true, .. })
+    }
+}
+
+impl From<Errno> for Broken {
+    #[cold]
+    fn from(errno: Errno) -> Self {
+        Broken::Io(errno.into())
+    }
+}
+
+impl From<Broken> for Stopped {
+    fn from(broken: Broken) -> Self {
+        Stopped::Broken(broken)
+    }
+}
+
+impl Socket {
+    /// Takes a connected, blocking socket. A blocking receive shall wait for `patience` before it gives up.
+    pub fn new(fd: OwnedFd, patience: Duration) -> io::Result<Self> {
+        use rustix::net::sockopt::{Timeout, set_socket_timeout};
+        set_socket_timeout(&fd, Timeout::Recv, Some(patience))?;
+        Ok(Self { fd: Arc::new(fd) })
+    }
+
+    pub fn descriptor(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    pub fn cut_off(&self) -> CutOff {
+        CutOff(Arc::downgrade(&self.fd))
+    }
+
+    /// Sends what goes without waiting; `AGAIN` when that is nothing.
+    pub fn send(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        retry(|| send(&*self.fd, bytes, sys::SEND_FLAGS))
+    }
+
+    /// Sends what goes without waiting, from wherever it lies.
+    pub fn send_slices(&self, slices: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+        let ancillary = &mut SendAncillaryBuffer::default();
+        retry(|| sendmsg(&*self.fd, slices, ancillary, sys::SEND_FLAGS))
+    }
+
+    /// Appends what is there, up to the buffer's capacity; 0 is the end of the stream.
+    pub fn receive(&self, buffer: &mut Vec<u8>) -> rustix::io::Result<usize> {
+        retry(|| {
+            recv(&*self.fd, spare_capacity(buffer), RecvFlags::DONTWAIT).map(|(count, _)| count)
+        })
+    }
+
+    pub fn receive_slice(&self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        retry(|| recv(&*self.fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(count, _)| count))
+    }
+
+    /// Appends at least one byte. Waits in the call itself, for as long as the socket has patience; `AGAIN` after that.
+    #[inline(always)]
+    pub fn receive_blocking(&self, buffer: &mut Vec<u8>) -> rustix::io::Result<usize> {
+        recv(&*self.fd, spare_capacity(buffer), RecvFlags::empty()).map(|(count, _)| count)
+    }
+
+    /// Waits for one of `events`, until the deadline.
+    pub fn wait(&self, events: PollFlags, deadline: &Deadline) -> Result<PollFlags, Stopped> {
+        wait(&mut [PollFd::new(&*self.fd, events)], deadline.instant())
+    }
+
+    /// Whether an idle stream is as it was left: open, and nothing has arrived that nobody asked for.
+    pub fn is_quiet(&self) -> bool {
+        let mut byte = [0; 1];
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let peeked = retry(|| recv(&*self.fd, &mut byte, flags).map(|(count, _)| count));
+        peeked == Err(Errno::AGAIN)
+    }
+}
+
+/// Ends a connection that somebody else is waiting on, who finds it closed. It keeps nothing open.
+pub struct CutOff(Weak<OwnedFd>);
+
+impl CutOff {
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    /// In a child process: closes what the parent's other threads were using, and nothing else is done to it.
+    pub fn close_inherited(&self) {
+        if let Some(fd) = self.0.upgrade() {
+            // Whoever owns it is a thread of the parent's that this process does not have, so nobody will use it or close it
+            // again.
+            sys::close_inherited(fd.as_fd());
+            // The owner's count is never given back either: the descriptor must not be closed a second time.
+            std::mem::forget(fd);
+        }
+    }
+
+    pub fn cut(&self) {
+        if let Some(fd) = self.0.upgrade() {
+            // It may be closed already, which is as good.
+            let _ = shutdown(&*fd, Shutdown::Both);
+        }
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Waits until one of `fds` is ready; the events of the first that is.
+pub fn wait(fds: &mut [PollFd<'_>], until: Instant) -> Result<PollFlags, Stopped> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match poll(fds, Some(&sys::timespec(left))) {
+            Ok(0) if left.is_zero() => return Err(Stopped::TimedOut),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => {
+                let ready = fds.iter().map(PollFd::revents).find(|events| !events.is_empty());
+                return Ok(ready.unwrap_or(PollFlags::empty()));
+            }
+            Err(error) => return Err(Broken::from(error).into()),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! How a node comes to links: a thread dials for itself, or one of the library's for whoever waits.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Node;
+use super::lease::Lease;
+use super::scheduler::{Dialled, Reservation};
+use crate::backend::redis::link::call::Start;
+use crate::backend::redis::link::connection::Link;
+use crate::backend::redis::link::outcome::Failure;
+use crate::backend::redis::net::dial::peer;
+use crate::backend::redis::net::socket::Socket;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::threads::Workers;
+
+/// Where what blocks is done for asynchronous calls.
+pub static DIALLERS: Workers = Workers::new("cachetory-dial", 64);
+
+impl Node {
+    /// Dials a link for the calling thread.
+    pub fn dial_reserved(
+        &self,
+        reservation: Reservation,
+        deadline: &Deadline,
+    ) -> Result<Lease<'_>> {
+        let mut own = OwnDial { node: self, reservation: Some(reservation) };
+        let mut link = Box::new(self.dial(deadline)?);
+        own.over(Dialled::Link(&mut link));
+        let mut lease = Lease::new(self, link);
+        // The socket's own patience is as long as a whole call.
+        lease.start = Start::AfterWait;
+        Ok(lease)
+    }
+
+    /// Has a link dialled, which is counted already, for whoever is next when it is there.
+    pub fn dial_out_of_band(&self) {
+        let Some(node) = self.me.upgrade() else { return };
+        let error = Error::no_memory("a thread to connect on");
+        let mut dial = OutOfBand { node, error: Some(error) };
+        // Where no thread can be had, the task is dropped, and fails.
+        let _ = DIALLERS.run(move || dial.run());
+    }
+
+    fn dial(&self, deadline: &Deadline) -> Result<Link> {
+        let dialling = deadline.at_most(self.connect_timeout);
+        let address = self.endpoint.address(&dialling)?;
+        let peer = peer(&address);
+        let dial = || {
+            let stream = self.dialer.dial(&address, &dialling, |socket| self.connected(socket));
+            let stream = stream.map_err(Failure::unsent)?;
+            Link::new(stream, peer.clone(), &self.handshake, &dialling)
+        };
+        let mut dialled = dial();
+        if let Err(Failure { lost: true, .. }) = dialled
+            && !self.is_closed()
+        {
+            // A server that stops takes connections that it never answers, and the next one may be its successor's.
+            dialled = dial();
+        }
+        dialled.map_err(|Failure { error, .. }| match error.kind {
+            _ if self.is_closed() => Kind::Closed.into(),
+            // It was the time to connect that passed, and not the call's.
+            Kind::Timeout(doing) if dialling.instant() < deadline.instant() => {
+                let reason = format!("timed out after {:?} {doing}", self.connect_timeout);
+                Kind::Connect { peer, reason: reason.into() }.into()
+            }
+            Kind::Connect { reason, .. } => Kind::Connect { peer, reason }.into(),
+            Kind::Full { reason, .. } => {
+                self.scheduler().turned_away(Instant::now());
+                Kind::Full { peer, reason }.into()
+            }
+            kind => Error { kind, maybe_applied: error.maybe_applied },
+        })
+    }
+
+    /// From here on a socket is cut off when the node is closed.
+    fn connected(&self, socket: &Socket) -> Result<()> {
+        let mut cut_offs = self.cut_offs();
+        cut_offs.retain(|cut_off| !cut_off.is_gone());
+        cut_offs.push(socket.cut_off());
+        drop(cut_offs);
+        // Whoever closes the node marks it before it cuts off what is there.
+        if self.is_closed() { Err(Kind::Closed.into()) } else { Ok(()) }
+    }
+}
+
+/// A thread that dials for itself. Dropped before it has, there is room for another.
+struct OwnDial<'a> {
+    node: &'a Node,
+    reservation: Option<Reservation>,
+}
+
+impl OwnDial<'_> {
+    fn over(&mut self, dialled: Dialled<'_, Link>) {
+        if let Some(reservation) = self.reservation.take() {
+            let actions = self.node.scheduler().own_dial_over(reservation, dialled, Instant::now);
+            self.node.perform(actions);
+        }
+    }
+}
+
+impl Drop for OwnDial<'_> {
+    fn drop(&mut self) {
+        self.over(Dialled::Nothing);
+    }
+}
+
+/// The dialling of a link out of band. Unless it comes to something, it fails whoever waits for it as it is dropped.
+struct OutOfBand {
+    node: Arc<Node>,
+    /// Taken when it comes to something.
+    error: Option<Error>,
+}
+
+impl OutOfBand {
+    fn run(&mut self) {
+        match self.node.dial(&Deadline::after(self.node.timeout)) {
+            Ok(link) => {
+                self.error = None;
+                let actions = self.node.scheduler().dialled(Box::new(link));
+                self.node.perform(actions);
+            }
+            Err(error) => self.error = Some(error),
+        }
+    }
+}
+
+impl Drop for OutOfBand {
+    fn drop(&mut self) {
+        if let Some(error) = self.error.take() {
+            // Under one lock, or another link is dialled for those that are about to fail.
+            let remains = self.node.scheduler().dial_failed();
+            if let Some(remains) = remains {
+                self.node.refuse(remains.requests, &error);
+            }
+            self.node.freed.notify_one();
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! A call comes, waits, and is loaded onto a link.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Actions, Carrier, Reservation, Scheduler, Usage};
+use crate::backend::redis::link::connection::Seat;
+use crate::backend::redis::link::requests::{Owner, Requests};
+use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
+use crate::backend::redis::link::wakeup::WakeupSet;
+use crate::backend::redis::wire::replies::Expect;
+use crate::completion::Promise;
+use crate::error::{Kind, Result};
+
+/// So many calls that are left to a thread, and at least a quarter of all that are outstanding, are sent before it comes, so that
+/// the server need not wait for the rest.
+const FEW: usize = 16;
+/// Fewer large calls are not looked through for those that nobody wants any more.
+const FEW_EXCLUSIVE: usize = 16;
+
+/// What a small call of a thread is to do that found no link at hand.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    Closed,
+    /// Dial a link for itself.
+    Dial(Reservation),
+    /// Join the queue.
+    Queue,
+}
+
+/// A thread's call has joined the queue.
+pub struct Queued<L> {
+    pub ticket: Ticket<L>,
+    /// It is to drive what is queued over this link, after others had time to join.
+    pub lead: Option<Box<L>>,
+}
+
+/// Where a queued thread waits.
+pub struct Ticket<L> {
+    pub waiter: Arc<Waiter<L>>,
+    pub sleeps_on: SleepsOn,
+    /// What the threads of its batch sleep on.
+    pub batch: usize,
+}
+
+/// What a call is to do that needs a link of its own.
+pub enum Checkout<L> {
+    Closed,
+    Link(Box<L>),
+    /// Dial one.
+    Dial(Reservation),
+    /// Wait until one is free.
+    Wait,
+}
+
+/// What a thread is to do that has waited for longer than it should.
+pub enum WhatNext<L> {
+    /// Wait on.
+    Wait,
+    /// Revalidate this link, and drive what is queued over it.
+    Lead(Box<L>),
+    /// Have a link dialled out of band, and wait on: it may be handed a link that comes back meanwhile.
+    Dial,
+}
+
+/// What is to be done about a call that was taken in.
+pub enum Submitted<L> {
+    /// It is left to a thread that is likely to come and drive it.
+    Deferred(Actions<L>),
+    /// It is the reactor's, or one's who drives a link already.
+    Entrusted(Actions<L>),
+    /// Enough has gathered to be sent before the thread comes.
+    SendOff(Box<L>),
+}
+
+impl<L: Carrier> Scheduler<L> {
+    /// A small call of a thread comes and finds no link at hand.
+    pub fn admit(&mut self, now: impl Fn() -> Instant) -> Admission {
+        if self.closed {
+            return Admission::Closed;
+        }
+        if self.is_free()
+            && self.idle.is_empty()
+            && let Some(reservation) = self.reserve_own(Usage::Shared, now)
+        {
+            return Admission::Dial(reservation);
+        }
+        Admission::Queue
+    }
+
+    /// Has a thread's call join the queue; an error of `encode`: it has not.
+    pub fn enqueue(
+        &mut self,
+        waiter: Arc<Waiter<L>>,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        expect: Expect,
+    ) -> Result<Queued<L>> {
+        let leads = self.combines() && self.is_free() && self.has_idle();
+        let sleeps_on = if self.queue.is_empty() { SleepsOn::Own } else { SleepsOn::Batch };
+        let ticket = Ticket { waiter: Arc::clone(&waiter), sleeps_on, batch: self.queue.batch() };
+        self.queue.add(Owner::Thread(Waiting { waiter, sleeps_on }), encode, expect)?;
+        let lead = if leads { self.check_out(Usage::Shared) } else { None };
+        Ok(Queued { ticket, lead })
+    }
+
+    /// A queued thread has waited for longer than it should: the links in use are slow.
+    pub fn patience_over(
+        &mut self,
+        waiter: &Arc<Waiter<L>>,
+        now: impl Fn() -> Instant,
+    ) -> WhatNext<L> {
+        if self.closed || !self.queue.has(waiter) {
+            return WhatNext::Wait;
+        }
+        self.begin_epoch();
+        if self.has_idle()
+            && let Some(link) = self.check_out(Usage::Shared)
+        {
+            return WhatNext::Lead(link);
+        }
+        let is_first = self.dials == 0 && self.waiting == 0;
+        if is_first && self.reserve_out_of_band(now) { WhatNext::Dial } else { WhatNext::Wait }
+    }
+
+    /// Takes a thread's call back that was not sent; `false`: it is not queued any more.
+    pub fn withdraw(&mut self, waiter: &Arc<Waiter<L>>) -> bool {
+        self.queue.remove(waiter)
+    }
+
+    /// Loads what is queued onto a link whose batch is complete, as far as one batch goes. That may be nothing.
+    pub fn load(&mut self, link: &mut L) {
+        self.queue.load(link.batch_mut());
+        self.loads = self.loads.wrapping_add(1);
+        self.contention.see(link.batch().left());
+    }
+
+    /// Adds what is queued to the batch of a link in use, as far as it goes; whether that was anything.
+    pub fn top_up(&mut self, link: &mut L) -> bool {
+        let before = link.batch().left();
+        self.queue.add_to(link.batch_mut());
+        let has_grown = link.batch().left() > before;
+        self.loads = self.loads.wrapping_add(usize::from(has_grown));
+        has_grown
+    }
+
+    /// The same, unless others wait for the link.
+    pub fn keep_busy(&mut self, link: &mut L) -> bool {
+        let may_stay = !self.queue.is_empty() && !self.is_claimed() && !self.closed;
+        may_stay && self.top_up(link)
+    }
+
+    /// Loads the next batch onto a link that has completed one, if it can stay where it is.
+    pub fn refill(&mut self, link: &mut L) -> bool {
+        if self.queue.is_empty() || self.is_claimed() || self.closed {
+            return false;
+        }
+        self.load(link);
+        !link.batch().is_complete()
+    }
+
+    /// Loads the first of the large calls onto a link; `false` if there is none.
+    pub(super) fn load_exclusive(&mut self, link: &mut L) -> bool {
+        while let Some(mut call) = self.exclusive.pop_front() {
+            call.begin_send();
+            if !call.is_empty() {
+                link.batch_mut().load(&mut call, WakeupSet::default());
+                self.loads = self.loads.wrapping_add(1);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A call comes that needs a link of its own.
+    pub fn check_out_exclusive(&mut self, now: impl Fn() -> Instant) -> Checkout<L> {
+        if self.closed {
+            return Checkout::Closed;
+        }
+        if let Some(link) = self.check_out(Usage::Exclusive) {
+            return Checkout::Link(link);
+        }
+        match self.reserve_own(Usage::Exclusive, now) {
+            Some(reservation) => Checkout::Dial(reservation),
+            None => Checkout::Wait,
+        }
+    }
+
+    /// A thread waits for a link of its own from now on.
+    pub fn begin_to_wait(&mut self) {
+        self.waiting += 1;
+    }
+
+    pub fn end_to_wait(&mut self) {
+        self.waiting -= 1;
+    }
+
+    /// Takes in a small asynchronous call. `is_enough`: whether so many that are queued are worth sending before the rest. An
+    /// error: it is not taken in.
+    #[inline(always)]
+    pub fn submit(
+        &mut self,
+        call: Promise,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        expect: Expect,
+        is_enough: impl FnOnce(usize) -> bool,
+        now: impl Fn() -> Instant,
+    ) -> Result<Submitted<L>> {
+        if self.closed {
+            return Err(Kind::Closed.into());
+        }
+        let is_predicted = call.wait_is_predicted();
+        self.queue.forget_completed_now_and_then();
+        self.queue.add(Owner::Call(call), encode, expect)?;
+        if !is_predicted {
+            return Ok(Submitted::Entrusted(self.recruit(now)));
+        }
+        if self.queue.len() >= FEW && is_enough(self.queue.len()) {
+            return Ok(match self.take_link_to_drive(now) {
+                Ok(link) => Submitted::SendOff(link),
+                Err(actions) => Submitted::Entrusted(actions),
+            });
+        }
+        let watch = self.deferral.defer();
+        Ok(Submitted::Deferred(Actions { watch, ..Actions::default() }))
+    }
+
+    /// Takes in an asynchronous call that needs a link of its own.
+    pub fn submit_exclusive(
+        &mut self,
+        call: Requests<L>,
+        now: impl Fn() -> Instant,
+    ) -> Result<Actions<L>> {
+        if self.closed {
+            return Err(Kind::Closed.into());
+        }
+        if self.exclusive.len() >= self.sweep_exclusive_at.max(FEW_EXCLUSIVE) {
+            self.exclusive.retain(Requests::are_wanted);
+            self.sweep_exclusive_at = 2 * self.exclusive.len();
+        }
+        self.exclusive.push_back(call);
+        Ok(self.recruit(now))
+    }
+
+    /// Takes asynchronous calls back whose link broke, to go over another. They come back from a closed scheduler.
+    pub fn retry(
+        &mut self,
+        calls: Requests<L>,
+        now: impl Fn() -> Instant,
+    ) -> Result<Actions<L>, Requests<L>> {
+        if self.closed {
+            return Err(calls);
+        }
+        self.queue.append(calls);
+        Ok(self.recruit(now))
+    }
+
+    /// Takes a batch back of which nothing was sent; `seat` is that of its link. It comes back from a closed scheduler.
+    pub fn put_back(
+        &mut self,
+        batch: Requests<L>,
+        wakeups: WakeupSet,
+        seat: Seat,
+        now: impl Fn() -> Instant,
+    ) -> Result<Actions<L>, Requests<L>> {
+        if self.closed {
+            return Err(batch);
+        }
+        match seat {
+            Seat::Exclusive => self.exclusive.push_front(batch),
+            Seat::Shared { .. } => self.queue.put_back(batch, wakeups),
+        }
+        Ok(self.recruit(now))
+    }
+
+    /// A link with a batch that nobody drives, for a thread that waits for completions.
+    pub fn take_link_to_drive(&mut self, now: impl Fn() -> Instant) -> Result<Box<L>, Actions<L>> {
+        if let Some(mut link) = self.unpark() {
+            self.keep_busy(&mut link);
+            return Ok(link);
+        }
+        if self.queue.is_empty() || self.closed {
+            return Err(Actions::default());
+        }
+        if self.queue_may_take_another() {
+            return self.check_out_loaded().ok_or_else(Actions::default);
+        }
+        Err(self.recruit(now))
+    }
+
+    /// Lets go of calls that nobody wants any more. `all_are`: no asynchronous call is in flight.
+    pub fn forget_completed(&mut self, all_are: bool) {
+        self.exclusive.retain(Requests::are_wanted);
+        if all_are {
+            self.queue.forget_completed();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn take_queued(&mut self) -> Requests<L> {
+        mem::take(&mut self.queue).take_all()
+    }
+}

@@ -1,0 +1,489 @@
+//! Which call goes over which link of a node, and who drives it.
+//!
+//! A scheduler is a value: it does no I/O, takes no lock and knows no thread and no clock. Its node tells it what has happened,
+//! under a lock, and does what it answers when it has let go of that: see [`Actions`]. There are four kinds of methods:
+//!
+//! - a call comes: `take_at_hand`, `admit`, `enqueue`, `check_out_exclusive`, `submit`, `submit_exclusive` (`calls.rs`);
+//! - a call or its driver has waited: `patience_over`, `withdraw`, `look_after` (`calls.rs`, `deferral.rs`);
+//! - who drives asks for more: `load`, `top_up`, `refill`, `keep_busy`, `take_link_to_drive`, `park` (`calls.rs`, `deferral.rs`);
+//! - a link comes or goes: `give_back`, `lost`, `dialled`, `dial_failed`, `own_dial_over`, `close` (here).
+//!
+//! A call takes an idle link and is driven by its own thread: one write, one read. While as many links are in use as serve
+//! contending callers best, a small call joins the queue instead: its request is appended to the queue's, and whoever gives a
+//! link back hands it, with all that is queued, to the first in the queue, who drives that batch while the next one gathers.
+//! Nobody drives more than one batch. An asynchronous call always joins the queue; it is driven by the thread that waits for
+//! its completion, or by the reactor. Large calls, and those that leave a link in doubt, have a link to themselves.
+//!
+//! Requests are bound to a link only when it is free to send them, or when replies have just come over it, so a slow answer
+//! holds up nobody who comes later: who has waited for [`QUEUEING_BOUND`] begins a new epoch, in which the links in use count no
+//! more, and takes another one, or has one dialled, for all that is queued.
+//!
+//! # Invariants
+//!
+//! - A link is idle, or parked, or out: in the hands of a call, of a waiter, or of the reactor. `count` is how many there are, with
+//!   those that are being dialled, by threads for themselves (`own_dials`) or out of band (`dials`). It never exceeds `most`.
+//! - A link that is out or parked has a [`Seat`]: exclusive, or shared since an epoch. `in_use` is the number of those, and of
+//!   reservations, that are shared since the current epoch.
+//! - An idle link has no batch; a parked one has, and its batch waits for one completion queue only.
+//! - A call is in one place: in the queue, among the exclusive ones, or in the batch of a link. Nothing is queued on a closed
+//!   scheduler.
+//! - While something is queued, somebody will come for it: a link is out, one is being dialled, a thread waits with a
+//!   bound on its patience, or the queue is being watched (`watching`).
+
+mod calls;
+mod deferral;
+mod measures;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::mem;
+use std::time::{Duration, Instant};
+
+pub use self::calls::{Admission, Checkout, Queued, Submitted, Ticket, WhatNext};
+use self::deferral::Deferral;
+pub use self::deferral::{Look, WatchId};
+use self::measures::{Contention, Distance, Respite};
+use self::queue::SubmissionQueue;
+use crate::backend::redis::link::batch::Batch;
+use crate::backend::redis::link::connection::Seat;
+use crate::backend::redis::link::requests::Requests;
+
+/// How long a queued call waits for a link in use before it takes another: several round trips to a server that is near.
+pub const QUEUEING_BOUND: Duration = Duration::from_micros(250);
+/// The longest it waits between two looks at whether there is another.
+pub const LONGEST_QUEUEING_BOUND: Duration = Duration::from_millis(8);
+/// Links in use beyond which callers queue. Callers that spin for the reply: where they contend one sends for all, and two do
+/// not wait for each other. Callers that sleep: the more calls share a link, the more threads must be woken one by one.
+const IN_USE_CONTENDED: usize = 1;
+const IN_USE: usize = 2;
+const IN_USE_ASLEEP: usize = 8;
+/// Where callers sleep and more of them queue than there are links, fewer links carry larger batches.
+const IN_USE_FOR_SLEEPERS: usize = 2;
+/// The most links that asynchronous calls take to a server that is far away: they lose less by waiting for each other.
+const IN_USE_FAR: usize = 8;
+/// The most that are dialled out of band at once. A node that has no link yet dials one, so that servers that are not there do
+/// not take all the threads.
+const MOST_DIALS: usize = 4;
+
+/// What a scheduler needs of a link.
+pub trait Carrier: Sized {
+    fn batch(&self) -> &Batch<Self>;
+    fn batch_mut(&mut self) -> &mut Batch<Self>;
+    fn seat_mut(&mut self) -> &mut Seat;
+}
+
+/// What a link is taken for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Usage {
+    /// Small calls, which may follow one another on it.
+    Shared,
+    /// One call.
+    Exclusive,
+}
+
+pub struct Scheduler<L> {
+    most: usize,
+    /// Callers spin for the reply, and it pays.
+    spins: bool,
+    /// The one used last at the end: the others may then be left to the server's idle timeout.
+    #[expect(
+        clippy::vec_box,
+        reason = "a link changes hands twice a call: a pointer is moved, not the link"
+    )]
+    idle: Vec<Box<L>>,
+    count: usize,
+    in_use: usize,
+    /// Goes up when the links in use are found to be slow.
+    epoch: u64,
+    dials: usize,
+    own_dials: usize,
+    queue: SubmissionQueue<L>,
+    /// Large asynchronous calls, each of which waits for a link of its own.
+    exclusive: VecDeque<Requests<L>>,
+    /// At so many of these it is time to look for those that nobody wants any more.
+    sweep_exclusive_at: usize,
+    /// Threads that wait for a link of their own.
+    waiting: usize,
+    /// Whether those who wait for a link of their own are next, and among them the asynchronous calls.
+    next_is_exclusive: bool,
+    next_exclusive_is_call: bool,
+    /// How many batches, and large calls, have been given to links.
+    loads: usize,
+    deferral: Deferral<L>,
+    contention: Contention,
+    distance: Distance,
+    respite: Respite,
+    closed: bool,
+}
+
+/// What a node does once it has let go of its scheduler.
+#[must_use]
+pub struct Actions<L> {
+    /// To be handed to the first thread that waits in its batch, or else to the reactor.
+    pub hand_over: Option<Box<L>>,
+    /// For the reactor to drive.
+    pub drive: Vec<Box<L>>,
+    /// So many links are to be dialled out of band; they are counted already.
+    pub dial: usize,
+    /// One thread that waits for a link of its own is to be woken.
+    pub wake_one: bool,
+    /// The reactor is to look after what is queued.
+    pub watch: Option<WatchId>,
+    /// It is not counted any more.
+    pub close: Option<Box<L>>,
+}
+
+impl<L> Default for Actions<L> {
+    fn default() -> Self {
+        let (hand_over, drive, close) = (None, Vec::new(), None);
+        Self { hand_over, drive, dial: 0, wake_one: false, watch: None, close }
+    }
+}
+
+/// The right to dial a link, which counts as one that is out. To be told what came of it with [`Scheduler::own_dial_over`].
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reservation {
+    seat: Seat,
+}
+
+/// What came of a dial.
+pub enum Dialled<'a, L> {
+    Link(&'a mut L),
+    Nothing,
+}
+
+/// What is left when a scheduler is closed, or has no link and can have none.
+pub struct Remains<L> {
+    pub links: Vec<Box<L>>,
+    /// Counted until it is reported lost.
+    pub parked: Option<Box<L>>,
+    /// Calls to be failed.
+    pub requests: Vec<Requests<L>>,
+}
+
+impl<L: Carrier> Scheduler<L> {
+    /// `most`: links there may be. `spins`: callers spin for the reply.
+    pub fn new(most: usize, spins: bool) -> Self {
+        Self {
+            most,
+            spins,
+            idle: Vec::new(),
+            count: 0,
+            in_use: 0,
+            epoch: 0,
+            dials: 0,
+            own_dials: 0,
+            queue: SubmissionQueue::default(),
+            exclusive: VecDeque::new(),
+            sweep_exclusive_at: 0,
+            waiting: 0,
+            next_is_exclusive: false,
+            next_exclusive_is_call: false,
+            loads: 0,
+            deferral: Deferral::default(),
+            contention: Contention::default(),
+            distance: Distance::default(),
+            respite: Respite::default(),
+            closed: false,
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Links that are there.
+    pub fn links(&self) -> usize {
+        self.count.saturating_sub(self.dials + self.own_dials)
+    }
+
+    /// Takes the link that there is for a small call in the usual case.
+    #[inline(always)]
+    pub fn take_at_hand(&mut self) -> Option<Box<L>> {
+        let is_at_hand = !self.combines() && self.is_free() && self.has_idle() && !self.closed;
+        if is_at_hand { self.check_out(Usage::Shared) } else { None }
+    }
+
+    /// Takes the idle link that was used last.
+    #[inline(always)]
+    fn check_out(&mut self, usage: Usage) -> Option<Box<L>> {
+        let mut link = self.idle.pop()?;
+        *link.seat_mut() = self.seat(usage);
+        Some(link)
+    }
+
+    /// A seat for a link that is about to be out.
+    #[inline(always)]
+    fn seat(&mut self, usage: Usage) -> Seat {
+        match usage {
+            Usage::Exclusive => Seat::Exclusive,
+            Usage::Shared => {
+                self.in_use += 1;
+                Seat::Shared { epoch: self.epoch }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn vacate(&mut self, seat: Seat) {
+        if seat == (Seat::Shared { epoch: self.epoch }) {
+            self.in_use -= 1;
+        }
+    }
+
+    /// The only way in which a dial is counted.
+    fn reserve(&mut self, now: impl Fn() -> Instant) -> bool {
+        let has_room = self.has_room(now);
+        self.count += usize::from(has_room);
+        has_room
+    }
+
+    /// The right to dial for oneself, where there may be another link.
+    fn reserve_own(&mut self, usage: Usage, now: impl Fn() -> Instant) -> Option<Reservation> {
+        if !self.reserve(now) {
+            return None;
+        }
+        self.own_dials += 1;
+        Some(Reservation { seat: self.seat(usage) })
+    }
+
+    /// Counts a dial out of band, where there may be another link.
+    fn reserve_out_of_band(&mut self, now: impl Fn() -> Instant) -> bool {
+        let is_reserved = self.reserve(now);
+        self.dials += usize::from(is_reserved);
+        is_reserved
+    }
+
+    /// Takes a link back that a call is done with. `spins`: whether it pays to spin for its replies. `None`: it is idle, and
+    /// nothing is to be done.
+    #[inline(always)]
+    pub fn give_back(&mut self, mut link: Box<L>, spins: bool) -> Option<Actions<L>> {
+        self.spins = spins;
+        let seat = mem::take(link.seat_mut());
+        self.vacate(seat);
+        if self.is_awaited() || self.closed {
+            return Some(self.assign(link));
+        }
+        self.next_is_exclusive = false;
+        self.idle.push(link);
+        None
+    }
+
+    /// A link that was dialled out of band is there.
+    pub fn dialled(&mut self, link: Box<L>) -> Actions<L> {
+        self.dials -= 1;
+        self.assign(link)
+    }
+
+    /// One that was to be dialled out of band is not. `Remains`: whoever waits where there is no link now fails with it.
+    pub fn dial_failed(&mut self) -> Option<Remains<L>> {
+        self.dials -= 1;
+        self.count -= 1;
+        if self.links() > 0 {
+            return None;
+        }
+        let mut requests = vec![self.queue.take_all()];
+        requests.extend(mem::take(&mut self.exclusive));
+        Some(Remains { links: Vec::new(), parked: None, requests })
+    }
+
+    /// What came of a dial for oneself.
+    pub fn own_dial_over(
+        &mut self,
+        reservation: Reservation,
+        dialled: Dialled<'_, L>,
+        now: impl Fn() -> Instant,
+    ) -> Actions<L> {
+        self.own_dials -= 1;
+        match dialled {
+            Dialled::Link(link) => {
+                *link.seat_mut() = reservation.seat;
+                Actions::default()
+            }
+            Dialled::Nothing => self.lost(reservation.seat, now),
+        }
+    }
+
+    /// A link that was out is closed. Its socket must be closed already, before another is dialled in its place.
+    pub fn lost(&mut self, seat: Seat, now: impl Fn() -> Instant) -> Actions<L> {
+        self.vacate(seat);
+        self.count -= 1;
+        let must_recruit = !self.closed && (self.queue.has_calls() || !self.exclusive.is_empty());
+        let actions = if must_recruit { self.recruit(now) } else { Actions::default() };
+        Actions { wake_one: self.waiting > 0, ..actions }
+    }
+
+    /// The server had no room for another link: those that are there must do.
+    pub fn turned_away(&mut self, now: Instant) {
+        self.respite.begin(now);
+    }
+
+    /// A call over a link that was shared took so long, from its beginning to its end.
+    pub fn measure(&mut self, took: Duration) {
+        self.distance.measure(took);
+    }
+
+    /// Gives a free link to whoever is next: who waits for a link of its own, or the queue, in turn.
+    fn assign(&mut self, mut link: Box<L>) -> Actions<L> {
+        if self.closed {
+            self.count -= 1;
+            return Actions { close: Some(link), ..Actions::default() };
+        }
+        let thread_waits = self.waiting > self.idle.len();
+        let is_for_one = thread_waits || !self.exclusive.is_empty();
+        if is_for_one && (self.queue.is_empty() || self.next_is_exclusive) {
+            self.next_is_exclusive = false;
+            self.next_exclusive_is_call = !self.next_exclusive_is_call;
+            let is_for_call = !thread_waits || self.next_exclusive_is_call;
+            if is_for_call && self.load_exclusive(&mut link) {
+                return Actions { drive: vec![link], ..Actions::default() };
+            }
+        } else if !self.queue.is_empty() && self.in_use < self.most_for_batches() {
+            self.next_is_exclusive = true;
+            self.load(&mut link);
+            if !link.batch().is_complete() {
+                *link.seat_mut() = self.seat(Usage::Shared);
+                return Actions { hand_over: Some(link), ..Actions::default() };
+            }
+        }
+        self.idle.push(link);
+        Actions { wake_one: self.waiting > 0, ..Actions::default() }
+    }
+
+    /// Finds links for asynchronous calls that wait for one.
+    fn recruit(&mut self, now: impl Fn() -> Instant) -> Actions<L> {
+        let mut actions = Actions::default();
+        actions.drive.extend(self.unpark());
+        if !self.exclusive.is_empty() || self.in_use < self.most_for_calls() {
+            self.recruit_idle(&mut actions.drive);
+            let needs_link = !self.queue.is_empty() && self.in_use < self.most_for_calls();
+            let most = if self.links() > 0 { MOST_DIALS } else { 1 };
+            let wanted = (self.exclusive.len() + usize::from(needs_link)).min(most);
+            while self.dials < wanted && self.reserve_out_of_band(&now) {
+                actions.dial += 1;
+            }
+        }
+        if !self.queue.is_empty() || !self.exclusive.is_empty() {
+            actions.watch = self.deferral.watch();
+        }
+        actions
+    }
+
+    fn recruit_idle(&mut self, links: &mut Vec<Box<L>>) {
+        while !self.exclusive.is_empty()
+            && self.has_idle()
+            && let Some(mut link) = self.check_out(Usage::Exclusive)
+        {
+            match self.load_exclusive(&mut link) {
+                true => links.push(link),
+                false => self.idle.push(link),
+            }
+        }
+        while self.queue_may_take_another()
+            && let Some(link) = self.check_out_loaded()
+        {
+            links.push(link);
+        }
+    }
+
+    fn queue_may_take_another(&self) -> bool {
+        !self.queue.is_empty() && self.in_use < self.most_for_calls() && self.has_idle()
+    }
+
+    /// An idle link with what is queued; `None` if nobody wants that any more.
+    fn check_out_loaded(&mut self) -> Option<Box<L>> {
+        let mut link = self.check_out(Usage::Shared)?;
+        self.load(&mut link);
+        if link.batch().is_complete() {
+            let seat = mem::take(link.seat_mut());
+            self.vacate(seat);
+            self.idle.push(link);
+            return None;
+        }
+        Some(link)
+    }
+
+    /// Links are dropped, those that are out under their calls. Nothing is taken in any more.
+    pub fn close(&mut self) -> Remains<L> {
+        self.closed = true;
+        let links = mem::take(&mut self.idle);
+        self.count -= links.len();
+        let mut requests = vec![self.queue.take_all()];
+        requests.extend(mem::take(&mut self.exclusive));
+        Remains { links, parked: self.unpark(), requests }
+    }
+
+    /// In a child process: lets go of the parent's links.
+    pub fn abandon(&mut self) -> Remains<L> {
+        Remains { links: mem::take(&mut self.idle), parked: self.unpark(), requests: Vec::new() }
+    }
+
+    /// Begins a new epoch: the links in use are slow, and count no more.
+    fn begin_epoch(&mut self) {
+        self.epoch += 1;
+        self.in_use = 0;
+    }
+
+    /// How many links may be in use before callers queue.
+    #[inline]
+    fn most_in_use(&self) -> usize {
+        match (self.distance.is_far(), self.spins) {
+            (true, _) => usize::MAX,
+            (false, true) if self.contention.is_there() => IN_USE_CONTENDED,
+            (false, true) => IN_USE,
+            (false, false) => IN_USE_ASLEEP,
+        }
+    }
+
+    /// How many links may be in use before a batch waits for one to come back.
+    fn most_for_batches(&self) -> usize {
+        match self.spins || self.distance.is_far() {
+            true => self.most_in_use(),
+            false => IN_USE_FOR_SLEEPERS,
+        }
+    }
+
+    /// The same for asynchronous calls.
+    fn most_for_calls(&self) -> usize {
+        self.most_in_use().min(IN_USE_FAR)
+    }
+
+    /// Whether it is worth while to let others join before a batch is sent: they have just been answered, and are about to
+    /// call again.
+    #[inline]
+    fn combines(&self) -> bool {
+        self.contention.is_there() && self.spins && !self.distance.is_far()
+    }
+
+    /// Whether a small call need not queue.
+    #[inline(always)]
+    fn is_free(&self) -> bool {
+        // One link at least may be in use, and mostly none is.
+        (self.in_use == 0 || self.in_use < self.most_in_use()) && self.queue.is_empty()
+    }
+
+    /// Whether there may be another link.
+    fn has_room(&self, now: impl Fn() -> Instant) -> bool {
+        self.count < self.most && !(self.links() > 0 && self.respite.lasts(now))
+    }
+
+    /// Whether there is an idle link that nobody has been promised.
+    #[inline]
+    fn has_idle(&self) -> bool {
+        self.idle.len() > self.waiting
+    }
+
+    /// Whether anybody waits for a link of its own.
+    fn is_claimed(&self) -> bool {
+        self.waiting > 0 || !self.exclusive.is_empty()
+    }
+
+    /// Whether anybody waits for a link.
+    #[inline]
+    fn is_awaited(&self) -> bool {
+        self.waiting > 0 || !self.queue.is_empty() || !self.exclusive.is_empty()
+    }
+}
