@@ -1,6 +1,5 @@
 //! A call comes, waits, and is loaded onto a link.
 
-use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -294,10 +293,5 @@ impl<L: Carrier> Scheduler<L> {
         if all_are {
             self.queue.forget_completed();
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn take_queued(&mut self) -> Requests<L> {
-        mem::take(&mut self.queue).take_all()
     }
 }

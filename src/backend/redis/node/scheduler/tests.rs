@@ -1,1 +1,649 @@
+//! Random events without a thread, a socket or a clock; after each, all that the scheduler's header promises is checked.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use super::*;
+use crate::backend::redis::link::outcome::Exchanged;
+use crate::backend::redis::link::requests::{Entry, Owner};
+use crate::backend::redis::link::waiter::{Waiter, Woken};
+use crate::backend::redis::wire::replies::{Expect, Reuse};
+use crate::completion::{self, Engine, Inflight, Promise, Queue, QueueId, Wait};
+use crate::op::Answer;
+
+#[derive(Default)]
+struct Probe {
+    batch: Batch<Probe>,
+    seat: Seat,
+}
+
+impl Carrier for Probe {
+    fn batch(&self) -> &Batch<Self> {
+        &self.batch
+    }
+
+    fn batch_mut(&mut self) -> &mut Batch<Self> {
+        &mut self.batch
+    }
+
+    fn seat_mut(&mut self) -> &mut Seat {
+        &mut self.seat
+    }
+}
+
+/// Never carries anything out, and says that it did, so that waiting on the queue counts as a hit of its prediction.
+struct Idle;
+
+impl Engine for Idle {
+    fn drive(&self, _wait: &dyn Wait) -> bool {
+        true
+    }
+
+    fn entrust(&self) {}
+
+    fn forget_completed(&self) {}
+}
+
+/// A generator of numbers that are the same in each run (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+
+    fn one_in(&mut self, number: usize) -> bool {
+        self.below(number) == 0
+    }
+}
+
+/// All that is outside of the scheduler.
+struct World {
+    scheduler: Scheduler<Probe>,
+    random: Random,
+    now: Instant,
+    /// Links that are out.
+    out: Vec<Box<Probe>>,
+    reservations: Vec<Reservation>,
+    dials: usize,
+    /// Threads that wait for a link of their own, and how many of them were woken since they looked last.
+    waiting: usize,
+    woken: usize,
+    watch: Option<(WatchId, Option<usize>, Duration)>,
+    threads: Vec<Arc<Waiter<Probe>>>,
+    queue: Arc<Queue>,
+    inflight: Arc<Inflight>,
+    _engine: Arc<Idle>,
+    /// Keeps the prediction in force.
+    _unanswered: Promise,
+    tag: u64,
+    seen: HashMap<&'static str, usize>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed * 2 + 1);
+        let (queue, inflight) =
+            (Arc::new(Queue::open().unwrap()), Arc::new(Inflight::new(usize::MAX)));
+        let engine = Arc::new(Idle);
+        let weak: Weak<dyn Engine> = Arc::downgrade(&(engine.clone() as Arc<dyn Engine>));
+        inflight.add_engine(weak);
+        let unanswered = promise(&queue, &inflight, 0);
+        if random.one_in(2) {
+            wait_often(&queue);
+        }
+        let most = 1 + random.below(6);
+        Self {
+            scheduler: Scheduler::new(most, random.one_in(2)),
+            random,
+            now: Instant::now(),
+            out: Vec::new(),
+            reservations: Vec::new(),
+            dials: 0,
+            waiting: 0,
+            woken: 0,
+            watch: None,
+            threads: Vec::new(),
+            queue,
+            inflight,
+            _engine: engine,
+            _unanswered: unanswered,
+            tag: 0,
+            seen: HashMap::new(),
+        }
+    }
+
+    fn see(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    fn clock(&self) -> impl Fn() -> Instant + use<> {
+        let now = self.now;
+        move || now
+    }
+
+    fn perform(&mut self, actions: Actions<Probe>) {
+        let Actions { hand_over, drive, dial, wake_one, watch, close } = actions;
+        self.dials += dial;
+        self.woken += usize::from(wake_one);
+        if let Some(id) = watch {
+            self.see("a watch");
+            self.watch = Some((id, None, Duration::ZERO));
+        }
+        for link in hand_over.into_iter().chain(drive) {
+            assert!(!link.batch.is_complete(), "nobody is given an empty batch");
+            self.out.push(link);
+        }
+        drop(close);
+    }
+
+    fn encode(out: &mut Vec<u8>) -> Result<(), crate::error::Error> {
+        out.extend_from_slice(b"request");
+        Ok(())
+    }
+
+    fn promise(&mut self) -> Promise {
+        self.tag += 1;
+        promise(&self.queue, &self.inflight, self.tag)
+    }
+
+    fn take_out(&mut self) -> Option<Box<Probe>> {
+        let count = self.out.len();
+        (count > 0).then(|| self.out.swap_remove(self.random.below(count)))
+    }
+
+    fn small_call(&mut self) {
+        if let Some(link) = self.scheduler.take_at_hand() {
+            assert!(link.batch.is_complete());
+            self.see("a link at hand");
+            return self.out.push(link);
+        }
+        match self.scheduler.admit(self.clock()) {
+            Admission::Closed => assert!(self.scheduler.closed),
+            Admission::Dial(reservation) => self.reservations.push(reservation),
+            Admission::Queue => {
+                let waiter = Arc::new(Waiter::default());
+                let queued = self.scheduler.enqueue(waiter, Self::encode, Expect::Ping).unwrap();
+                self.threads.push(queued.ticket.waiter);
+                queued.lead.into_iter().for_each(|link| self.lead(link));
+            }
+        }
+    }
+
+    /// A link that was idle may be gone; else what is queued is driven over it.
+    fn lead(&mut self, mut link: Box<Probe>) {
+        self.see("a lead");
+        if self.random.one_in(4) {
+            return self.lose(link);
+        }
+        self.scheduler.load(&mut link);
+        self.out.push(link);
+    }
+
+    fn lose(&mut self, mut link: Box<Probe>) {
+        self.see("a link lost");
+        link.batch.fail(true, || crate::error::Kind::Closed.into());
+        let retries = mem::take(&mut link.batch.retries);
+        let actions = self.scheduler.lost(link.seat, self.clock());
+        self.perform(actions);
+        if !retries.is_empty()
+            && let Ok(actions) = self.scheduler.retry(retries, self.clock())
+        {
+            self.see("a retry");
+            self.perform(actions);
+        }
+    }
+
+    fn exclusive_call(&mut self) {
+        let waits = self.waiting > 0 && self.random.one_in(2);
+        self.woken = self.woken.saturating_sub(usize::from(waits));
+        let checkout = self.scheduler.check_out_exclusive(self.clock());
+        let gives_up = matches!(checkout, Checkout::Wait) && self.random.one_in(2);
+        if waits && (!matches!(checkout, Checkout::Wait) || gives_up) {
+            self.scheduler.end_to_wait();
+            self.waiting -= 1;
+        }
+        match checkout {
+            Checkout::Closed => assert!(self.scheduler.closed),
+            Checkout::Link(link) => self.out.push(link),
+            Checkout::Dial(reservation) => self.reservations.push(reservation),
+            Checkout::Wait if waits || gives_up => {}
+            Checkout::Wait => {
+                self.see("a wait");
+                self.scheduler.begin_to_wait();
+                self.waiting += 1;
+                let parked = self.scheduler.unpark();
+                self.out.extend(parked);
+            }
+        }
+    }
+
+    fn complete(link: &mut Probe, count: usize) {
+        link.batch.sent = link.batch.outbox.len();
+        for _ in 0..count {
+            let answer = Exchanged::Answered { result: Ok(Answer::Done), reuse: Reuse::Keep };
+            link.batch.complete(answer);
+        }
+        link.batch.completed.deliver();
+    }
+
+    fn link_done(&mut self) {
+        let Some(mut link) = self.take_out() else { return };
+        if self.random.one_in(20) {
+            return self.lose(link);
+        }
+        let left = link.batch.left();
+        Self::complete(&mut link, left);
+        if self.random.one_in(3) && self.scheduler.refill(&mut link) {
+            self.see("a refill");
+            return self.out.push(link);
+        }
+        let spins = self.random.below(8) != 0;
+        if let Some(actions) = self.scheduler.give_back(link, spins) {
+            self.perform(actions);
+        }
+    }
+
+    fn some_replies(&mut self) {
+        let Some(mut link) = self.take_out() else { return };
+        let count = link.batch.left() / 2;
+        Self::complete(&mut link, count);
+        if matches!(link.seat, Seat::Shared { .. }) && !link.batch.is_complete() {
+            let has_grown = self.scheduler.keep_busy(&mut link);
+            self.seen.entry("a top-up").and_modify(|n| *n += usize::from(has_grown)).or_default();
+        }
+        self.out.push(link);
+    }
+
+    fn dial_over(&mut self) {
+        let comes_to_something = !self.random.one_in(8);
+        if self.random.one_in(2)
+            && let Some(reservation) = self.reservations.pop()
+        {
+            let mut link = Box::new(Probe::default());
+            let dialled = match comes_to_something {
+                true => Dialled::Link(&mut *link),
+                false => Dialled::Nothing,
+            };
+            let actions = self.scheduler.own_dial_over(reservation, dialled, self.clock());
+            self.perform(actions);
+            if comes_to_something {
+                self.out.push(link);
+            }
+        } else if self.dials > 0 {
+            self.dials -= 1;
+            if comes_to_something {
+                let actions = self.scheduler.dialled(Box::default());
+                return self.perform(actions);
+            }
+            if self.random.one_in(2) {
+                self.scheduler.turned_away(self.now);
+            }
+            let remains = self.scheduler.dial_failed();
+            // The node wakes one that waits, in any case.
+            self.woken += 1;
+            for entry in remains.into_iter().flat_map(|remains| remains.requests) {
+                self.see("a failed dial");
+                entry.into_entries().into_iter().for_each(|entry| refuse(entry));
+            }
+        }
+    }
+
+    fn thread_waited(&mut self) {
+        let Some(index) = self.threads.len().checked_sub(1) else { return };
+        let waiter = Arc::clone(&self.threads[self.random.below(index + 1)]);
+        if self.random.one_in(3) {
+            if self.scheduler.withdraw(&waiter) {
+                self.see("a withdrawal");
+                self.threads.retain(|other| !Arc::ptr_eq(other, &waiter));
+            }
+            return;
+        }
+        match self.scheduler.patience_over(&waiter, self.clock()) {
+            WhatNext::Wait => {}
+            WhatNext::Lead(link) => self.lead(link),
+            WhatNext::Dial => self.dials += 1,
+        }
+    }
+
+    fn submit(&mut self) {
+        let (call, clock) = (self.promise(), self.clock());
+        if self.random.one_in(5) {
+            let mut requests = Requests::default();
+            requests.add(Owner::Call(call), Self::encode, Expect::Ping).unwrap();
+            if let Ok(actions) = self.scheduler.submit_exclusive(requests, clock) {
+                self.perform(actions);
+            }
+            return;
+        }
+        let is_enough = self.random.one_in(2);
+        let expect = Expect::Ping;
+        let submitted = self.scheduler.submit(call, Self::encode, expect, |_| is_enough, clock);
+        match submitted {
+            Err(_) => assert!(self.scheduler.closed),
+            Ok(Submitted::Deferred(actions) | Submitted::Entrusted(actions)) => {
+                self.perform(actions);
+            }
+            Ok(Submitted::SendOff(link)) => {
+                self.see("a send-off");
+                self.out.push(link);
+            }
+        }
+    }
+
+    fn queue_waits(&mut self) {
+        match self.scheduler.take_link_to_drive(self.clock()) {
+            Ok(link) => self.out.push(link),
+            Err(actions) => self.perform(actions),
+        }
+    }
+
+    fn leave_link(&mut self) {
+        let Some(link) = self.take_out() else { return };
+        if link.batch.is_complete() {
+            return self.out.push(link);
+        }
+        let queue: QueueId = self._unanswered.reports_to();
+        match self.scheduler.park(link, queue) {
+            Ok(actions) => {
+                self.see("a park");
+                self.perform(actions);
+            }
+            Err(link) => self.out.push(link),
+        }
+    }
+
+    fn unbegun_link_is_gone(&mut self) {
+        let Some(mut link) = self.take_out() else { return };
+        if link.batch.is_complete() {
+            return self.out.push(link);
+        }
+        let (seat, wakeups, batch) = (link.seat, link.batch.wakeups, link.batch.unload());
+        batch.mark_unsent();
+        drop(link);
+        let actions = self.scheduler.lost(seat, self.clock());
+        self.perform(actions);
+        match self.scheduler.put_back(batch, wakeups, seat, self.clock()) {
+            Ok(actions) => self.perform(actions),
+            Err(batch) => {
+                assert!(self.scheduler.closed);
+                batch.into_entries().into_iter().for_each(refuse);
+            }
+        }
+    }
+
+    fn reactor_looks(&mut self) {
+        let Some((id, seen, bound)) = self.watch else { return };
+        match self.scheduler.look_after(id, seen, bound, self.clock()) {
+            None => {
+                self.see("the end of a watch");
+                self.watch = None;
+            }
+            Some(look) => {
+                assert!(look.again_in > Duration::ZERO);
+                self.watch = Some((id, Some(look.loads), look.again_in));
+                if let Some(missed) = look.missed {
+                    self.see("a miss");
+                    missed.report();
+                }
+                self.perform(look.actions);
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.see("the end");
+        let Remains { links, parked, requests } = self.scheduler.close();
+        drop(links);
+        let entries = requests.into_iter().flat_map(Requests::into_entries);
+        entries.for_each(refuse);
+        // Whoever waits is told.
+        self.woken += self.waiting;
+        parked.into_iter().for_each(|link| self.lose(link));
+    }
+
+    fn event(&mut self) {
+        self.now += Duration::from_micros(self.random.below(100_000) as u64);
+        match self.random.below(56) {
+            0..8 => self.small_call(),
+            8..10 => self.exclusive_call(),
+            10..26 => self.link_done(),
+            26..29 => self.some_replies(),
+            29..37 => self.dial_over(),
+            37..39 => self.thread_waited(),
+            39..45 => {
+                let burst = if self.random.one_in(8) { 20 } else { 1 };
+                (0..burst).for_each(|_| self.submit());
+            }
+            45..48 => self.queue_waits(),
+            48..51 => self.leave_link(),
+            51 => self.unbegun_link_is_gone(),
+            52 => self.reactor_looks(),
+            53 => {
+                let tag = 1 + self.random.below(self.tag as usize + 1) as u64;
+                let _ = self.queue.cancel(tag);
+                wait_often(&self.queue);
+            }
+            54 => {
+                let actions = self.scheduler.entrust(self.clock());
+                self.perform(actions);
+            }
+            _ => self.scheduler.forget_completed(false),
+        }
+    }
+
+    fn check(&mut self) {
+        // Who has an answer has gone.
+        self.threads.retain(|waiter| match waiter.take() {
+            Some(Woken::Link(_)) => unreachable!("nobody hands a link to a waiter here"),
+            answered => answered.is_none(),
+        });
+        let scheduler = &self.scheduler;
+        let parked = scheduler.parked();
+        let in_hands = self.out.len() + usize::from(parked.is_some());
+        let reserved = self.reservations.len() + self.dials;
+        assert_eq!(scheduler.count, scheduler.idle.len() + in_hands + reserved);
+        assert!(scheduler.count <= scheduler.most);
+        let current = Seat::Shared { epoch: scheduler.epoch };
+        let seats = self.out.iter().map(|link| link.seat).chain(parked.map(|link| link.seat));
+        let seats = seats.chain(self.reservations.iter().map(|reservation| reservation.seat));
+        assert_eq!(scheduler.in_use, seats.filter(|seat| *seat == current).count());
+        let is_at_rest =
+            |link: &Box<Probe>| link.batch.is_complete() && link.seat == Seat::Exclusive;
+        assert!(scheduler.idle.iter().all(is_at_rest));
+        assert!(parked.is_none_or(|link| !link.batch.is_complete()));
+        assert_eq!(scheduler.waiting, self.waiting);
+        if scheduler.closed {
+            assert!(scheduler.queue.is_empty() && scheduler.exclusive.is_empty());
+            assert!(scheduler.idle.is_empty() && parked.is_none());
+        }
+        self.check_calls();
+        let has_calls = scheduler.queue.has_calls() || !scheduler.exclusive.is_empty();
+        if has_calls || parked.is_some() {
+            assert!(self.watch.is_some(), "somebody looks after what is left");
+        }
+        if scheduler.waiting > 0 && !scheduler.idle.is_empty() {
+            assert!(self.woken > 0, "a link is idle beside a thread that waits for one");
+        }
+    }
+
+    /// Every call that is not complete is in one place.
+    fn check_calls(&self) {
+        let scheduler = &self.scheduler;
+        let batches = self.out.iter().map(|link| &link.batch);
+        let batches = batches.chain(scheduler.parked().map(|link| &link.batch));
+        let entries = batches.flat_map(Batch::entries);
+        let exclusive = scheduler.exclusive.iter().flat_map(Requests::iter);
+        let entries: Vec<&Entry<Probe>> =
+            entries.chain(scheduler.queue.iter()).chain(exclusive).collect();
+        for waiter in &self.threads {
+            let is_its = |entry: &&&Entry<Probe>| {
+                entry.thread().is_some_and(|waiting| Arc::ptr_eq(&waiting.waiter, waiter))
+            };
+            assert_eq!(entries.iter().filter(is_its).count(), 1);
+        }
+        let wanted = entries.iter().filter_map(|entry| entry.call());
+        let wanted = wanted.filter(|call| !call.is_completed()).count();
+        assert_eq!(wanted + 1, self.inflight.count(), "all but the one that is kept unanswered");
+    }
+}
+
+/// From here on calls are left to the thread that submits them, which is likely to wait for them.
+fn wait_often(queue: &Queue) {
+    queue.wait(usize::MAX, Some(Duration::ZERO), |_, _| {}).unwrap();
+    for _ in 0..20 {
+        queue.wait(1, Some(Duration::from_nanos(1)), |_, _| {}).unwrap();
+    }
+}
+
+fn refuse(entry: Entry<Probe>) {
+    entry.refuse(crate::error::Kind::Closed.into());
+}
+
+fn promise(queue: &Arc<Queue>, inflight: &Arc<Inflight>, tag: u64) -> Promise {
+    let mut kept = None;
+    let keep = |call| {
+        kept = Some(call);
+        Ok(())
+    };
+    let is_read = tag.is_multiple_of(2);
+    completion::submit(queue, inflight, tag, is_read, Duration::from_secs(3600), keep).unwrap();
+    kept.unwrap()
+}
+
+#[test]
+fn random_events_keep_every_invariant() {
+    crate::reserve::set_aside().unwrap();
+    let mut seen: HashMap<&'static str, usize> = HashMap::new();
+    for seed in 0..150 {
+        let mut world = World::new(seed);
+        for step in 0..400 {
+            world.event();
+            if step == 370 {
+                world.close();
+            }
+            world.check();
+        }
+        world.seen.iter().for_each(|(what, count)| *seen.entry(what).or_default() += count);
+    }
+    for what in [
+        "a link at hand",
+        "a lead",
+        "a link lost",
+        "a retry",
+        "a wait",
+        "a refill",
+        "a top-up",
+        "a failed dial",
+        "a withdrawal",
+        "a send-off",
+        "a park",
+        "a miss",
+        "a watch",
+        "the end of a watch",
+        "the end",
+    ] {
+        assert!(seen.get(what).is_some_and(|count| *count >= 3), "{what}: {seen:?}");
+    }
+}
+
+/// A scheduler with so many idle links, whose callers spin.
+fn with_idle(links: usize) -> Scheduler<Probe> {
+    let mut scheduler = Scheduler::new(8, true);
+    for _ in 0..links {
+        assert!(scheduler.reserve_out_of_band(Instant::now));
+        assert!(scheduler.dialled(Box::default()).hand_over.is_none());
+    }
+    scheduler
+}
+
+fn enqueue(scheduler: &mut Scheduler<Probe>) -> Queued<Probe> {
+    scheduler.enqueue(Arc::default(), World::encode, Expect::Ping).unwrap()
+}
+
+#[test]
+fn a_link_given_back_goes_to_all_that_is_queued() {
+    let mut scheduler = with_idle(2);
+    let links = [scheduler.take_at_hand().unwrap(), scheduler.take_at_hand().unwrap()];
+    assert!(
+        scheduler.take_at_hand().is_none(),
+        "as many are in use as serve spinning callers best"
+    );
+    assert_eq!(scheduler.admit(Instant::now), Admission::Queue);
+    assert!(enqueue(&mut scheduler).lead.is_none());
+    assert!(enqueue(&mut scheduler).lead.is_none());
+    let [first, second] = links;
+    let handed = scheduler.give_back(first, true).unwrap().hand_over.unwrap();
+    assert_eq!(handed.batch.left(), 2);
+    assert!(scheduler.give_back(second, true).is_none(), "nothing is left for another");
+}
+
+#[test]
+fn contending_callers_share_one_link_and_combine() {
+    let mut scheduler = with_idle(2);
+    scheduler.contention.see(2);
+    assert!(scheduler.take_at_hand().is_none(), "others are about to join");
+    let queued = enqueue(&mut scheduler);
+    assert!(queued.lead.is_some());
+    assert!(enqueue(&mut scheduler).lead.is_none(), "one leads");
+}
+
+#[test]
+fn an_impatient_caller_gets_another_link_and_the_slow_one_counts_no_more() {
+    let mut scheduler = with_idle(3);
+    let slow = scheduler.take_at_hand().unwrap();
+    let _other = scheduler.take_at_hand().unwrap();
+    let waiter = enqueue(&mut scheduler).ticket.waiter;
+    let WhatNext::Lead(link) = scheduler.patience_over(&waiter, Instant::now) else { panic!() };
+    assert_eq!(link.seat, Seat::Shared { epoch: 1 });
+    assert_eq!(scheduler.in_use, 1);
+    assert!(scheduler.give_back(slow, true).is_some(), "the call is still queued");
+}
+
+#[test]
+fn one_thread_after_the_other_gets_a_link_of_its_own() {
+    let mut scheduler: Scheduler<Probe> = Scheduler::new(1, true);
+    let Checkout::Dial(reservation) = scheduler.check_out_exclusive(Instant::now) else { panic!() };
+    assert!(matches!(scheduler.check_out_exclusive(Instant::now), Checkout::Wait));
+    scheduler.begin_to_wait();
+    let mut link = Box::new(Probe::default());
+    let dialled = Dialled::Link(&mut *link);
+    assert!(!scheduler.own_dial_over(reservation, dialled, Instant::now).wake_one);
+    assert!(scheduler.give_back(link, true).unwrap().wake_one);
+    assert!(scheduler.take_at_hand().is_none(), "it is promised");
+    assert!(matches!(scheduler.check_out_exclusive(Instant::now), Checkout::Link(_)));
+}
+
+#[test]
+fn a_server_without_room_is_not_dialled_while_there_is_a_link() {
+    let mut scheduler = with_idle(1);
+    let now = Instant::now();
+    scheduler.turned_away(now);
+    let _link = scheduler.take_at_hand().unwrap();
+    assert!(matches!(scheduler.check_out_exclusive(|| now), Checkout::Wait));
+    let later = || now + Duration::from_secs(2);
+    assert!(matches!(scheduler.check_out_exclusive(later), Checkout::Dial(_)));
+}
+
+#[test]
+fn a_newer_watch_supersedes_the_older() {
+    let mut scheduler = with_idle(0);
+    let first = scheduler.deferral.defer().unwrap();
+    assert!(scheduler.deferral.watch().is_none());
+    let look = |scheduler: &mut Scheduler<Probe>, watch, seen| {
+        scheduler.look_after(watch, seen, Duration::ZERO, Instant::now)
+    };
+    let loads = look(&mut scheduler, first, None).unwrap().loads;
+    // Something is left to a thread, and has stood there once more: the next look is late for what is left after that.
+    scheduler.deferral.defer();
+    assert!(look(&mut scheduler, first, Some(loads)).is_some());
+    scheduler.deferral.defer();
+    assert!(look(&mut scheduler, first, Some(loads)).is_some());
+    let second = scheduler.deferral.defer().unwrap();
+    assert_ne!(first, second);
+    assert!(look(&mut scheduler, first, Some(loads)).is_none());
+    assert!(look(&mut scheduler, second, None).is_some());
+}
