@@ -33,7 +33,7 @@ PAGE = """# Contributing
 
 
 def complaints(files, circles="", unsafe="", page=None):
-    """What the check says of a tree of these files; `src/lib.rs` and CONTRIBUTING.md are there unless they are given."""
+    """What the check says of a tree of these files, to which it adds `src/lib.rs` and CONTRIBUTING.md."""
     with tempfile.TemporaryDirectory(prefix="cachetory-structure-") as folder:
         root = Path(folder)
         whole = {"src/lib.rs": LIB, "CONTRIBUTING.md": page or PAGE.format(circles=circles, unsafe=unsafe), **files}
@@ -280,7 +280,8 @@ class Mentions(Case):
     def test_wire_may_have_durations_and_tests_may_have_threads(self):
         self.accepted(
             {
-                "src/backend/redis/wire/mod.rs": "use std::time::Duration;\n#[cfg(test)]\nmod tests {\n    use std::thread;\n}\n"
+                "src/backend/redis/wire/mod.rs": "use std::time::Duration;\n"
+                "#[cfg(test)]\nmod tests {\n    use std::thread;\n}\n"
                 "struct Networked;\nfn instant_answer() {}\n"
             }
         )
