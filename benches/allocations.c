@@ -1,6 +1,6 @@
 /*
- * Preloaded, it counts the allocations of the whole process: calls of malloc, calloc, realloc and their aligned kin. The
- * harness finds the count by its name. Of glibc only, for it forwards to names of glibc's own.
+ * Preloaded, it counts the allocations of the whole process: calls of malloc, calloc, realloc and their aligned kin.
+ * The harness finds the count by its name. Of glibc only, for it forwards to names of glibc's own.
  */
 #include <errno.h>
 #include <stdatomic.h>

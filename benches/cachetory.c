@@ -1,5 +1,5 @@
-/* This library. One handle for all threads; several in flight: cachetory_get_async and one queue, on which the thread waits, or,
-   as an event loop does, on the queue's descriptor: BENCH_BY_DESCRIPTOR. */
+/* This library. One handle for all threads; several in flight: cachetory_get_async and one queue, on which the thread
+ * waits, or, as an event loop does, on the queue's descriptor: BENCH_BY_DESCRIPTOR. */
 #include "driver.h"
 
 #include <cachetory.h>
@@ -140,13 +140,13 @@ static long mset(void *client, const struct job *job, void *prepared)
     return 0;
 }
 
-static cachetory_status_t submit(struct client *client, const struct job *job, size_t place, cachetory_error_t *error)
+static cachetory_status_t submit(struct client *client, const struct job *job, size_t slot, cachetory_error_t *error)
 {
-    return cachetory_get_async(client->cache, client->queue, place, job->keys[place].data, job->keys[place].len, error);
+    return cachetory_get_async(client->cache, client->queue, slot, job->keys[slot].data, job->keys[slot].len, error);
 }
 
 /* What a completion brings; frees it. */
-static long taken(cachetory_completion_t *completion)
+static long received_from(cachetory_completion_t *completion)
 {
     long received = (long)completion->value.len;
     if (completion->status == CACHETORY_NOT_FOUND) {
@@ -170,39 +170,39 @@ static cachetory_status_t reap(cachetory_queue_t queue, cachetory_completion_t *
     return cachetory_queue_wait(queue, done, room, 0, count, error);
 }
 
-static long fly(void *opaque, const struct job *job, struct flight *flight)
+static long keep_in_flight(void *opaque, const struct job *job, struct in_flight *in_flight)
 {
     struct client *client = opaque;
     cachetory_completion_t done[256];
     cachetory_error_t error;
-    size_t flying = 0;
+    size_t outstanding = 0;
     long outcome = 0;
     if (client->queue.id == 0 && cachetory_queue_open(&client->queue, &error) < 0)
         return failed(&error);
-    for (size_t place = 0; place < job->count && flight_start(flight, place); place++) {
-        cachetory_status_t status = submit(client, job, place, &error);
+    for (size_t slot = 0; slot < job->count && in_flight_start(in_flight, slot); slot++) {
+        cachetory_status_t status = submit(client, job, slot, &error);
         if (status < 0) {
             outcome = status == CACHETORY_ERR_UNSUPPORTED ? BENCH_UNSUPPORTED : failed(&error);
             break;
         }
-        flying++;
+        outstanding++;
     }
-    while (flying > 0) {
+    while (outstanding > 0) {
         size_t count;
         if (reap(client->queue, done, sizeof done / sizeof *done, &count, &error) < 0)
             return failed(&error);
         for (size_t i = 0; i < count; i++) {
-            size_t place = (size_t)done[i].tag;
-            long received = taken(&done[i]);
+            size_t slot = (size_t)done[i].tag;
+            long received = received_from(&done[i]);
             if (received == BENCH_UNSUPPORTED)
                 outcome = received;
-            flight_end(flight, place, received);
-            flying--;
-            if (outcome == 0 && flight_start(flight, place)) {
-                if (submit(client, job, place, &error) < 0)
+            in_flight_end(in_flight, slot, received);
+            outstanding--;
+            if (outcome == 0 && in_flight_start(in_flight, slot)) {
+                if (submit(client, job, slot, &error) < 0)
                     outcome = failed(&error);
                 else
-                    flying++;
+                    outstanding++;
             }
         }
     }
@@ -220,5 +220,5 @@ const struct driver bench_driver = {
     .set = BENCH_BY_DESCRIPTOR ? NULL : set,
     .mget = BENCH_BY_DESCRIPTOR ? NULL : mget,
     .mset = BENCH_BY_DESCRIPTOR ? NULL : mset,
-    .fly = fly,
+    .keep_in_flight = keep_in_flight,
 };

@@ -3,7 +3,8 @@
     counts.py check FILE [--write]     this library's, against those in FILE
     counts.py all DRIVER...            everybody's, as lines for the results
 
-The instructions of a call are the difference between a run of many calls and one of few, so that start and end do not count.
+The instructions of a call are the difference between a run of many calls and one of few, so that start and end do not
+count.
 Of several runs the least is taken: a reply that is late, on a busy machine, costs a few instructions more.
 """
 
@@ -91,8 +92,8 @@ def read(path):
 
 
 def grew(name, most, slope, allocations):
-    # One allocation more in every fifth call is less than any call can have more. Calls in flight share some in batches, which
-    # are not always as long.
+    # One allocation more in every fifth call is less than any call can have more. Calls in flight share some in
+    # batches, which are not always as long.
     return slope > most[0] * (1 + TOLERANCES.get(name, TOLERANCE)) or allocations > most[1] + 0.2
 
 
@@ -125,8 +126,9 @@ def check(path, write):
     if write:
         with open(path, "w", encoding="utf-8") as file:
             file.write(
-                "# User-space instructions and allocations of one call through C, over a Unix socket or in memory. A check fails\n"
-                "# where one grows by more than 3 %, in flight on a server 10 %. Where that is meant: scripts/check-counts LIBRARY --write.\n"
+                "# User-space instructions and allocations of one call through C, over a Unix socket or in memory.\n"
+                "# A check fails where one grows by more than 3 %, in flight on a server 10 %. Where that is meant:\n"
+                "# scripts/check-counts LIBRARY --write.\n"
                 "#\n# call                              instructions  allocations\n"
             )
             file.writelines(lines)

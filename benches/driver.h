@@ -1,7 +1,7 @@
 /*
- * What the harness asks of a client library. Each library has one C file beside this one, which becomes a shared object that
- * exports a `struct driver` by the name of bench_driver. The harness loads them side by side, each with the symbols of its
- * own library, and drives them alike.
+ * What the harness asks of a client library. Each library has one C file beside this one, which becomes a shared object
+ * that exports a `struct driver` by the name of bench_driver. The harness loads them side by side, each with the
+ * symbols of its own library, and drives them alike.
  */
 #ifndef BENCH_DRIVER_H
 #define BENCH_DRIVER_H
@@ -22,7 +22,7 @@ struct bytes {
     size_t len;
 };
 
-/* What one call works on. The harness keeps it unchanged, at its place, for as long as calls are made with it. */
+/* What one call works on. The harness keeps it unchanged, where it is, for as long as calls are made with it. */
 struct job {
     size_t count; /* of keys, and of values */
     const struct bytes *keys;
@@ -46,21 +46,21 @@ enum operation { BENCH_GET, BENCH_SET, BENCH_MGET, BENCH_MSET, BENCH_PIPELINE };
 /* `prepared` is what `prepare` made of the job for this operation. */
 typedef long bench_call(void *client, const struct job *job, void *prepared);
 
-/* GETs kept in flight together by one thread, each at a place of its own with that place's key. As one is answered, the next is
- * started at its place. The harness alone touches what is in here. */
-struct flight {
+/* GETs kept in flight together by one thread, each at a slot of its own with that slot's key. As one is answered, the
+ * next is started at its slot. The harness alone touches what is in here. */
+struct in_flight {
     uint64_t left; /* to be started */
     uint64_t answered;
     long expected; /* of each */
     bool wrong;
     const atomic_bool *stop;
-    /* When the GETs of some places were started: NULL where nobody asks. */
-    uint64_t *began;
-    void (*timed)(struct flight *flight, uint64_t ns);
+    /* When the GETs of some slots were started: NULL where nobody asks. */
+    uint64_t *started_at;
+    void (*timed)(struct in_flight *in_flight, uint64_t ns);
 };
 
-/* One place of so many is timed: the clock takes a tenth of the time of such a GET. */
-enum { FLIGHT_TIMED = 16 };
+/* One slot of so many is timed: the clock takes a tenth of the time of such a GET. */
+enum { TIMED_ONE_OF = 16 };
 
 struct driver {
     const char *version;
@@ -71,8 +71,8 @@ struct driver {
     void *(*open)(const struct target *target, const char **why);
     void (*close)(void *client);
 
-    /* The library's own form of a batch of keys or items, such as an array of pointers, made once and not on every call, as
-     * a program that holds its data in that form would. */
+    /* The library's own form of a batch of keys or items, such as an array of pointers, made once and not on every
+     * call, as a program that holds its data in that form would. */
     void *(*prepare)(const struct job *job, enum operation operation);
     void (*discard)(void *prepared);
 
@@ -81,13 +81,17 @@ struct driver {
     bench_call *mget;
     bench_call *mset;
 
-    /* `count` GETs in flight together, where the library has it. `fly` goes by flight_start and flight_end and returns 0 when
-     * nothing is in flight any more, or one of the values above; `pipeline` sends all, then takes all answers. */
+    /* `count` GETs in flight together, where the library has it. `keep_in_flight` goes by in_flight_start and
+     * in_flight_end and returns 0 when nothing is in flight any more, or one of the values above; `pipeline` sends all,
+     * then takes all answers. */
     bench_call *pipeline;
-    long (*fly)(void *client, const struct job *job, struct flight *flight);
+    long (*keep_in_flight)(void *client, const struct job *job, struct in_flight *in_flight);
 };
 
 extern const struct driver bench_driver;
+
+#define BENCH_TEXT_OF(number) #number
+#define BENCH_VERSION(major, minor, patch) BENCH_TEXT_OF(major) "." BENCH_TEXT_OF(minor) "." BENCH_TEXT_OF(patch)
 
 static inline uint64_t bench_now(void)
 {
@@ -96,25 +100,25 @@ static inline uint64_t bench_now(void)
     return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
-/* Whether the GET of this place is to be started (again). */
-static inline bool flight_start(struct flight *flight, size_t place)
+/* Whether the GET of this slot is to be started (again). */
+static inline bool in_flight_start(struct in_flight *in_flight, size_t slot)
 {
-    if (flight->left == 0 || flight->wrong || atomic_load_explicit(flight->stop, memory_order_relaxed))
+    if (in_flight->left == 0 || in_flight->wrong || atomic_load_explicit(in_flight->stop, memory_order_relaxed))
         return false;
-    flight->left--;
-    if (flight->began && place % FLIGHT_TIMED == 0)
-        flight->began[place / FLIGHT_TIMED] = bench_now();
+    in_flight->left--;
+    if (in_flight->started_at && slot % TIMED_ONE_OF == 0)
+        in_flight->started_at[slot / TIMED_ONE_OF] = bench_now();
     return true;
 }
 
-/* The GET of this place is answered and its value freed. `received` is as from a call. */
-static inline void flight_end(struct flight *flight, size_t place, long received)
+/* The GET of this slot is answered and its value freed. `received` is as from a call. */
+static inline void in_flight_end(struct in_flight *in_flight, size_t slot, long received)
 {
-    flight->answered++;
-    if (received != flight->expected)
-        flight->wrong = true;
-    if (flight->began && place % FLIGHT_TIMED == 0)
-        flight->timed(flight, bench_now() - flight->began[place / FLIGHT_TIMED]);
+    in_flight->answered++;
+    if (received != in_flight->expected)
+        in_flight->wrong = true;
+    if (in_flight->started_at && slot % TIMED_ONE_OF == 0)
+        in_flight->timed(in_flight, bench_now() - in_flight->started_at[slot / TIMED_ONE_OF]);
 }
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * Valkey GLIDE's native library, as its synchronous Python client calls it. One client for all threads. It comes without a
- * header, so what is called is declared here. It has other means for TLS's authorities, and is left out there.
+ * Valkey GLIDE's native library, as its synchronous Python client calls it. One client for all threads. It comes
+ * without a header, so what is called is declared here. It has other means for TLS's authorities, and is left out
+ * there.
  */
 #include "driver.h"
 
@@ -54,7 +55,8 @@ struct connection {
     int error_type;
 };
 
-typedef void pubsub_callback(uintptr_t, int, const uint8_t *, int64_t, const uint8_t *, int64_t, const uint8_t *, int64_t);
+typedef void pubsub_callback(uintptr_t, int, const uint8_t *, int64_t, const uint8_t *, int64_t, const uint8_t *,
+                             int64_t);
 typedef uint16_t resolver_callback(uintptr_t, const uint8_t *, size_t, uint16_t, uint8_t *, size_t, size_t *);
 
 const struct connection *create_client(const uint8_t *request, size_t len, const struct client_type *type,
@@ -142,7 +144,7 @@ static void end(void *client)
     close_client(client);
 }
 
-static void push(struct arguments *into, const char *data, size_t len)
+static void append(struct arguments *into, const char *data, size_t len)
 {
     into->pointers[into->count] = (size_t)data;
     into->lengths[into->count++] = len;
@@ -155,9 +157,9 @@ static void *prepare(const struct job *job, enum operation operation)
     batch->pointers = malloc(2 * job->count * sizeof *batch->pointers);
     batch->lengths = malloc(2 * job->count * sizeof *batch->lengths);
     for (size_t i = 0; i < job->count; i++) {
-        push(batch, job->keys[i].data, job->keys[i].len);
+        append(batch, job->keys[i].data, job->keys[i].len);
         if (operation == BENCH_MSET)
-            push(batch, job->values[i].data, job->values[i].len);
+            append(batch, job->values[i].data, job->values[i].len);
     }
     return batch;
 }
@@ -170,7 +172,7 @@ static void discard(void *prepared)
     free(batch);
 }
 
-static long taken(struct result *result)
+static long received_from(struct result *result)
 {
     long received = BENCH_FAILED;
     if (result == NULL)
@@ -198,7 +200,7 @@ static long get(void *client, const struct job *job, void *prepared)
     (void)prepared;
     size_t pointer = (size_t)job->keys[0].data;
     unsigned long len = job->keys[0].len;
-    return taken(command(client, 0, REQUEST_GET, 1, &pointer, &len, NULL, 0, 0));
+    return received_from(command(client, 0, REQUEST_GET, 1, &pointer, &len, NULL, 0, 0));
 }
 
 static long set(void *client, const struct job *job, void *prepared)
@@ -209,21 +211,21 @@ static long set(void *client, const struct job *job, void *prepared)
     unsigned long lengths[] = {job->keys[0].len, job->values[0].len, 2, 0};
     if (job->ttl_ms > 0)
         lengths[3] = (unsigned long)snprintf(ttl, sizeof ttl, "%lld", (long long)job->ttl_ms);
-    return taken(command(client, 0, REQUEST_SET, job->ttl_ms > 0 ? 4 : 2, pointers, lengths, NULL, 0, 0));
+    return received_from(command(client, 0, REQUEST_SET, job->ttl_ms > 0 ? 4 : 2, pointers, lengths, NULL, 0, 0));
 }
 
 static long mget(void *client, const struct job *job, void *prepared)
 {
     (void)job;
     const struct arguments *batch = prepared;
-    return taken(command(client, 0, REQUEST_MGET, batch->count, batch->pointers, batch->lengths, NULL, 0, 0));
+    return received_from(command(client, 0, REQUEST_MGET, batch->count, batch->pointers, batch->lengths, NULL, 0, 0));
 }
 
 static long mset(void *client, const struct job *job, void *prepared)
 {
     (void)job;
     const struct arguments *batch = prepared;
-    return taken(command(client, 0, REQUEST_MSET, batch->count, batch->pointers, batch->lengths, NULL, 0, 0));
+    return received_from(command(client, 0, REQUEST_MSET, batch->count, batch->pointers, batch->lengths, NULL, 0, 0));
 }
 
 const struct driver bench_driver = {

@@ -1,5 +1,5 @@
-/* What connects hiredis's and libvalkey's asynchronous calls to libevent. They have it in headers of their own, which their
- * packages leave out; this does the same with two events in place of one that is made anew whenever it changes. */
+/* What connects hiredis's and libvalkey's asynchronous calls to libevent. They have it in headers of their own, which
+ * their packages leave out; this does the same with two events, not one that is made anew whenever it changes. */
 #ifndef BENCH_LIBEVENT_H
 #define BENCH_LIBEVENT_H
 
@@ -54,8 +54,8 @@ static void events_free(void *opaque)
     free(it);
 }
 
-static struct events *events_new(struct event_base *base, int fd, event_callback_fn readable, event_callback_fn writable,
-                                 void *context)
+static struct events *events_new(struct event_base *base, int fd, event_callback_fn readable,
+                                 event_callback_fn writable, void *context)
 {
     struct events *it = calloc(1, sizeof *it);
     it->read = event_new(base, fd, EV_READ | EV_PERSIST, readable, context);

@@ -1,7 +1,8 @@
 /* Resident memory: of the library once loaded, of a first client with a call behind it, of a thousand.
  * Values are of 100 bytes, so that what is left behind is the client's own. */
 #define _GNU_SOURCE
-#include "harness.h"
+#include "fail.h"
+#include "measure.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ static double resident(void)
     return (double)kilobytes * 1024;
 }
 
-static void *open_one(const struct contestant *it, const struct target *target)
+static void *open_one(const struct subject *it, const struct target *target)
 {
     const char *why = "not over a Unix socket";
     /* A server that is behind with accepting refuses a non-blocking connect on its socket: again, for some seconds. */
@@ -37,7 +38,7 @@ static void *open_one(const struct contestant *it, const struct target *target)
     die("%s: %s", it->name, why);
 }
 
-static void call_one(const struct contestant *it, void *client, const struct work *work)
+static void call_one(const struct subject *it, void *client, const struct work *work)
 {
     void *prepared = it->driver->prepare(&work->job, work->operation);
     if (it->driver->get(client, &work->job, prepared) != work->expected)
@@ -58,7 +59,7 @@ void measure_memory(const char *name)
     memset(clients, 0xff, CLIENTS * sizeof *clients);
     fill(NULL, NULL, &cell, &work);
     double start = resident();
-    struct contestant it = load(name);
+    struct subject it = load(name);
     double loaded = resident();
     struct target target = target_of(&cell, it.options);
     clients[0] = open_one(&it, &target);

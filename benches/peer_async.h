@@ -1,41 +1,41 @@
-/* The driver for hiredis's and for libvalkey's asynchronous calls, on libevent: their interfaces differ in nothing but names. Who
- * includes it defines peer_context, peer_reply and the peer's functions, PEER_STRING and PEER_VERSION. */
+/* The driver for hiredis's and for libvalkey's asynchronous calls, on libevent. The two differ in nothing but names,
+ * which peer_hiredis.h and peer_libvalkey.h have. */
 #include "driver.h"
 #include "libevent.h"
 
 struct client {
     struct event_base *base;
-    peer_context *context;
+    PEER(AsyncContext) *context;
     const struct job *job;
-    struct flight *flight;
-    size_t flying;
+    struct in_flight *in_flight;
+    size_t outstanding;
     bool failed;
 };
 
 static void readable(evutil_socket_t fd, short what, void *context)
 {
     (void)fd, (void)what;
-    peer_handle_read(context);
+    PEER(AsyncHandleRead)(context);
 }
 
 static void writable(evutil_socket_t fd, short what, void *context)
 {
     (void)fd, (void)what;
-    peer_handle_write(context);
+    PEER(AsyncHandleWrite)(context);
 }
 
 static void *open_client(const struct target *target, const char **why)
 {
-    peer_context *context = NULL;
+    PEER(AsyncContext) *context = NULL;
     if (target->transport == BENCH_UNIX)
-        context = peer_connect_unix(target->unix_path);
+        context = PEER(AsyncConnectUnix)(target->unix_path);
     else if (target->transport == BENCH_TCP)
-        context = peer_connect("127.0.0.1", target->port);
+        context = PEER(AsyncConnect)("127.0.0.1", target->port);
     if (context == NULL)
         return NULL;
     if (context->err) {
         *why = "cannot connect";
-        peer_free(context);
+        PEER(AsyncFree)(context);
         return NULL;
     }
     struct client *client = calloc(1, sizeof *client);
@@ -56,7 +56,7 @@ static void close_client(void *opaque)
     struct client *client = opaque;
     /* After a failure the peer has freed it. */
     if (!client->failed)
-        peer_free(client->context);
+        PEER(AsyncFree)(client->context);
     event_base_free(client->base);
     free(client);
 }
@@ -72,44 +72,45 @@ static void discard(void *prepared)
     (void)prepared;
 }
 
-static void submit(struct client *client, size_t place);
+static void submit(struct client *client, size_t slot);
 
-static void answered(peer_context *context, void *opaque, void *place_number)
+static void answered(PEER(AsyncContext) *context, void *opaque, void *slot_number)
 {
     struct client *client = context->data;
-    const peer_reply *reply = opaque;
-    size_t place = (size_t)place_number;
+    const PEER(Reply) *reply = opaque;
+    size_t slot = (size_t)slot_number;
     if (reply == NULL) {
         client->failed = true;
-        client->flying--;
+        client->outstanding--;
     } else {
-        flight_end(client->flight, place, reply->type == PEER_STRING ? (long)reply->len : BENCH_FAILED);
-        client->flying--;
-        if (flight_start(client->flight, place))
-            submit(client, place);
+        bool is_value = reply->type == PEER_CODE(REPLY_STRING);
+        in_flight_end(client->in_flight, slot, is_value ? (long)reply->len : BENCH_FAILED);
+        client->outstanding--;
+        if (in_flight_start(client->in_flight, slot))
+            submit(client, slot);
     }
-    if (client->flying == 0)
+    if (client->outstanding == 0)
         event_base_loopbreak(client->base);
 }
 
-static void submit(struct client *client, size_t place)
+static void submit(struct client *client, size_t slot)
 {
-    const char *pointers[] = {"GET", client->job->keys[place].data};
-    const size_t lengths[] = {3, client->job->keys[place].len};
-    client->flying++;
-    peer_command(client->context, answered, (void *)place, 2, pointers, lengths);
+    const char *pointers[] = {"GET", client->job->keys[slot].data};
+    const size_t lengths[] = {3, client->job->keys[slot].len};
+    client->outstanding++;
+    PEER(AsyncCommandArgv)(client->context, answered, (void *)slot, 2, pointers, lengths);
 }
 
-static long fly(void *opaque, const struct job *job, struct flight *flight)
+static long keep_in_flight(void *opaque, const struct job *job, struct in_flight *in_flight)
 {
     struct client *client = opaque;
     if (client->failed)
         return BENCH_FAILED;
     client->job = job;
-    client->flight = flight;
-    for (size_t place = 0; place < job->count && flight_start(flight, place); place++)
-        submit(client, place);
-    if (client->flying > 0)
+    client->in_flight = in_flight;
+    for (size_t slot = 0; slot < job->count && in_flight_start(in_flight, slot); slot++)
+        submit(client, slot);
+    if (client->outstanding > 0)
         event_base_dispatch(client->base);
     return client->failed ? BENCH_FAILED : 0;
 }
@@ -120,5 +121,5 @@ const struct driver bench_driver = {
     .close = close_client,
     .prepare = prepare,
     .discard = discard,
-    .fly = fly,
+    .keep_in_flight = keep_in_flight,
 };

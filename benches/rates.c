@@ -1,9 +1,11 @@
 /*
- * Throughput, latency and processor time. The contestants take turns, round after round, each for a fraction of a second: what
- * else the machine does then hits all of them alike, and each round gives one comparison.
+ * Throughput, latency and processor time. The drivers take turns, round after round, each for a fraction of a second:
+ * what else the machine does then hits all of them alike, and each round gives one comparison.
  */
 #define _GNU_SOURCE
-#include "harness.h"
+#include "fail.h"
+#include "measure.h"
+#include "run.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -18,27 +20,6 @@
 #include <time.h>
 #include <unistd.h>
 
-static uint64_t bucket_start(int index)
-{
-    if (index < 32)
-        return (uint64_t)index;
-    return (uint64_t)(32 + index % 32) << (index / 32 - 1);
-}
-
-static uint64_t percentile(const struct histogram *all, double share)
-{
-    uint64_t total = 0;
-    uint64_t seen = 0;
-    for (int i = 0; i < BUCKETS; i++)
-        total += all->counts[i];
-    for (int i = 0; i < BUCKETS; i++) {
-        seen += all->counts[i];
-        if (seen > 0 && (double)seen >= share * (double)total)
-            return bucket_start(i);
-    }
-    return 0;
-}
-
 struct worker {
     pthread_t thread;
     struct run run;
@@ -48,12 +29,12 @@ struct worker {
     uint64_t ended;
 };
 
-static void *work_on(void *opaque)
+static void *run_worker(void *opaque)
 {
     struct worker *it = opaque;
     pthread_barrier_wait(it->start);
     it->began = bench_now();
-    it->calls = carry_out(&it->run);
+    it->calls = make_calls(&it->run);
     it->ended = bench_now();
     return NULL;
 }
@@ -66,9 +47,9 @@ static double processor_seconds(void)
            (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
 }
 
-/* A contestant in a cell: its clients stay connected from round to round. */
+/* A driver in a cell: its clients stay connected from round to round. */
 struct entry {
-    const struct contestant *contestant;
+    const struct subject *subject;
     void **clients;
     int client_count;
     void *prepared;
@@ -79,7 +60,7 @@ struct entry {
 static struct run run_of(const struct entry *entry, int i, const struct cell *cell, const struct work *work)
 {
     return (struct run){
-        .driver = entry->contestant->driver,
+        .driver = entry->subject->driver,
         .client = entry->clients[i % entry->client_count],
         .work = work,
         .prepared = entry->prepared,
@@ -96,13 +77,13 @@ static bool turn(struct entry *entry, const struct work *work, const struct cell
     struct histogram *times = calloc((size_t)cell->threads, sizeof *times);
     pthread_barrier_t start;
     atomic_bool stop = false;
-    under_way = entry->contestant->name;
+    driver_in_use = entry->subject->name;
     pthread_barrier_init(&start, NULL, (unsigned)cell->threads + 1);
     for (int i = 0; i < cell->threads; i++) {
         workers[i] = (struct worker){.run = run_of(entry, i, cell, work), .start = &start};
         workers[i].run.stop = &stop;
         workers[i].run.times = &times[i];
-        if (pthread_create(&workers[i].thread, NULL, work_on, &workers[i]) != 0)
+        if (pthread_create(&workers[i].thread, NULL, run_worker, &workers[i]) != 0)
             die("no thread to be had");
     }
     double before = processor_seconds();
@@ -121,15 +102,14 @@ static bool turn(struct entry *entry, const struct work *work, const struct cell
         first = workers[i].began < first ? workers[i].began : first;
         last = workers[i].ended > last ? workers[i].ended : last;
         right = right && workers[i].run.outcome == 0;
-        for (int b = 0; b < BUCKETS; b++)
-            entry->times.counts[b] += times[i].counts[b];
+        add_all(&entry->times, &times[i]);
     }
     *rate = (double)calls * 1e9 / (double)(last - first);
     *microseconds = (processor_seconds() - before) * 1e6 / (double)(calls ? calls : 1);
     pthread_barrier_destroy(&start);
     free(workers);
     free(times);
-    under_way = NULL;
+    driver_in_use = NULL;
     return right;
 }
 
@@ -145,7 +125,7 @@ static void pin(pid_t pid, int processor)
 }
 
 /* "one": client and server share a processor; "apart": each has its own; otherwise as the system sees fit. */
-static void place(const struct cell *cell)
+static void pin_client_and_server(const struct cell *cell)
 {
     const char *server = getenv("BENCH_SERVER_PID");
     bool one = strcmp(cell->place, "one") == 0;
@@ -156,11 +136,11 @@ static void place(const struct cell *cell)
 }
 
 /* "busy": twice as many processes that compute as there are processors. */
-static void burn(pid_t *burners, int count)
+static void start_busy_processes(pid_t *busy_processes, int count)
 {
     for (int i = 0; i < count; i++) {
-        burners[i] = fork();
-        if (burners[i] == 0) {
+        busy_processes[i] = fork();
+        if (busy_processes[i] == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
             for (volatile unsigned spins = 0;; spins++)
                 ;
@@ -184,13 +164,13 @@ static void print_missing(const char *name, const struct cell *cell, const char 
 }
 
 /* Opens the clients and makes a first call with one. False where that cannot be, or the library has no such thing. */
-static bool enter(struct entry *entry, const struct cell *cell, const struct work *work)
+static bool open_clients(struct entry *entry, const struct cell *cell, const struct work *work)
 {
-    const struct contestant *contestant = entry->contestant;
-    const struct driver *driver = contestant->driver;
-    struct target target = target_of(cell, contestant->options);
+    const struct subject *subject = entry->subject;
+    const struct driver *driver = subject->driver;
+    struct target target = target_of(cell, subject->options);
     const char *why = NULL;
-    under_way = contestant->name;
+    driver_in_use = subject->name;
     entry->client_count = driver->shared ? 1 : cell->threads;
     entry->clients = calloc((size_t)entry->client_count, sizeof *entry->clients);
     for (int i = 0; i < entry->client_count && can(driver, work->operation); i++) {
@@ -200,7 +180,7 @@ static bool enter(struct entry *entry, const struct cell *cell, const struct wor
     }
     if (entry->clients[entry->client_count - 1] == NULL) {
         if (why != NULL)
-            print_missing(contestant->name, cell, why);
+            print_missing(subject->name, cell, why);
         return false;
     }
     fill(driver, entry->clients[0], cell, work);
@@ -210,72 +190,72 @@ static bool enter(struct entry *entry, const struct cell *cell, const struct wor
     struct run run = run_of(entry, 0, cell, work);
     run.left = work->operation == BENCH_PIPELINE ? cell->count : (uint64_t)run.stride;
     run.stop = &never;
-    carry_out(&run);
+    make_calls(&run);
     if (run.outcome != 0)
-        print_missing(contestant->name, cell, run.outcome == BENCH_UNSUPPORTED ? "not supported" : "wrong answer");
-    under_way = NULL;
+        print_missing(subject->name, cell, run.outcome == BENCH_UNSUPPORTED ? "not supported" : "wrong answer");
+    driver_in_use = NULL;
     return run.outcome == 0;
 }
 
-static void leave(struct entry *entry)
+static void close_clients(struct entry *entry)
 {
-    const struct driver *driver = entry->contestant->driver;
+    const struct driver *driver = entry->subject->driver;
     driver->discard(entry->prepared);
     for (int i = 0; i < entry->client_count; i++)
         driver->close(entry->clients[i]);
     free(entry->clients);
 }
 
-void measure_rates(const struct contestant *contestants, int count, const struct cell *cell, int rounds, double seconds)
+void measure_rates(const struct subject *subjects, int count, const struct cell *cell, int rounds, double seconds)
 {
     struct work work = make_work(cell);
     struct entry *entries = calloc((size_t)count, sizeof *entries);
-    pid_t burners[64];
-    int burning = 0;
-    int entered = 0;
+    pid_t busy_processes[64];
+    int busy = 0;
+    int open_count = 0;
     double rate;
     double microseconds;
 
-    place(cell);
+    pin_client_and_server(cell);
     if (strcmp(cell->place, "busy") == 0) {
-        burning = (int)(2 * sysconf(_SC_NPROCESSORS_ONLN));
-        burning = burning > 64 ? 64 : burning;
-        burn(burners, burning);
+        busy = (int)(2 * sysconf(_SC_NPROCESSORS_ONLN));
+        busy = busy > 64 ? 64 : busy;
+        start_busy_processes(busy_processes, busy);
     }
     for (int i = 0; i < count; i++) {
-        entries[entered].contestant = &contestants[i];
-        if (enter(&entries[entered], cell, &work))
-            entered++;
+        entries[open_count].subject = &subjects[i];
+        if (open_clients(&entries[open_count], cell, &work))
+            open_count++;
     }
     /* A turn that does not count, for caches, buffers and whatever adapts. */
-    for (int i = 0; i < entered; i++) {
+    for (int i = 0; i < open_count; i++) {
         entries[i].out = !turn(&entries[i], &work, cell, seconds / 2, &rate, &microseconds);
         memset(&entries[i].times, 0, sizeof entries[i].times);
     }
     for (int round = 0; round < rounds; round++) {
-        for (int i = 0; i < entered; i++) {
-            struct entry *entry = &entries[(i + round) % entered];
+        for (int i = 0; i < open_count; i++) {
+            struct entry *entry = &entries[(i + round) % open_count];
             entry->out = entry->out || !turn(entry, &work, cell, seconds, &rate, &microseconds);
             if (entry->out)
                 continue;
-            print_cell("rate", entry->contestant->name, cell);
+            print_cell("rate", entry->subject->name, cell);
             printf("\t%d\t%.1f\t%.3f\n", round, rate, microseconds);
         }
     }
-    for (int i = 0; i < entered; i++) {
+    for (int i = 0; i < open_count; i++) {
         if (entries[i].out) {
-            print_missing(entries[i].contestant->name, cell, "wrong answer");
+            print_missing(entries[i].subject->name, cell, "wrong answer");
             continue;
         }
-        print_cell("latency", entries[i].contestant->name, cell);
+        print_cell("latency", entries[i].subject->name, cell);
         printf("\t%llu\t%llu\t%llu\n", (unsigned long long)percentile(&entries[i].times, 0.5),
                (unsigned long long)percentile(&entries[i].times, 0.99),
                (unsigned long long)percentile(&entries[i].times, 0.999));
-        leave(&entries[i]);
+        close_clients(&entries[i]);
     }
-    for (int i = 0; i < burning; i++) {
-        kill(burners[i], SIGKILL);
-        waitpid(burners[i], NULL, 0);
+    for (int i = 0; i < busy; i++) {
+        kill(busy_processes[i], SIGKILL);
+        waitpid(busy_processes[i], NULL, 0);
     }
     discard_work(&work);
     free(entries);

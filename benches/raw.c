@@ -1,6 +1,7 @@
 /*
- * No library: the request is packed beforehand, written, and as many bytes are read as the reply is known to have. Nothing is
- * parsed and nothing is copied out. The limit of what a client that sleeps for its reply can reach with one request at a time.
+ * No library: the request is packed beforehand, written, and as many bytes are read as the reply is known to have.
+ * Nothing is parsed and nothing is copied out. The limit of what a client that sleeps for its reply can reach with one
+ * request at a time.
  */
 #define _GNU_SOURCE
 #include "driver.h"

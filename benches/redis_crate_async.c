@@ -3,13 +3,13 @@
 
 #include <stdio.h>
 
-typedef bool start_flight(void *flight, size_t place);
-typedef void end_flight(void *flight, size_t place, long received);
+typedef bool start_in_flight(void *in_flight, size_t slot);
+typedef void end_in_flight(void *in_flight, size_t slot, long received);
 
 void *shim_multiplexed_open(const char *url);
 void shim_multiplexed_close(void *client);
-void shim_multiplexed_fly(void *client, const struct bytes *keys, size_t count, void *flight, start_flight *start,
-                          end_flight *end);
+void shim_multiplexed_keep_in_flight(void *client, const struct bytes *keys, size_t count, void *in_flight,
+                                     start_in_flight *start, end_in_flight *end);
 
 static void *open_client(const struct target *target, const char **why)
 {
@@ -35,19 +35,19 @@ static void discard(void *prepared)
     (void)prepared;
 }
 
-static bool start(void *flight, size_t place)
+static bool start(void *in_flight, size_t slot)
 {
-    return flight_start(flight, place);
+    return in_flight_start(in_flight, slot);
 }
 
-static void end(void *flight, size_t place, long received)
+static void end(void *in_flight, size_t slot, long received)
 {
-    flight_end(flight, place, received);
+    in_flight_end(in_flight, slot, received);
 }
 
-static long fly(void *client, const struct job *job, struct flight *flight)
+static long keep_in_flight(void *client, const struct job *job, struct in_flight *in_flight)
 {
-    shim_multiplexed_fly(client, job->keys, job->count, flight, start, end);
+    shim_multiplexed_keep_in_flight(client, job->keys, job->count, in_flight, start, end);
     return 0;
 }
 
@@ -57,5 +57,5 @@ const struct driver bench_driver = {
     .close = shim_multiplexed_close,
     .prepare = prepare,
     .discard = discard,
-    .fly = fly,
+    .keep_in_flight = keep_in_flight,
 };

@@ -1,6 +1,7 @@
 """Makes a table, plots and the figures of docs/benchmark.md out of what was measured.
 
-    report.py write RESULTS DOCS    condenses RESULTS into DOCS/benchmark/*.tsv, replacing what was measured anew, then as `page`
+    report.py write RESULTS DOCS    condenses RESULTS into DOCS/benchmark/*.tsv, replacing what was measured anew, then
+                                    does as `page`
     report.py page DOCS             the page and the plots from DOCS/benchmark/*.tsv, and the table on stdout
 """
 
@@ -42,7 +43,7 @@ def plain(name):
 
 
 def condense(lines):
-    """Rounds and latencies to one row for a contestant and a cell."""
+    """Rounds and latencies to one row for a driver and a cell."""
     rates, latencies = {}, {}
     for kind, name, *rest in lines:
         key = tuple(rest[:6])
@@ -115,7 +116,8 @@ def time(ns):
 
 
 def table(head, body):
-    return ["| " + " | ".join(head) + " |", "|---" * len(head) + "|", *("| " + " | ".join(row) + " |" for row in body), ""]
+    lines = ["| " + " | ".join(row) + " |" for row in (head, *body)]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:], ""]
 
 
 def present(found):
@@ -188,19 +190,23 @@ def cells_table(cells, names, show, heads=None, more=()):
     """A row for each cell, a column for each name, and further columns out of (head, function of the cell)."""
     head = ["call", "where", *((heads or {}).get(n, n) for n in names), *(title for title, _ in more)]
     body = [
-        [c.what(), c.where(), *(show(c.by[n]) if n in c.by else "–" for n in names), *(f(c) for _, f in more)] for c in cells
+        [c.what(), c.where(), *(show(c.by[n]) if n in c.by else "–" for n in names), *(f(c) for _, f in more)]
+        for c in cells
     ]
     return table(head, body)
 
 
 def rates_section(cells, folder):
     names = present({name for cell in cells for name in cell.by})
-    out = ["### Throughput", "", "Calls per second as a ratio to hiredis in the same round: the median of the rounds, and the least and the"]
-    out += ["greatest. Where hiredis has nothing to compare, calls per second. The last column is this library's ratio to `raw`.", ""]
+    out = ["### Throughput", ""]
+    out += ["Calls per second as a ratio to hiredis in the same round: the median of the rounds, and the least and the"]
+    out += ["greatest. Where hiredis has nothing to compare, calls per second. "
+            "The last column is this library's ratio to `raw`.", ""]
     out += ["![One thread](benchmark/one-thread.svg)", "", "![Threads](benchmark/threads.svg)", ""]
     out += ["![Sizes](benchmark/sizes.svg)", "", "![Batches](benchmark/batches.svg)", ""]
     out += cells_table(cells, names, ratio, more=[("cachetory to raw", lambda c: ratio_to_raw(c.by.get(OURS)))])
-    out += ["### Latency and processor time", "", "p50 / p99 / p99.9 of a call, and the client's processor time per call (user and system).", ""]
+    out += ["### Latency and processor time", ""]
+    out += ["p50 / p99 / p99.9 of a call, and the client's processor time per call (user and system).", ""]
     out += ["![Latency](benchmark/latency.svg)", "", "![Processor time](benchmark/processor.svg)", ""]
     out += cells_table([c for c in cells if "hiredis" in c.by], names, latency)
     plots(cells, folder, [n for n in names if n != CALM])
@@ -219,10 +225,12 @@ def busy_section(cells):
             mine, theirs = cell.by.get(name), cell.by["hiredis"]
             if mine and mine["h_high"] < 0.95:
                 behind.append(
-                    f"- {cell.what()}, {cell.where()}: {name} {ratio(mine)}; p99 {time(mine['p99'])}, hiredis {time(theirs['p99'])}"
+                    f"- {cell.what()}, {cell.where()}: {name} {ratio(mine)}; p99 {time(mine['p99'])}, "
+                    f"hiredis {time(theirs['p99'])}"
                 )
     out += ["Under 0.95 × hiredis in every round, anywhere in what was measured:", ""] if behind else []
-    return out + (behind or ["Nowhere in what was measured was this library under 0.95 × hiredis in every round."]) + [""]
+    nowhere = ["Nowhere in what was measured was this library under 0.95 × hiredis in every round."]
+    return out + (behind or nowhere) + [""]
 
 
 def flights_section(cells, counts, folder):
@@ -232,7 +240,8 @@ def flights_section(cells, counts, folder):
     counted = present({driver for c, driver in by if c == call})
     if counted:
         out += ["One GET of 64 in flight, over a Unix socket:", ""]
-        rows = [["instructions", *(number(by[call, n][0]) for n in counted)], ["allocations", *(f"{by[call, n][1]:g}" for n in counted)]]
+        rows = [["instructions", *(number(by[call, n][0]) for n in counted)]]
+        rows += [["allocations", *(f"{by[call, n][1]:g}" for n in counted)]]
         out += table(["", *(IN_FLIGHT.get(n, n) for n in counted)], rows)
     if not cells:
         return out
@@ -240,12 +249,15 @@ def flights_section(cells, counts, folder):
     out += ["GETs per second as a ratio to hiredis pipelined by hand.", ""]
     out += ["![In flight](benchmark/in-flight.svg)", "", "![In flight: latency](benchmark/in-flight-latency.svg)", ""]
     out += cells_table(cells, names, ratio, IN_FLIGHT)
-    out += ["From the submission of a GET to its completion, p50 / p99 / p99.9, and the client's processor time for it.", ""]
+    out += ["From the submission of a GET to its completion, p50 / p99 / p99.9, "
+            "and the client's processor time for it.", ""]
     out += cells_table(cells, names, latency, IN_FLIGHT)
     on_tcp = [c for c in cells if (c.transport, c.place, c.size) == ("tcp", "apart", "100")]
-    draw_lines(folder / "in-flight.svg", on_tcp, names, "count", "h", "GETs in flight from one thread, TCP, a processor each",
+    draw_lines(folder / "in-flight.svg", on_tcp, names, "count", "h",
+               "GETs in flight from one thread, TCP, a processor each",
                "GETs per second, ratio to hiredis pipelined by hand", "in flight")
-    draw_lines(folder / "in-flight-latency.svg", on_tcp, names, "count", "p99", "GETs in flight from one thread: the slowest of a hundred",
+    draw_lines(folder / "in-flight-latency.svg", on_tcp, names, "count", "p99",
+               "GETs in flight from one thread: the slowest of a hundred",
                "microseconds (p99, logarithmic)", "in flight", True)
     return out
 
@@ -254,7 +266,8 @@ def draw_lines(path, cells, names, along, field, title, unit, below, logarithmic
     cells = sorted(cells, key=lambda c: int(getattr(c, along)))
     steps = list(dict.fromkeys(getattr(c, along) for c in cells))
     unit_of = 1000 if field == "p99" else 1
-    values = {(getattr(c, along), n): c.by[n][field] / unit_of for c in cells for n in names if n in c.by and c.by[n][field]}
+    had = ((c, n) for c in cells for n in names if n in c.by and c.by[n][field])
+    values = {(getattr(c, along), n): c.by[n][field] / unit_of for c, n in had}
     if values:
         names = [n for n in names if any((step, n) in values for step in steps)]
         path.write_text(svg.lines(title, unit, below, steps, names, values, logarithmic), encoding="utf-8")
@@ -267,17 +280,21 @@ def plots(cells, folder, names):
     groups = [what for what in wanted if what in by_what]
     if groups:
         values = {(w, n): by_what[w].by[n]["h"] for w in groups for n in names if n in by_what[w].by}
-        chart = svg.bars("One thread, a processor each, TCP", "calls per second, ratio to hiredis", groups, names, values, line=1)
+        title = "One thread, a processor each, TCP"
+        chart = svg.bars(title, "calls per second, ratio to hiredis", groups, names, values, line=1)
         (folder / "one-thread.svg").write_text(chart, encoding="utf-8")
     ratio_to = "calls per second, ratio to hiredis"
     sizes = [c for c in alone if c.op == "get"]
-    draw_lines(folder / "sizes.svg", sizes, names, "size", "h", "GET over TCP, one thread, a processor each", ratio_to, "bytes of the value")
+    draw_lines(folder / "sizes.svg", sizes, names, "size", "h", "GET over TCP, one thread, a processor each",
+               ratio_to, "bytes of the value")
     batches = [c for c in alone if c.op == "mget" and c.size == "100"]
-    draw_lines(folder / "batches.svg", batches, names, "count", "h", "MGET of 100 B over TCP, one thread, a processor each", ratio_to, "keys")
+    draw_lines(folder / "batches.svg", batches, names, "count", "h",
+               "MGET of 100 B over TCP, one thread, a processor each", ratio_to, "keys")
     gets = [c for c in cells if (c.transport, c.op, c.size, c.place) == ("tcp", "get", "100", "free")]
     for file, field, title, unit, logarithmic in (
         ("threads", "rate", "GET 100 B over TCP", "calls per second", False),
-        ("latency", "p99", "GET 100 B over TCP: the slowest call of a hundred", "microseconds (p99, logarithmic)", True),
+        ("latency", "p99", "GET 100 B over TCP: the slowest call of a hundred", "microseconds (p99, logarithmic)",
+         True),
         ("processor", "cpu", "GET 100 B over TCP: the client's processor time", "microseconds per call", False),
     ):
         draw_lines(folder / f"{file}.svg", gets, names, "threads", field, title, unit, "threads", logarithmic)
@@ -332,7 +349,8 @@ def figures(folder):
     notes = rows(folder / "notes.tsv", "note")
     counts, memory = rows(folder / "counts.tsv", "count"), rows(folder / "memory.tsv", "memory")
     cells = cells_of(rows(folder / "rates.tsv", "rate"))
-    missing = [row for part in ("notes", "counts", "memory", "rates") for row in rows(folder / f"{part}.tsv", "missing")]
+    parts = ("notes", "counts", "memory", "rates")
+    missing = [row for part in parts for row in rows(folder / f"{part}.tsv", "missing")]
     others = next((int(r[2]) for r in rows(folder / "others.tsv")), 0)
     out = ["### What was measured", "", *(f"- {name}: {value}" for _, name, value in notes), ""]
     if not cells:

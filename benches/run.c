@@ -1,21 +1,10 @@
-/* Has a client make its calls: one after the other, in batches, or several kept in flight. */
-#include "harness.h"
+#include "run.h"
 
 #include <stdlib.h>
 
-void add_time(struct histogram *times, uint64_t ns)
+static bool keeps_in_flight(const struct driver *driver, enum operation operation)
 {
-    int index = (int)ns;
-    if (ns >= 32) {
-        int exponent = 63 - __builtin_clzll(ns);
-        index = (exponent - 4) * 32 + (int)((ns >> (exponent - 5)) & 31);
-    }
-    times->counts[index < BUCKETS ? index : BUCKETS - 1]++;
-}
-
-static bool flies(const struct driver *driver, enum operation operation)
-{
-    return operation == BENCH_PIPELINE && driver->fly != NULL;
+    return operation == BENCH_PIPELINE && driver->keep_in_flight != NULL;
 }
 
 static bench_call *call_of(const struct driver *driver, enum operation operation)
@@ -37,7 +26,7 @@ static bench_call *call_of(const struct driver *driver, enum operation operation
 
 bool can(const struct driver *driver, enum operation operation)
 {
-    return flies(driver, operation) || call_of(driver, operation) != NULL;
+    return keeps_in_flight(driver, operation) || call_of(driver, operation) != NULL;
 }
 
 /* The time of a batch is that of each GET in it, for its answers are there when all are. */
@@ -68,33 +57,33 @@ static uint64_t call(struct run *run)
     return answered;
 }
 
-struct watched {
-    struct flight flight; /* the first, so that a pointer to it is one to all of it */
+struct timed_in_flight {
+    struct in_flight in_flight; /* the first, so that a pointer to it is one to all of it */
     struct histogram *times;
 };
 
-static void timed(struct flight *flight, uint64_t ns)
+static void timed(struct in_flight *in_flight, uint64_t ns)
 {
-    add_time(((struct watched *)flight)->times, ns);
+    add_time(((struct timed_in_flight *)in_flight)->times, ns);
 }
 
-static uint64_t fly(struct run *run)
+static uint64_t keep_in_flight(struct run *run)
 {
     const struct job *job = &run->work->job;
-    struct watched watched = {
-        .flight = {.left = run->left, .expected = run->work->expected, .stop = run->stop, .timed = timed},
+    struct timed_in_flight it = {
+        .in_flight = {.left = run->left, .expected = run->work->expected, .stop = run->stop, .timed = timed},
         .times = run->times,
     };
     if (run->times)
-        watched.flight.began = calloc(job->count / FLIGHT_TIMED + 1, sizeof *watched.flight.began);
-    run->outcome = run->driver->fly(run->client, job, &watched.flight);
-    if (run->outcome == 0 && watched.flight.wrong)
+        it.in_flight.started_at = calloc(job->count / TIMED_ONE_OF + 1, sizeof *it.in_flight.started_at);
+    run->outcome = run->driver->keep_in_flight(run->client, job, &it.in_flight);
+    if (run->outcome == 0 && it.in_flight.wrong)
         run->outcome = BENCH_FAILED;
-    free(watched.flight.began);
-    return watched.flight.answered;
+    free(it.in_flight.started_at);
+    return it.in_flight.answered;
 }
 
-uint64_t carry_out(struct run *run)
+uint64_t make_calls(struct run *run)
 {
-    return flies(run->driver, run->work->operation) ? fly(run) : call(run);
+    return keeps_in_flight(run->driver, run->work->operation) ? keep_in_flight(run) : call(run);
 }

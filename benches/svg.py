@@ -21,7 +21,8 @@ COLOURS = {
 
 
 def text(x, y, words, anchor="middle", size=12, extra=""):
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" {extra}>{escape(str(words))}</text>'
+    where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {where} font-size="{size}" {extra}>{escape(str(words))}</text>'
 
 
 def short(value):
@@ -98,7 +99,8 @@ def bars(title, unit, groups, names, values, logarithmic=False, line=None):
             )
     if line is not None:
         y = scale.y(line)
-        parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#222" stroke-dasharray="4 3"/>')
+        where = f'x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}"'
+        parts.append(f'<line {where} stroke="#222" stroke-dasharray="4 3"/>')
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -16,6 +16,7 @@ from cachetory.interfaces.backends.sync import SyncBackend
 from cachetory.serializers import PickleSerializer
 
 from backend import CachetoryBackend
+from polling import poll
 from redis_server import RedisServer
 
 BACKENDS: dict[str, Callable[[RedisServer], SyncBackend[bytes]]] = {
@@ -45,10 +46,7 @@ def is_there(backend: SyncBackend[bytes], key: str) -> bool:
 
 
 def wait_until_gone(backend: SyncBackend[bytes], key: str) -> None:
-    patience = time.monotonic() + 30
-    while is_there(backend, key):
-        assert time.monotonic() < patience, f"{key} never expires"
-        time.sleep(0.01)
+    poll(f"{key} never expires", lambda: not is_there(backend, key))
 
 
 def now() -> datetime:

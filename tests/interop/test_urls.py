@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import redis
 
 import cachetory_c
 from cachetory_c import ERR_INVALID_URL, ERR_UNSUPPORTED, CachetoryError
+from polling import poll
 from redis_server import RedisServer
 
 
@@ -189,7 +188,8 @@ def test_a_password_never_shows_in_a_complaint(url):
 PASSWORD = "p@ss:w/rd#?&+ %é"
 PASSWORD_ESCAPED = "p%40ss%3Aw%2Frd%23%3F%26%2B%20%25%C3%A9"
 
-# What follows the scheme, around the server's address: user info, path and query; database, user and name on the server.
+# What follows the scheme, around the server's address: user info, path and query; then database, user and name on the
+# server.
 MEANINGS = [
     ("", "", 0, "default", ""),
     ("", "/3", 3, "default", ""),
@@ -231,13 +231,12 @@ def connections(client: redis.Redis) -> dict[str, dict[str, str]]:
 
 def appeared(client: redis.Redis, before: dict[str, dict[str, str]]) -> dict[str, str]:
     """The one connection that was not there before."""
-    patience = time.monotonic() + 10
-    while True:
-        new = [each for id, each in connections(client).items() if id not in before]
-        if len(new) == 1:
-            return new[0]
-        assert time.monotonic() < patience, new
-        time.sleep(0.01)
+
+    def new() -> list[dict[str, str]]:
+        found = [each for id, each in connections(client).items() if id not in before]
+        return found if len(found) == 1 else []
+
+    return poll("not one new connection", new)[0]
 
 
 def on_the_server(connection: dict[str, str]) -> tuple[int, str, str]:

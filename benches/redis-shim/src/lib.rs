@@ -1,5 +1,5 @@
-//! The redis crate's synchronous connection behind C functions: commands built and replies read as its documentation shows.
-//! The answers are the harness's: the bytes received, -1 for a miss, -2 for a failure.
+//! The redis crate's synchronous connection behind C functions: commands built and replies read as its documentation
+//! shows. The answers are the harness's: the bytes received, -1 for a miss, -2 for a failure.
 
 use std::ffi::{CStr, c_char, c_long, c_void};
 use std::slice;
