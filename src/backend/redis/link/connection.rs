@@ -1,5 +1,6 @@
 //! One connection to a server: what it consists of, how it is introduced, and whether it is still there.
 
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -48,8 +49,8 @@ pub enum Seat {
     /// Not among those that calls share: it is idle, or has one call to itself.
     #[default]
     Exclusive,
-    /// Among those that calls share, since this epoch.
-    Shared { epoch: u64 },
+    /// Among those that calls share, since this epoch. Epochs are not zero, so that a seat is one word.
+    Shared { epoch: NonZeroU64 },
 }
 
 impl Link {

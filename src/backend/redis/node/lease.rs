@@ -1,9 +1,10 @@
 //! A link in the hands of a call, and to whom it goes afterwards.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::Node;
+use super::scheduler::Scheduler;
 use crate::backend::redis::link::call::Start;
 use crate::backend::redis::link::connection::{Link, Seat};
 use crate::backend::redis::link::outcome::Exchanged;
@@ -162,10 +163,18 @@ impl Node {
             self.measure(&link);
         }
         let spins = link.spins();
-        let actions = self.scheduler().give_back(link, spins);
-        if let Some(actions) = actions {
-            self.perform(actions);
+        let mut scheduler = self.scheduler();
+        if let Err(link) = scheduler.give_back(link, spins) {
+            self.assign(scheduler, link);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn assign(&self, mut scheduler: MutexGuard<'_, Scheduler<Link>>, link: Box<Link>) {
+        let actions = scheduler.assign(link);
+        drop(scheduler);
+        self.perform(actions);
     }
 
     #[cold]

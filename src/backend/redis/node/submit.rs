@@ -36,7 +36,9 @@ impl Node {
         let submitted = scheduler.submit(call, encode, expect, is_enough, Instant::now)?;
         drop(scheduler);
         match submitted {
-            Submitted::Deferred(actions) | Submitted::Entrusted(actions) => self.perform(actions),
+            Submitted::Deferred(None) => {}
+            Submitted::Deferred(Some(watch)) => self.begin_watch(watch),
+            Submitted::Entrusted(actions) => self.perform(actions),
             Submitted::SendOff(link) => self.send_off(link, queue),
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Actions, Carrier, Reservation, Scheduler, Usage};
+use super::{Actions, Carrier, Reservation, Scheduler, Usage, WatchId};
 use crate::backend::redis::link::connection::Seat;
 use crate::backend::redis::link::requests::{Owner, Requests};
 use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
@@ -65,8 +65,8 @@ pub enum WhatNext<L> {
 
 /// What is to be done about a call that was taken in.
 pub enum Submitted<L> {
-    /// It is left to a thread that is likely to come and drive it.
-    Deferred(Actions<L>),
+    /// It is left to a thread that is likely to come and drive it. The reactor is to look after it, where that is not begun.
+    Deferred(Option<WatchId>),
     /// It is the reactor's, or one's who drives a link already.
     Entrusted(Actions<L>),
     /// Enough has gathered to be sent before the thread comes.
@@ -220,8 +220,7 @@ impl<L: Carrier> Scheduler<L> {
                 Err(actions) => Submitted::Entrusted(actions),
             });
         }
-        let watch = self.deferral.defer();
-        Ok(Submitted::Deferred(Actions { watch, ..Actions::default() }))
+        Ok(Submitted::Deferred(self.deferral.defer()))
     }
 
     /// Takes in an asynchronous call that needs a link of its own.

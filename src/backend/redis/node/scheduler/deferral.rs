@@ -41,11 +41,13 @@ impl<L> Default for Deferral<L> {
 
 impl<L> Deferral<L> {
     /// The watch that is to begin, where there is none.
+    #[inline]
     pub fn watch(&mut self) -> Option<WatchId> {
         if self.watching.is_some() { None } else { Some(self.watch_anew()) }
     }
 
     #[cold]
+    #[inline(never)]
     fn watch_anew(&mut self) -> WatchId {
         self.last_watch.0 += 1;
         self.watching = Some(self.last_watch);
@@ -53,6 +55,7 @@ impl<L> Deferral<L> {
     }
 
     /// Something is left to a thread that is likely to come.
+    #[inline]
     pub fn defer(&mut self) -> Option<WatchId> {
         self.deferred = true;
         match mem::take(&mut self.looks_late) {

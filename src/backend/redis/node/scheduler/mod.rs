@@ -39,6 +39,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::mem;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 pub use self::calls::{Admission, Checkout, Queued, Submitted, Ticket, WhatNext};
@@ -96,7 +97,7 @@ pub struct Scheduler<L> {
     count: usize,
     in_use: usize,
     /// Goes up when the links in use are found to be slow.
-    epoch: u64,
+    epoch: NonZeroU64,
     dials: usize,
     own_dials: usize,
     queue: SubmissionQueue<L>,
@@ -173,7 +174,7 @@ impl<L: Carrier> Scheduler<L> {
             idle: Vec::new(),
             count: 0,
             in_use: 0,
-            epoch: 0,
+            epoch: NonZeroU64::MIN,
             dials: 0,
             own_dials: 0,
             queue: SubmissionQueue::default(),
@@ -257,19 +258,19 @@ impl<L: Carrier> Scheduler<L> {
         is_reserved
     }
 
-    /// Takes a link back that a call is done with. `spins`: whether it pays to spin for its replies. `None`: it is idle, and
-    /// nothing is to be done.
+    /// Takes a link back that a call is done with; it is idle from then on. `spins`: whether it pays to spin for its replies. It
+    /// comes back, to be assigned, where somebody waits for a link.
     #[inline(always)]
-    pub fn give_back(&mut self, mut link: Box<L>, spins: bool) -> Option<Actions<L>> {
+    pub fn give_back(&mut self, mut link: Box<L>, spins: bool) -> Result<(), Box<L>> {
         self.spins = spins;
         let seat = mem::take(link.seat_mut());
         self.vacate(seat);
         if self.is_awaited() || self.closed {
-            return Some(self.assign(link));
+            return Err(link);
         }
         self.next_is_exclusive = false;
         self.idle.push(link);
-        None
+        Ok(())
     }
 
     /// A link that was dialled out of band is there.
@@ -327,7 +328,7 @@ impl<L: Carrier> Scheduler<L> {
     }
 
     /// Gives a free link to whoever is next: who waits for a link of its own, or the queue, in turn.
-    fn assign(&mut self, mut link: Box<L>) -> Actions<L> {
+    pub fn assign(&mut self, mut link: Box<L>) -> Actions<L> {
         if self.closed {
             self.count -= 1;
             return Actions { close: Some(link), ..Actions::default() };
@@ -423,7 +424,7 @@ impl<L: Carrier> Scheduler<L> {
 
     /// Begins a new epoch: the links in use are slow, and count no more.
     fn begin_epoch(&mut self) {
-        self.epoch += 1;
+        self.epoch = self.epoch.saturating_add(1);
         self.in_use = 0;
     }
 

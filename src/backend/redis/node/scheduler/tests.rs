@@ -242,7 +242,8 @@ impl World {
             return self.out.push(link);
         }
         let spins = self.random.below(8) != 0;
-        if let Some(actions) = self.scheduler.give_back(link, spins) {
+        if let Err(link) = self.scheduler.give_back(link, spins) {
+            let actions = self.scheduler.assign(link);
             self.perform(actions);
         }
     }
@@ -324,9 +325,10 @@ impl World {
         let submitted = self.scheduler.submit(call, Self::encode, expect, |_| is_enough, clock);
         match submitted {
             Err(_) => assert!(self.scheduler.closed),
-            Ok(Submitted::Deferred(actions) | Submitted::Entrusted(actions)) => {
-                self.perform(actions);
+            Ok(Submitted::Deferred(watch)) => {
+                self.perform(Actions { watch, ..Actions::default() });
             }
+            Ok(Submitted::Entrusted(actions)) => self.perform(actions),
             Ok(Submitted::SendOff(link)) => {
                 self.see("a send-off");
                 self.out.push(link);
@@ -576,9 +578,10 @@ fn a_link_given_back_goes_to_all_that_is_queued() {
     assert!(enqueue(&mut scheduler).lead.is_none());
     assert!(enqueue(&mut scheduler).lead.is_none());
     let [first, second] = links;
-    let handed = scheduler.give_back(first, true).unwrap().hand_over.unwrap();
+    let first = scheduler.give_back(first, true).err().unwrap();
+    let handed = scheduler.assign(first).hand_over.unwrap();
     assert_eq!(handed.batch.left(), 2);
-    assert!(scheduler.give_back(second, true).is_none(), "nothing is left for another");
+    assert!(scheduler.give_back(second, true).is_ok(), "nothing is left for another");
 }
 
 #[test]
@@ -598,9 +601,11 @@ fn an_impatient_caller_gets_another_link_and_the_slow_one_counts_no_more() {
     let _other = scheduler.take_at_hand().unwrap();
     let waiter = enqueue(&mut scheduler).ticket.waiter;
     let WhatNext::Lead(link) = scheduler.patience_over(&waiter, Instant::now) else { panic!() };
-    assert_eq!(link.seat, Seat::Shared { epoch: 1 });
+    assert_eq!(link.seat, Seat::Shared { epoch: scheduler.epoch });
     assert_eq!(scheduler.in_use, 1);
-    assert!(scheduler.give_back(slow, true).is_some(), "the call is still queued");
+    assert_ne!(slow.seat, link.seat);
+    assert!(scheduler.give_back(slow, true).is_err(), "the call is still queued");
+    assert_eq!(scheduler.in_use, 1);
 }
 
 #[test]
@@ -612,7 +617,8 @@ fn one_thread_after_the_other_gets_a_link_of_its_own() {
     let mut link = Box::new(Probe::default());
     let dialled = Dialled::Link(&mut *link);
     assert!(!scheduler.own_dial_over(reservation, dialled, Instant::now).wake_one);
-    assert!(scheduler.give_back(link, true).unwrap().wake_one);
+    let link = scheduler.give_back(link, true).err().unwrap();
+    assert!(scheduler.assign(link).wake_one);
     assert!(scheduler.take_at_hand().is_none(), "it is promised");
     assert!(matches!(scheduler.check_out_exclusive(Instant::now), Checkout::Link(_)));
 }
