@@ -3,18 +3,18 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod broken;
+mod beside_synchronous_calls;
+mod broken_batches;
+mod caller_driven;
 mod cancel;
-mod clears;
 mod closing;
 mod dead;
-mod hung;
+mod deadlines;
 mod idle;
-mod large;
-mod many;
-mod mixed;
-mod programs;
-mod steered;
+mod large_values;
+mod prefix_clears;
+mod processes;
+mod tens_of_thousands;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,17 +3,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod batches;
 mod closing;
+mod combined_calls;
 mod deadlines;
-mod flood;
+mod excess;
 mod hostile;
-mod late;
-mod programs;
+mod idle_links;
+mod late_replies;
+mod processes;
 mod refusals;
 mod retries;
-mod shared;
-mod stale;
+mod transactions_and_clears;
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};

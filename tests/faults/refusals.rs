@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::retries::good;
-use super::stale::A_WHILE;
+use super::idle_links::A_WHILE;
 use super::support::capi::*;
 use super::support::poll;
 use super::support::scripted::{Scripted, name};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Random;
-use crate::book::Entry;
+use crate::ledger::Entry;
 use crate::support::capi::*;
 use crate::support::queue::{Completion, Submit};
 

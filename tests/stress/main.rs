@@ -11,16 +11,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod book;
 mod calls;
-mod saboteur;
+mod disturbances;
+mod ledger;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use book::Book;
+use ledger::Book;
 use calls::{Applied, Kind};
 use support::capi::*;
 use support::proxy::Proxy;
