@@ -235,7 +235,7 @@ fn what_is_not_taken_is_freed(f: &Fixture) {
     assert_eq!(f.cache.ping(), OK);
 }
 
-/// One wake-up for many completions must not leave another waiter asleep beside them.
+/// One wakeup for many completions must not leave another waiter asleep beside them.
 fn every_waiter_is_woken_while_completions_wait(f: &Fixture) {
     for _ in 0..50 {
         let queue = Queue::open();

@@ -8,9 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::dir::TempDir;
+use super::pause;
 
-/// How long a program may run before it counts as hanging.
-const LONGEST: Duration = Duration::from_secs(120);
+/// How long a program may run before it counts as hanging: longer than whatever in it tells an end from a hang.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// A compiled program.
 pub struct Program {
@@ -89,7 +90,7 @@ impl Program {
                     child.kill().unwrap();
                     break child.wait().unwrap();
                 }
-                thread::sleep(Duration::from_millis(5));
+                pause::before_the_next_look();
             };
         });
         output
