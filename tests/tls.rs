@@ -12,9 +12,6 @@ use support::server::{self, Server, Setup};
 
 const OK: Outcome = Ok(CACHETORY_OK);
 
-/// Where the deadline is not what is tested, it is out of the way.
-const PATIENT: &str = "socket_timeout=60&socket_connect_timeout=60";
-
 fn ca() -> String {
     trusting(&certs().ca.cert)
 }
@@ -32,7 +29,7 @@ fn serving(pair: &Pair) -> Server {
 }
 
 fn url(server: &Server, options: &str) -> String {
-    format!("{}?{PATIENT}&{options}", server.tls_url())
+    format!("{}?{options}", server.tls_url())
 }
 
 /// By the first call, which connects, if not before.
@@ -98,7 +95,7 @@ fn one_of_several_authorities() {
 fn the_address_is_a_name_too() {
     let port = server::with_tls().tls_port();
     for scheme in ["rediss", "valkeys"] {
-        let url = format!("{scheme}://127.0.0.1:{port}?{PATIENT}&{}", ca());
+        let url = format!("{scheme}://127.0.0.1:{port}?{}", ca());
         assert_eq!(ping(&url), OK);
     }
 }
@@ -117,7 +114,7 @@ fn both_versions_of_tls() {
 fn a_wrong_name_is_refused() {
     let server = serving(&certs().wrong_name);
     refused(&url(&server, &ca()), &["name", "localhost"]);
-    let by_address = format!("rediss://127.0.0.1:{}?{PATIENT}&{}", server.tls_port(), ca());
+    let by_address = format!("rediss://127.0.0.1:{}?{}", server.tls_port(), ca());
     refused(&by_address, &["name", "127.0.0.1"]);
     accepted(&server, &format!("{}&ssl_check_hostname=false", ca()));
     accepted(&server, "ssl_cert_reqs=none");
@@ -280,21 +277,29 @@ fn a_file_with_a_broken_certificate_is_named() {
     refused(&url(server, &with_client(&broken, &certs().client.key)), &["broken.pem"]);
 }
 
+/// A call that meets its deadline in the handshake of TLS, and says so. On a busy machine it may meet it before.
+#[track_caller]
+fn hangs_in_the_handshake(url: &str, statuses: &[i32]) -> Failure {
+    support::poll("a handshake that hangs", || {
+        let failure = ping(url).expect_err(url);
+        assert!(statuses.contains(&failure.status), "{url}: {failure:?}");
+        failure.message.contains("TLS").then_some(failure)
+    })
+}
+
 /// Such a server takes the handshake for the start of a long line and waits for the rest of it.
 #[test]
 fn a_plain_server_behind_a_tls_url() {
     let server = server::redis();
     let url = format!("rediss://localhost:{}?socket_timeout=0.5&{}", server.port(), ca());
-    let failure = ping(&url).expect_err(&url);
-    assert!([CACHETORY_ERR_TLS, CACHETORY_ERR_TIMEOUT].contains(&failure.status), "{failure:?}");
-    assert!(failure.message.contains("TLS"), "{failure:?}");
+    hangs_in_the_handshake(&url, &[CACHETORY_ERR_TLS, CACHETORY_ERR_TIMEOUT]);
 }
 
 /// Such a server hangs up, with or without an alert that is not RESP.
 #[test]
 fn a_tls_server_behind_a_plain_url() {
     let server = server::with_tls();
-    let url = format!("redis://localhost:{}?{PATIENT}", server.tls_port());
+    let url = format!("redis://localhost:{}", server.tls_port());
     let failure = ping(&url).expect_err(&url);
     let expected = [CACHETORY_ERR_PROTOCOL, CACHETORY_ERR_IO];
     assert!(expected.contains(&failure.status), "{failure:?}");
@@ -306,13 +311,12 @@ fn a_server_that_does_not_answer_the_handshake() {
     let port = silent.local_addr().unwrap().port();
     let limits = [
         ("socket_timeout=0.3", CACHETORY_ERR_TIMEOUT),
-        ("socket_timeout=60&socket_connect_timeout=0.3", CACHETORY_ERR_CONNECT),
+        ("socket_timeout=600&socket_connect_timeout=0.3", CACHETORY_ERR_CONNECT),
     ];
     for (limit, status) in limits {
         let url = format!("rediss://127.0.0.1:{port}?{limit}&{}", ca());
-        let failure = ping(&url).expect_err(&url);
-        assert_eq!((failure.status, failure.flags), (status, RETRYABLE), "{url}: {failure:?}");
-        assert!(failure.message.contains("TLS"), "{failure:?}");
+        let failure = hangs_in_the_handshake(&url, &[status]);
+        assert_eq!(failure.flags, RETRYABLE, "{url}: {failure:?}");
     }
 }
 

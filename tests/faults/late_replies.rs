@@ -1,17 +1,19 @@
 //! A reply that comes after its deadline is never handed to another call.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::failed;
+use super::support::calls::*;
 use super::support::capi::*;
+use super::support::gates::Gates;
 use super::support::poll;
 use super::support::proxy::{Proxy, Way};
 use super::support::scripted::{Command, Scripted, array, bulk};
 use super::support::server::Setup;
 use super::support::socket::Address;
+
+const SHORT: &str = "socket_timeout=0.3&max_connections=1";
 
 /// What the scripted servers here hold under every key.
 fn value_of(key: &[u8]) -> Vec<u8> {
@@ -29,8 +31,9 @@ fn answer(command: &Command) -> Vec<u8> {
     }
 }
 
-/// Holds the answers about keys that begin with `late` back until told; `early` bytes of each go at once.
-fn holding(early: usize, released: Arc<AtomicBool>) -> Scripted {
+/// Holds the answers about keys that begin with `late` back until a gate is open; `early` bytes of each go at once.
+fn holding(early: usize, gates: &Gates) -> Scripted {
+    let gates = gates.clone();
     Scripted::tcp(move |peer| {
         while let Some(command) = peer.request() {
             let reply = answer(&command);
@@ -38,92 +41,126 @@ fn holding(early: usize, released: Arc<AtomicBool>) -> Scripted {
             let early = if held { early } else { 0 };
             peer.send(&reply[..early]);
             if held {
-                peer.hang_until(|| released.load(Ordering::SeqCst));
+                gates.hold(peer, 1);
             }
             peer.send(&reply[early..]);
         }
     })
 }
 
+/// Makes a read whose answer is late, until the server has read it in time.
+fn miss_a_reply<T: std::fmt::Debug>(server: &Scripted, call: impl Fn() -> Result<T, Failure>) {
+    poll("the request comes in time", || {
+        times_out(RETRYABLE, &call);
+        (!server.requests().is_empty()).then_some(())
+    });
+}
+
 #[test]
-fn after_a_read() {
-    for early in [0, 1, 4, 9] {
-        let released = Arc::new(AtomicBool::new(false));
-        let server = holding(early, Arc::clone(&released));
-        let cache = Cache::must_open(&server.url("socket_timeout=0.3&max_connections=1"));
-        failed(cache.get("late"), CACHETORY_ERR_TIMEOUT, RETRYABLE);
-        released.store(true, Ordering::SeqCst);
-        for key in ["b", "c", "late", "d"] {
-            assert_eq!(cache.get(key), Ok(Some(value_of(key.as_bytes()))), "{early} bytes early");
+fn a_reply_to_a_get_that_comes_late_is_nobody_elses() {
+    for_each_face(|face| {
+        for early in [0, 1, 4, 9] {
+            let gates = Gates::default();
+            let server = holding(early, &gates);
+            let cache = Cache::must_open(&server.url(SHORT)).with(face);
+            miss_a_reply(&server, || cache.get("late"));
+            gates.open(1);
+            for key in ["b", "c", "late", "d"] {
+                let value = in_time(|| cache.get(key));
+                assert_eq!(value, Some(value_of(key.as_bytes())), "{early} bytes early");
+            }
+            let keys = ["e", "f", "g"];
+            let values = keys.map(|key| Some(value_of(key.as_bytes()))).to_vec();
+            assert_eq!(in_time(|| cache.mget(&keys)), values);
         }
-        let keys = ["e", "f", "g"];
-        let values = keys.map(|key| Some(value_of(key.as_bytes()))).to_vec();
-        assert_eq!(cache.mget(&keys), Ok(values));
+    });
+}
+
+#[test]
+fn a_reply_to_a_write_that_comes_late_is_nobody_elses() {
+    for_each_face(|face| {
+        for early in [0, 1, 4] {
+            let gates = Gates::default();
+            let server = holding(early, &gates);
+            let cache = Cache::must_open(&server.url(SHORT)).with(face);
+            times_out_once_sent(|| server.count("SET"), || cache.set("late", "v"));
+            gates.open(1);
+            assert_eq!(in_time(|| cache.get("b")), Some(value_of(b"b")));
+            assert_eq!(server.count("SET"), 1, "a write is not sent again");
+            in_time(|| cache.set("c", "v"));
+        }
+    });
+}
+
+#[test]
+fn a_reply_to_mget_that_comes_late_is_nobody_elses() {
+    for_each_face(|face| {
+        // Cut in the middle of an element, and between two.
+        for early in [1, 4, 15, 20, 40] {
+            let gates = Gates::default();
+            let server = holding(early, &gates);
+            let cache = Cache::must_open(&server.url(SHORT)).with(face);
+            miss_a_reply(&server, || cache.mget(&["late", "x", "y"]));
+            gates.open(1);
+            assert_eq!(in_time(|| cache.get("b")), Some(value_of(b"b")));
+            assert_eq!(in_time(|| cache.mget(&["c"])), vec![Some(value_of(b"c"))]);
+        }
+    });
+}
+
+#[test]
+fn a_call_does_not_wait_behind_a_reply_that_is_late() {
+    for_each_face(|face| {
+        // The gate stays shut: the next call must not have to wait on the same link.
+        let server = holding(0, &Gates::default());
+        let cache = Cache::must_open(&server.url(SHORT)).with(face);
+        miss_a_reply(&server, || cache.get("late"));
+        assert_eq!(in_time(|| cache.get("b")), Some(value_of(b"b")));
+    });
+}
+
+/// How many calls were answered, and how many were late.
+#[derive(Default)]
+struct Counts {
+    answered: AtomicUsize,
+    late: AtomicUsize,
+}
+
+impl Counts {
+    /// Whether there were some of each.
+    fn are_mixed(&self) -> Option<()> {
+        let is_some = |count: &AtomicUsize| count.load(Ordering::Relaxed) > 0;
+        (is_some(&self.answered) && is_some(&self.late)).then_some(())
     }
 }
 
 #[test]
-fn after_a_write() {
-    for early in [0, 1, 4] {
-        let released = Arc::new(AtomicBool::new(false));
-        let server = holding(early, Arc::clone(&released));
-        let cache = Cache::must_open(&server.url("socket_timeout=0.3&max_connections=1"));
-        let outcome = cache.set("late", "v");
-        failed(outcome, CACHETORY_ERR_TIMEOUT, RETRYABLE | MAYBE_APPLIED);
-        released.store(true, Ordering::SeqCst);
-        assert_eq!(cache.get("b"), Ok(Some(value_of(b"b"))));
-        assert_eq!(cache.set("c", "v"), Ok(CACHETORY_OK));
-        assert_eq!(server.count("SET"), 2);
-    }
-}
-
-#[test]
-fn after_a_batch() {
-    // Cut in the middle of an element, and between two.
-    for early in [1, 4, 15, 20, 40] {
-        let released = Arc::new(AtomicBool::new(false));
-        let server = holding(early, Arc::clone(&released));
-        let cache = Cache::must_open(&server.url("socket_timeout=0.3&max_connections=1"));
-        failed(cache.mget(&["late", "x", "y"]), CACHETORY_ERR_TIMEOUT, RETRYABLE);
-        released.store(true, Ordering::SeqCst);
-        assert_eq!(cache.get("b"), Ok(Some(value_of(b"b"))));
-        assert_eq!(cache.mget(&["c"]), Ok(vec![Some(value_of(b"c"))]));
-    }
-}
-
-#[test]
-fn while_it_is_still_awaited() {
-    // Nothing was released yet: the next call must not have to wait for it on the same link.
-    let released = Arc::new(AtomicBool::new(false));
-    let server = holding(0, Arc::clone(&released));
-    let cache = Cache::must_open(&server.url("socket_timeout=0.5&max_connections=1"));
-    failed(cache.get("late"), CACHETORY_ERR_TIMEOUT, RETRYABLE);
-    assert_eq!(cache.get("b"), Ok(Some(value_of(b"b"))));
-}
-
-#[test]
-fn many_threads_at_once() {
+fn many_threads_with_late_replies_among_theirs_get_each_its_own() {
     // Some answers come in time, some do not.
     let server = Scripted::tcp(|peer| {
         let mut number = peer.number as u64;
-        peer.serve(|command| {
+        while let Some(command) = peer.request() {
             number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040);
-            if number >> 60 < 3 {
-                thread::sleep(Duration::from_millis(150 + (number >> 50) % 100));
+            let delay = if number >> 60 < 3 { 150 + (number >> 50) % 100 } else { 0 };
+            if !peer.send_after(Duration::from_millis(delay), answer(&command)) {
+                return;
             }
-            answer(command)
+        }
+    });
+    for_each_face(|face| {
+        let url = server.url("socket_timeout=0.2&max_connections=4");
+        let (cache, counts) = (Cache::must_open(&url).with(face), Counts::default());
+        poll("some answers in time and some late", || {
+            check_many(&cache, 16, 25, &counts);
+            counts.are_mixed()
         });
     });
-    let cache = Cache::must_open(&server.url("socket_timeout=0.2&max_connections=4"));
-    check_many(&cache, 16, 25);
 }
 
-/// Threads that get keys of their own; every answer must be the right one, and some must come and some not.
-fn check_many(cache: &Cache, threads: usize, rounds: usize) {
-    let (answered, late) = (AtomicUsize::new(0), AtomicUsize::new(0));
+/// Threads that get keys of their own; every answer must be the right one.
+fn check_many(cache: &Cache, threads: usize, rounds: usize, counts: &Counts) {
     thread::scope(|scope| {
         for thread in 0..threads {
-            let (answered, late) = (&answered, &late);
             scope.spawn(move || {
                 for round in 0..rounds {
                     let key = format!("{thread}:{round}");
@@ -136,23 +173,21 @@ fn check_many(cache: &Cache, threads: usize, rounds: usize) {
                         cache.mget(&[&key, &other]).map(|values| assert_eq!(values, expected))
                     };
                     match result {
-                        Ok(()) => answered.fetch_add(1, Ordering::Relaxed),
+                        Ok(()) => counts.answered.fetch_add(1, Ordering::Relaxed),
                         Err(failure) => {
                             let seen = (failure.status, failure.flags);
                             assert_eq!(seen, (CACHETORY_ERR_TIMEOUT, RETRYABLE), "{failure:?}");
-                            late.fetch_add(1, Ordering::Relaxed)
+                            counts.late.fetch_add(1, Ordering::Relaxed)
                         }
                     };
                 }
             });
         }
     });
-    let (answered, late) = (answered.into_inner(), late.into_inner());
-    assert!(answered > 0 && late > 0, "{answered} answered, {late} late");
 }
 
 #[test]
-fn a_network_that_stalls() {
+fn many_threads_on_a_network_that_stalls_get_each_its_own() {
     let server = Setup::redis().start();
     let mut client = server.client(0);
     for thread in 0..8 {
@@ -163,29 +198,31 @@ fn a_network_that_stalls() {
             }
         }
     }
-    let proxy = Proxy::to(Address::Tcp(server.port()));
-    let cache = Cache::must_open(&proxy.address().url("socket_timeout=0.15&max_connections=3"));
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut way = Way::ToClient;
-            while !over.load(Ordering::SeqCst) {
-                proxy.pause(way);
-                thread::sleep(Duration::from_millis(250));
-                proxy.resume(way);
-                thread::sleep(Duration::from_millis(60));
-                way = if way == Way::ToClient { Way::ToServer } else { Way::ToClient };
+    for_each_face(|face| {
+        let proxy = Proxy::to(Address::Tcp(server.port()));
+        let url = proxy.address().url("socket_timeout=0.15&max_connections=3");
+        let (cache, counts) = (Cache::must_open(&url).with(face), Counts::default());
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for way in [Way::ToClient, Way::ToServer].iter().cycle() {
+                    if over.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    proxy.stall_now_and_then(*way);
+                }
+            });
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                poll("some answers in time and some late", || {
+                    check_many(&cache, 8, 40, &counts);
+                    counts.are_mixed()
+                });
+            }));
+            over.store(true, Ordering::SeqCst);
+            if let Err(panic) = outcome {
+                std::panic::resume_unwind(panic);
             }
         });
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            check_many(&cache, 8, 40);
-        }));
-        over.store(true, Ordering::SeqCst);
-        if let Err(panic) = outcome {
-            std::panic::resume_unwind(panic);
-        }
+        in_time(|| cache.get("0:0"));
     });
-    proxy.resume(Way::ToClient);
-    proxy.resume(Way::ToServer);
-    poll("calls succeed again", || cache.get("0:0").ok());
 }
