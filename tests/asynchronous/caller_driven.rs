@@ -7,11 +7,26 @@ use std::time::Duration;
 use super::support::calls::large;
 use super::support::capi::*;
 use super::support::gates::Gates;
+use super::support::program::Program;
 use super::support::queue::*;
 use super::support::scripted::Scripted;
 use super::support::server::Setup;
-use super::support::{pause, poll};
+use super::support::{note, patient, pause, poll};
 use super::{OK, failed, is_value};
+
+/// Nobody else can: the library's I/O thread is stopped, as a debugger stops one.
+#[test]
+fn a_waiting_thread_drives_its_calls_while_the_io_thread_is_stopped() {
+    let server = Setup::redis().start();
+    let program = Program::build("caller_driven");
+    for url in [server.tcp_url(), server.unix_url(), format!("{}?spin_us=0", server.unix_url())] {
+        println!("{url}");
+        let printed = program.run(&[patient(&url)]);
+        if printed.starts_with("SKIPPED") {
+            note(&printed);
+        }
+    }
+}
 
 /// So often the thread has come to wait before it is expected to.
 const OFTEN: u64 = 8;
