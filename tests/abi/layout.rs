@@ -157,7 +157,7 @@ fn no_struct_or_member_is_left_out_here() {
 }
 
 #[test]
-fn c_and_rust_agree() {
+fn structs_and_macros_are_the_same_in_c_and_in_rust() {
     let mut facts = vec![
         ("sizeof(cachetory_error_t)".to_owned(), 512),
         ("sizeof(cachetory_completion_t)".to_owned(), 128),
