@@ -10,7 +10,8 @@ use cachetory::ffi::types::*;
 use crate::compile::{check, compilers};
 use crate::header;
 
-/// The macros as the contract spells them. Swift imports literals only; a cast, a suffix more or a name would hide them.
+/// The macros as the contract spells them. Swift imports literals only; a cast, a suffix more or a name would hide
+/// them.
 const SPELLING: [(&str, &str, i64); 26] = [
     ("CACHETORY_OK", "0", CACHETORY_OK as i64),
     ("CACHETORY_NOT_FOUND", "1", CACHETORY_NOT_FOUND as i64),

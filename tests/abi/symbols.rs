@@ -1,4 +1,5 @@
-//! The shared library exports the functions that the header declares and nothing else, under a name that says its version.
+//! The shared library exports the functions that the header declares and nothing else, under a name that says its
+//! version.
 
 use std::collections::BTreeSet;
 use std::env;

@@ -76,8 +76,8 @@ fn a_slow_answer_to_a_synchronous_call_holds_up_no_asynchronous_one() {
     });
 }
 
-/// What a synchronous caller's batch leaves to the I/O thread, when the caller's deadline has passed, has been sent: it is waited for, and
-/// neither sent again nor taken for an idle link.
+/// What a synchronous caller's batch leaves to the I/O thread, when the caller's deadline has passed, has been sent: it
+/// is waited for, and neither sent again nor taken for an idle link.
 #[test]
 fn a_batch_whose_driver_leaves_is_not_sent_again() {
     for options in ["", "&health_check_interval=0.05"] {
@@ -127,8 +127,8 @@ fn a_batch_whose_driver_leaves_is_not_sent_again() {
     }
 }
 
-/// A thread's call and then asynchronous ones, in one batch: the thread's is answered, and the others are withheld until it is
-/// known what became of it. Whether they came together like that, which depends on when the thread comes.
+/// A thread's call and then asynchronous ones, in one batch: the thread's is answered, and the others are withheld
+/// until it is known what became of it. Whether they came together like that, which depends on when the thread comes.
 fn answer_only_the_thread(options: &str) -> bool {
     let gates = Gates::default();
     let gate = gates.clone();

@@ -1,5 +1,5 @@
-//! Connections that break under a batch: a read is sent once more, a write only when nothing of it was sent, and nothing is
-//! reported twice.
+//! Connections that break under a batch: a read is sent once more, a write only when nothing of it was sent, and
+//! nothing is reported twice.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

@@ -1,5 +1,5 @@
-//! A thread that submits and waits in turn drives the I/O of its calls itself, and parks its connection in the middle of a batch
-//! when it has something to return with. Whatever happens then, nothing is lost, and nobody waits for it.
+//! A thread that submits and waits in turn drives the I/O of its calls itself, and parks its connection in the middle
+//! of a batch when it has something to return with. Whatever happens then, nothing is lost, and nobody waits for it.
 
 use std::thread;
 use std::time::Duration;
@@ -40,8 +40,8 @@ fn get_into_habit(cache: &Cache, queue: &Queue) {
     }
 }
 
-/// Gates, and one connection whose first answer has been taken, while the server keeps the second back. The tag of that one is
-/// 2; to its server nothing more can be said.
+/// Gates, and one connection whose first answer has been taken, while the server keeps the second back. The tag of that
+/// one is 2; to its server nothing more can be said.
 fn left_in_the_middle(options: &str) -> (Gates, Scripted, Cache, Queue) {
     let gates = Gates::default();
     let server = gates.server();
@@ -55,7 +55,8 @@ fn left_in_the_middle(options: &str) -> (Gates, Scripted, Cache, Queue) {
     (gates, server, cache, queue)
 }
 
-/// The scenarios race with the thread of the library that takes over when nobody comes: each is tried often enough to meet both.
+/// The scenarios race with the thread of the library that takes over when nobody comes: each is tried often enough to
+/// meet both.
 fn often(scenario: impl Fn(&str)) {
     for options in ["", "&spin_us=0"] {
         (0..20).for_each(|_| scenario(options));

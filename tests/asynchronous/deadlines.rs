@@ -1,5 +1,5 @@
-//! Servers that hang under many calls: each call ends at its deadline, whoever waits on the queue or does not. Only that it ends
-//! is tested, not how fast.
+//! Servers that hang under many calls: each call ends at its deadline, whoever waits on the queue or does not. Only
+//! that it ends is tested, not how fast.
 
 use std::thread;
 
@@ -40,8 +40,8 @@ fn a_long_spin_holds_up_no_deadline() {
     }
 }
 
-/// The one connection hangs in the middle of a call, and there is never another. `None`: on a busy machine that call met its
-/// deadline before it was sent.
+/// The one connection hangs in the middle of a call, and there is never another. `None`: on a busy machine that call
+/// met its deadline before it was sent.
 fn one_connection_that_hangs() -> Option<(Scripted, Cache, Queue)> {
     let server = Scripted::tcp(|peer| {
         if peer.number > 0 {

@@ -1,5 +1,6 @@
-//! What only asynchronous calls have, through the C symbols: batches of them, queues, cancelling, the descriptor, and the thread
-//! that drives them, in trouble and in large numbers. How one call fails is tested in `tests/faults`, for each kind of call.
+//! What only asynchronous calls have, through the C symbols: batches of them, queues, cancelling, the descriptor, and
+//! the thread that drives them, in trouble and in large numbers. How one call fails is tested in `tests/faults`, for
+//! each kind of call.
 
 #[path = "../support/mod.rs"]
 mod support;

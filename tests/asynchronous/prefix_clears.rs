@@ -33,8 +33,8 @@ fn a_clear_of_thousands_of_keys_takes_none_without_the_prefix() {
     assert!(left.is_empty());
 }
 
-/// SCAN has two pages, with keys of a neighbour's among them, and the second comes when gate 1 opens, the answer to UNLINK
-/// when gate 2 does.
+/// SCAN has two pages, with keys of a neighbour's among them, and the second comes when gate 1 opens, the answer to
+/// UNLINK when gate 2 does.
 fn two_pages(gates: &Gates) -> Scripted {
     let gates = gates.clone();
     Scripted::tcp(move |peer| {

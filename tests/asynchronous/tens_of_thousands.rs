@@ -1,5 +1,5 @@
-//! Tens of thousands of calls at once to a server that hangs: each is accepted, and completes once, however it ends. That it
-//! takes no time per pair of them is tested only as far as this comes to an end.
+//! Tens of thousands of calls at once to a server that hangs: each is accepted, and completes once, however it ends.
+//! That it takes no time per pair of them is tested only as far as this comes to an end.
 
 use super::support::capi::*;
 use super::support::queue::*;

@@ -1,5 +1,5 @@
-//! Calls that are submitted together, of every kind: they share a link and a deadline, and each is answered, or fails, by
-//! itself.
+//! Calls that are submitted together, of every kind: they share a link and a deadline, and each is answered, or fails,
+//! by itself.
 
 use super::support::capi::*;
 use super::support::certs::certs;

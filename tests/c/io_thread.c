@@ -1,5 +1,5 @@
-/* io_thread URL HUNG: the library's I/O thread comes with the first asynchronous call over a network, goes with the last
-   cache, is deaf to signals, and sleeps while there is nothing to do. HUNG is a server that never answers. */
+/* io_thread URL HUNG: the library's I/O thread comes with the first asynchronous call over a network, goes with the
+   last cache, is deaf to signals, and sleeps while there is nothing to do. HUNG is a server that never answers. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "check_async.h"

@@ -11,7 +11,7 @@
 
 #include "../support/pause.h"
 
-/* The bound tells an end from a hang, and the number of attempts a machine that is busy from one that never sends in time. */
+/* The bound tells an end from a hang, and the attempts a machine that is busy from one that never sends in time. */
 enum { ROUNDS = 1500, LONGEST_SECONDS = 120, ATTEMPTS = 100 };
 
 static atomic_int over;
@@ -32,7 +32,8 @@ static void *bombard(void *target)
     return NULL;
 }
 
-/* A write that was sent meets its deadline. Where the machine is so busy that the deadline passes before, it is made again. */
+/* A write that was sent meets its deadline. Where the machine is so busy that the deadline passes before, it is made
+   again. */
 static void times_out(const char *url, size_t size)
 {
     cachetory_t cache = open_cache(url);
@@ -43,7 +44,8 @@ static void times_out(const char *url, size_t size)
         cachetory_error_t error;
         struct timespec start, end;
         clock_gettime(CLOCK_MONOTONIC, &start);
-        EXPECT(cachetory_set(cache, "k", 1, value, size, CACHETORY_NO_EXPIRY, 0, &error), CACHETORY_ERR_TIMEOUT, &error);
+        EXPECT(cachetory_set(cache, "k", 1, value, size, CACHETORY_NO_EXPIRY, 0, &error), CACHETORY_ERR_TIMEOUT,
+               &error);
         clock_gettime(CLOCK_MONOTONIC, &end);
         CHECK(end.tv_sec - start.tv_sec <= LONGEST_SECONDS);
         CHECK((error.flags & ~(uint32_t)CACHETORY_ERROR_MAYBE_APPLIED) == CACHETORY_ERROR_RETRYABLE);

@@ -66,8 +66,8 @@ static inline void add_work(const char *thread, void *arg)
         fclose(file);
 }
 
-/* Until the library's threads sleep. One that is woken now and then is never quiet for so long; one that sleeps is, however busy
-   the machine. */
+/* Until the library's threads sleep. One that is woken now and then is never quiet for so long; one that sleeps is,
+   however busy the machine. */
 static inline void wait_until_quiet(void)
 {
     for (int i = 0; i < 60; i++) {

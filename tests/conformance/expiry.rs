@@ -44,8 +44,8 @@ fn outwait(f: &Fixture) {
     until_gone(f, "sentinel");
 }
 
-/// Does something before a key has expired that was set to do so `SOON`, and is set again by `again`. On a busy machine that is
-/// too late now and then, and then it is tried again. It must not fail before that time.
+/// Does something before a key has expired that was set to do so `SOON`, and is set again by `again`. On a busy machine
+/// that is too late now and then, and then it is tried again. It must not fail before that time.
 #[track_caller]
 fn before_it_expires(again: impl Fn(), is_done: impl Fn() -> bool) {
     poll("it is done before the key expires", || {

@@ -1,5 +1,5 @@
-//! One text of test cases for every backend. A case is a function of a [`Fixture`]; each test below runs all of them against
-//! one target and lists those that fail. `CACHETORY_CASES=expiry` runs only the cases with that in their name.
+//! One text of test cases for every backend. A case is a function of a [`Fixture`]; each test below runs all of them
+//! against one target and lists those that fail. `CACHETORY_CASES=expiry` runs only the cases with that in their name.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,5 @@
-//! Closing a handle under its callers: each call finishes, or says that it was closed; nobody hangs, and nothing crashes.
+//! Closing a handle under its callers: each call finishes, or says that it was closed; nobody hangs, and nothing
+//! crashes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! One hard deadline over a whole call, whichever phase it is in. Only that a call ends is tested, not how fast, and nothing but
-//! a server that hangs has to meet a short deadline.
+//! One hard deadline over a whole call, whichever phase it is in. Only that a call ends is tested, not how fast, and
+//! nothing but a server that hangs has to meet a short deadline.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

@@ -1,6 +1,6 @@
 //! Time and failure, through the C symbols: against a scripted server, a breaking network, and real servers in trouble.
-//! Scenarios that hold for every call are run for each [`Face`](support::capi::Face): synchronous, submitted and waited for,
-//! submitted and polled for. What only submitted calls have is in `tests/asynchronous`.
+//! Scenarios that hold for every call are run for each [`Face`](support::capi::Face): synchronous, submitted and waited
+//! for, submitted and polled for. What only submitted calls have is in `tests/asynchronous`.
 
 #[path = "../support/mod.rs"]
 mod support;

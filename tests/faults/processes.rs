@@ -67,8 +67,8 @@ fn a_broken_connection_never_raises_sigpipe() {
     }
 }
 
-/// Cuts in the middle of requests and replies, between them, and with more to come. Each time the program has got so far that
-/// it notices.
+/// Cuts in the middle of requests and replies, between them, and with more to come. Each time the program has got so
+/// far that it notices.
 fn break_often(proxy: &Proxy, over: &AtomicBool) {
     let until = |what: &str, is_done: &dyn Fn() -> bool| {
         poll(what, || (is_done() || over.load(Ordering::SeqCst)).then_some(()));

@@ -1,5 +1,5 @@
-//! Connections that break: a read is sent once more, a write only when nothing of it was sent, and MAYBE_APPLIED says exactly
-//! when a write may have been applied.
+//! Connections that break: a read is sent once more, a write only when nothing of it was sent, and MAYBE_APPLIED says
+//! exactly when a write may have been applied.
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 

@@ -1,12 +1,12 @@
 //! Exactly once: several threads submit calls to several caches and queues while others kill the server, break and
 //! stall connections, cancel, and close caches and queues, and every tag is accounted for.
 //!
-//! What is held against each completion: its tag was accepted by this queue and has not been reported before; the queue was
-//! not closed when it was reported; its status is one that the call can have, given what was done to it; a value belongs to
-//! the key that was asked for, whole; and a write that is said not to have been applied is never seen.
+//! What is held against each completion: its tag was accepted by this queue and has not been reported before; the queue
+//! was not closed when it was reported; its status is one that the call can have, given what was done to it; a value
+//! belongs to the key that was asked for, whole; and a write that is said not to have been applied is never seen.
 //!
-//! CACHETORY_STRESS_CALLS says how many calls there are, and CACHETORY_STRESS_SEED repeats the choices of a run, though not
-//! its timing.
+//! CACHETORY_STRESS_CALLS says how many calls there are, and CACHETORY_STRESS_SEED repeats the choices of a run, though
+//! not its timing.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -21,8 +21,8 @@ impl Caller {
         self.id.store(id, Ordering::SeqCst);
     }
 
-    /// Until its call is queued for a link that others use: then it sleeps, and looks again and again whether there is another
-    /// link. Before that it may sleep for a lock, but not so often.
+    /// Until its call is queued for a link that others use: then it sleeps, and looks again and again whether there is
+    /// another link. Before that it may sleep for a lock, but not so often.
     #[track_caller]
     pub fn wait_until_queued(&self) {
         const OFTEN: u64 = 5;

@@ -75,8 +75,9 @@ pub fn times_out<T: Debug>(flags: u32, call: impl FnOnce() -> Result<T, Failure>
     failed(must_end(call), CACHETORY_ERR_TIMEOUT, flags)
 }
 
-/// Asserts that a write ends at its deadline after it was sent. On a busy machine the deadline may pass before, which the call
-/// says; then it is made again. `arrived`: how many requests for it the server has read, which is none unless it was sent.
+/// Asserts that a write ends at its deadline after it was sent. On a busy machine the deadline may pass before, which
+/// the call says; then it is made again. `arrived`: how many requests for it the server has read, which is none unless
+/// it was sent.
 #[track_caller]
 pub fn times_out_once_sent<T: Debug>(
     arrived: impl Fn() -> usize,
@@ -94,8 +95,8 @@ pub fn times_out_once_sent<T: Debug>(
     });
 }
 
-/// The answer of a server that is well, on a cache whose deadline is short. On a busy machine a call may miss that, and is made
-/// again; it may fail in no other way.
+/// The answer of a server that is well, on a cache whose deadline is short. On a busy machine a call may miss that, and
+/// is made again; it may fail in no other way.
 #[track_caller]
 pub fn in_time<T>(call: impl Fn() -> Result<T, Failure>) -> T {
     poll("an answer in time", || match call() {

@@ -1,5 +1,6 @@
-//! The C symbols behind a safe face. Every call is made with outputs full of rubbish, and checked against what the header
-//! promises of all of them: outputs emptied unless there is an answer, and an error struct that agrees with the status.
+//! The C symbols behind a safe face. Every call is made with outputs full of rubbish, and checked against what the
+//! header promises of all of them: outputs emptied unless there is an answer, and an error struct that agrees with the
+//! status.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;

@@ -21,8 +21,8 @@ pub mod socket;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a test takes it for something that never ends. Longer than any machine is busy, and than
-/// the deadlines of [`patient`], so that a call that hangs says so itself.
+/// How long anything may take before a test takes it for something that never ends. Longer than any machine is busy,
+/// and than the deadlines of [`patient`], so that a call that hangs says so itself.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks again and again until there is an answer.

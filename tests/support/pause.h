@@ -1,4 +1,5 @@
-/* Every time that a test program lets time pass. No outcome may depend on how long that is: a busy machine makes it longer. */
+/* Every time that a test program lets time pass. No outcome may depend on how long that is: a busy machine makes it
+   longer. */
 #ifndef PAUSE_H
 #define PAUSE_H
 

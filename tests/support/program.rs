@@ -47,8 +47,8 @@ impl Program {
         Self { path, _dir: dir }
     }
 
-    /// Runs it to its end, which must be a good one; what it printed. The words of CACHETORY_TEST_UNDER, if set, are put
-    /// before the command: `valgrind -q --error-exitcode=9`, say.
+    /// Runs it to its end, which must be a good one; what it printed. The words of CACHETORY_TEST_UNDER, if set, are
+    /// put before the command: `valgrind -q --error-exitcode=9`, say.
     #[track_caller]
     pub fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
         let output = self.finish(args);
