@@ -21,22 +21,34 @@ impl Caller {
         self.id.store(id, Ordering::SeqCst);
     }
 
-    /// Until its call is queued for a link that others use: then it sleeps, and looks again and again whether there is
-    /// another link. Before that it may sleep for a lock, but not so often.
+    /// Until its call is queued for a link that others use: then it sleeps, again and again if it looks whether there is
+    /// another link, or on and on. Before that it may sleep for a lock, but neither so often nor for so long.
     #[track_caller]
     pub fn wait_until_queued(&self) {
         const OFTEN: u64 = 5;
+        const LONG: usize = 200;
+        let (mut last, mut looks) = (0, 0);
         poll("the call is queued", || {
             let id = self.id.load(Ordering::SeqCst);
-            let slept = || times_asleep(id).saturating_sub(self.slept.load(Ordering::SeqCst));
-            (id != 0 && slept() >= OFTEN).then_some(())
+            let slept = times_asleep(id).saturating_sub(self.slept.load(Ordering::SeqCst));
+            looks = if slept == last && is_asleep(id) { looks + 1 } else { 0 };
+            last = slept;
+            (id != 0 && (slept >= OFTEN || looks >= LONG)).then_some(())
         });
     }
 }
 
+fn status(thread: u64, field: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/self/task/{thread}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(line.trim().to_owned())
+}
+
 fn times_asleep(thread: u64) -> u64 {
-    let status = fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap_or_default();
-    let mut lines = status.lines();
-    let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    let count = status(thread, "voluntary_ctxt_switches:");
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+fn is_asleep(thread: u64) -> bool {
+    status(thread, "State:").is_some_and(|state| state.starts_with('S'))
 }
