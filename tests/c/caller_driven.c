@@ -111,6 +111,7 @@ int main(int argc, char **argv)
             expect_next(queue, CACHETORY_OK);
         }
         /* So that the I/O thread has nothing in its hands. */
+        wait_for_io_threads(1);
         wait_until_quiet();
         pid_t thread = 0;
         struct holder holder;

@@ -7,18 +7,6 @@
 
 #include <signal.h>
 
-static int io_threads(void)
-{
-    return each_thread("cachetory-io", NULL, NULL);
-}
-
-static void wait_for_threads(int count)
-{
-    for (int i = 0; i < 100000 && io_threads() != count; i++)
-        before_the_next_look();
-    CHECK(io_threads() == count);
-}
-
 /* Every signal that can be is blocked; glibc keeps two to itself. */
 static void is_deaf(const char *thread, void *arg)
 {
@@ -56,12 +44,12 @@ int main(int argc, char **argv)
     CHECK(io_threads() == 0);
 
     many_calls(cache, queue);
-    CHECK(io_threads() == 1);
+    wait_for_io_threads(1);
     each_thread("cachetory-", is_deaf, NULL);
     wait_until_quiet();
-    CHECK(io_threads() == 1);
+    wait_for_io_threads(1);
     many_calls(other, queue);
-    CHECK(io_threads() == 1);
+    wait_for_io_threads(1);
 
     /* A server that hangs is no reason to be awake. */
     cachetory_t hung = open_cache(argv[2]);
@@ -72,20 +60,20 @@ int main(int argc, char **argv)
 
     CHECK(cachetory_close(cache) == CACHETORY_OK);
     many_calls(other, queue);
-    CHECK(io_threads() == 1);
+    wait_for_io_threads(1);
     CHECK(cachetory_close(other) == CACHETORY_OK);
-    wait_for_threads(0);
+    wait_for_io_threads(0);
 
     /* And once more, while a call is on its way. */
     cache = open_cache(argv[1]);
     many_calls(cache, queue);
-    CHECK(io_threads() == 1);
+    wait_for_io_threads(1);
     submit_get(cache, queue, 1, "k");
     CHECK(cachetory_close(cache) == CACHETORY_OK);
     cachetory_completion_t last = next(queue);
     CHECK(last.status == CACHETORY_OK || last.status == CACHETORY_ERR_CANCELLED);
     cachetory_completion_free(&last);
-    wait_for_threads(0);
+    wait_for_io_threads(0);
     CHECK(cachetory_queue_close(queue) == CACHETORY_OK);
     CHECK(cachetory_close(store) == CACHETORY_OK && cachetory_close(nothing) == CACHETORY_OK);
     return 0;

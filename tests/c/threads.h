@@ -46,6 +46,22 @@ static inline int each_thread(const char *name, void (*visit)(const char *thread
     return count;
 }
 
+static inline int io_threads(void)
+{
+    return each_thread("cachetory-io", NULL, NULL);
+}
+
+/* Until there are so many, and never more than one. A thread has its name only once it has run, and a call may be complete
+   before. */
+static inline void wait_for_io_threads(int count)
+{
+    for (int i = 0; i < 100000 && io_threads() != count; i++) {
+        CHECK(io_threads() <= 1);
+        before_the_next_look();
+    }
+    CHECK(io_threads() == count);
+}
+
 /* How often a thread has gone to sleep and been interrupted, and for how many ticks it has run, added to `arg`. */
 static inline void add_work(const char *thread, void *arg)
 {
