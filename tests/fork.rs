@@ -6,8 +6,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use support::certs::certs;
+use support::gates::Gates;
+use support::patient;
 use support::program::Program;
-use support::scripted::{Command, Peer, Scripted, array, bulk, name};
+use support::scripted::{Command, Peer, Scripted, array, bulk, echo, name};
 use support::server::Setup;
 
 type Store = Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>;
@@ -36,12 +38,30 @@ fn answer(store: &Store, command: &Command) -> Vec<u8> {
     }
 }
 
+/// The ways in which a program makes its calls.
+const FACES: [&str; 3] = ["synchronous", "waited", "polled"];
+
+fn of_one(url: &str) -> String {
+    let and = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{and}max_connections=1")
+}
+
 #[test]
 fn each_process_has_connections_of_its_own() {
-    let store = Store::default();
-    let kept = Arc::clone(&store);
-    let server = Scripted::tcp(move |peer| keep(&kept, peer));
-    Program::build("fork").run(&[server.url("socket_timeout=5")]);
+    let program = Program::build("fork");
+    for face in FACES {
+        for mode in ["family", "load"] {
+            let store = Store::default();
+            let kept = Arc::clone(&store);
+            let server = Scripted::tcp(move |peer| keep(&kept, peer));
+            let url = patient(&server.url(""));
+            program.run(&[face, mode, &url, &of_one(&url)]);
+            assert_apart(&server, mode);
+        }
+    }
+}
+
+fn assert_apart(server: &Scripted, mode: &str) {
     let mut owners = HashMap::new();
     for request in server.requests() {
         let key = String::from_utf8(request.command[1].clone()).unwrap();
@@ -52,21 +72,51 @@ fn each_process_has_connections_of_its_own() {
         let first = owners.entry(request.connection).or_insert_with(|| owner.clone());
         assert_eq!(*first, owner, "connection {} served two processes", request.connection);
     }
-    for owner in ["parent", "child", "grandchild"] {
+    let expected =
+        if mode == "family" { &["parent", "child", "grandchild"][..] } else { &["parent"] };
+    for owner in expected {
         assert!(owners.values().any(|seen| seen == owner), "{owner}: {owners:?}");
     }
 }
 
 #[test]
-fn real_servers() {
+fn calls_in_flight_across_a_fork_stay_the_parents() {
+    let program = Program::build("fork");
+    for face in FACES {
+        let gates = Gates::default();
+        let gate = gates.clone();
+        // What the parent has in flight is answered when it says so.
+        let server = Scripted::tcp(move |peer| {
+            while let Some(command) = peer.request() {
+                if name(&command) == "SET" && command[1] == b"open" {
+                    gate.open(1);
+                }
+                peer.hang_until(|| gate.is_open_for(&command));
+                if !peer.send(echo(&command)) {
+                    return;
+                }
+            }
+        });
+        let url = patient(&server.url(""));
+        program.run(&[face, "held", &url, &of_one(&url)]);
+        assert!(server.count("GET") > 0);
+    }
+}
+
+#[test]
+fn parent_and_child_both_go_on_with_a_real_server() {
     let server = Setup::redis().tls(&certs().server, None).start();
     let program = Program::build("fork");
     let tls = format!("{}?ssl_ca_certs={}", server.tls_url(), certs().ca.cert.display());
     // A child does not inherit what a single link was in the middle of either.
     let one = format!("{}?max_connections=1", server.tcp_url());
     let name = format!("redis://localhost:{}", server.port());
-    for url in [server.tcp_url(), server.unix_url(), tls, one, name] {
-        println!("{url}");
-        program.run(&[url]);
+    for face in FACES {
+        for url in [&server.tcp_url(), &server.unix_url(), &tls, &one, &name] {
+            println!("{face} {url}");
+            let url = patient(url);
+            program.run(&[face, "family", &url, &of_one(&url)]);
+            program.run(&[face, "load", &url, &of_one(&url)]);
+        }
     }
 }

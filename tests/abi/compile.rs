@@ -52,7 +52,7 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 #[test]
-fn header_compiles_as_c() {
+fn the_header_compiles_as_c_without_a_warning() {
     for compiler in compilers() {
         for standard in ["-std=c99", "-std=c11", "-std=c17", "-std=gnu17"] {
             check(&compiler, "c", &[standard, "-Wstrict-prototypes", "-Wc++-compat"], TWICE);
@@ -61,7 +61,7 @@ fn header_compiles_as_c() {
 }
 
 #[test]
-fn header_compiles_as_cpp() {
+fn the_header_compiles_as_cpp_without_a_warning() {
     for compiler in compilers() {
         for standard in ["-std=c++11", "-std=c++17", "-std=c++20"] {
             check(&compiler, "c++", &[standard], TWICE);
@@ -71,7 +71,7 @@ fn header_compiles_as_cpp() {
 
 /// The types of the functions, parameter by parameter, as the contract of the ABI has them.
 #[test]
-fn functions_have_the_promised_types() {
+fn functions_and_structs_have_the_promised_types() {
     let source = fs::read_to_string(root().join("tests/c/abi_prototypes.c")).unwrap();
     for function in symbols::declared() {
         assert!(source.contains(&format!("{function}(")), "{function} is not in abi_prototypes.c");
@@ -83,7 +83,7 @@ fn functions_have_the_promised_types() {
 
 /// What Swift does with include/module.modulemap, as far as clang can tell.
 #[test]
-fn module_map_is_valid() {
+fn the_module_map_for_swift_is_valid() {
     let [_, clang] = compilers();
     let cache = scratch("modules");
     let cache = format!("-fmodules-cache-path={}", cache.display());

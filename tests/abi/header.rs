@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Where the types, the macros and the functions of the ABI are written, in the order of the header. A function elsewhere
-/// would be exported without being declared; `symbols` notices.
+/// Where the types, the macros and the functions of the ABI are written, in the order of the header. A function
+/// elsewhere would be exported without being declared; `symbols` notices.
 const SOURCES: [&str; 6] = [
     "src/ffi/status.rs",
     "src/ffi/types.rs",
@@ -34,7 +34,8 @@ fn generate() -> String {
     adjust(&String::from_utf8(text).unwrap())
 }
 
-/// What cbindgen has no setting for: the macro that Swift must see is spelled with capitals, and types go by their typedef.
+/// What cbindgen has no setting for: the macro that Swift must see is spelled with capitals, and types go by their
+/// typedef.
 fn adjust(header: &str) -> String {
     let types =
         header.replace("typedef struct ", "typedef\0").replace("struct cachetory_", "cachetory_");

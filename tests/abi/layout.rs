@@ -10,7 +10,8 @@ use cachetory::ffi::types::*;
 use crate::compile::{check, compilers};
 use crate::header;
 
-/// The macros as the contract spells them. Swift imports literals only; a cast, a suffix more or a name would hide them.
+/// The macros as the contract spells them. Swift imports literals only; a cast, a suffix more or a name would hide
+/// them.
 const SPELLING: [(&str, &str, i64); 26] = [
     ("CACHETORY_OK", "0", CACHETORY_OK as i64),
     ("CACHETORY_NOT_FOUND", "1", CACHETORY_NOT_FOUND as i64),
@@ -157,7 +158,7 @@ fn no_struct_or_member_is_left_out_here() {
 }
 
 #[test]
-fn c_and_rust_agree() {
+fn structs_and_macros_are_the_same_in_c_and_in_rust() {
     let mut facts = vec![
         ("sizeof(cachetory_error_t)".to_owned(), 512),
         ("sizeof(cachetory_completion_t)".to_owned(), 128),

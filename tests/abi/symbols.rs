@@ -1,4 +1,5 @@
-//! The shared library exports the functions that the header declares and nothing else, under a name that says its version.
+//! The shared library exports the functions that the header declares and nothing else, under a name that says its
+//! version.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -33,7 +34,7 @@ pub fn declared() -> BTreeSet<String> {
 }
 
 #[test]
-fn exports_are_the_declared_functions() {
+fn the_library_exports_exactly_the_declared_functions() {
     let table = run("nm", &["-D", "--defined-only", "--format=posix"]);
     let exported: BTreeSet<String> =
         table.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
@@ -42,7 +43,7 @@ fn exports_are_the_declared_functions() {
 }
 
 #[test]
-fn library_names_its_version_and_stays_loaded() {
+fn the_library_names_its_version_and_stays_loaded() {
     let section = run("readelf", &["--dynamic", "--wide"]);
     let soname = format!("[libcachetory.so.{}]", env!("CARGO_PKG_VERSION_MAJOR"));
     let line = |tag: &str| section.lines().find(|line| line.contains(tag)).unwrap_or_default();
@@ -51,7 +52,7 @@ fn library_names_its_version_and_stays_loaded() {
 }
 
 #[test]
-fn versions_agree() {
+fn the_versions_of_package_header_and_library_agree() {
     // SAFETY: the library's own static text.
     let version = unsafe { CStr::from_ptr(cachetory_version()) };
     assert_eq!(version.to_str(), Ok(env!("CARGO_PKG_VERSION")));

@@ -1,18 +1,20 @@
 //! Cancelling: before a call is sent, after, of many at once; and the bound on what is outstanding.
 
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::support::calls::large;
 use super::support::capi::*;
-use super::support::poll;
+use super::support::gates::{Gates, wait_for_key};
 use super::support::queue::*;
-use super::support::scripted::{Scripted, bulk, name};
-use super::{A_WHILE, Gates, OK, echo, failed, is_value, large, wait_for_key};
+use super::support::scripted::{Scripted, bulk, echo, name};
+use super::support::{pause, poll};
+use super::{OK, failed, is_value};
 
-const ONE: &str = "socket_timeout=60&max_connections=1";
+const ONE: &str = "max_connections=1";
 
 #[test]
-fn what_was_not_sent_never_is() {
+fn a_call_that_is_cancelled_before_it_is_sent_never_is() {
     let gates = Gates::default();
     let server = gates.server();
     let (cache, queue) = (Cache::must_open(&server.url(ONE)), Queue::open());
@@ -45,8 +47,8 @@ fn what_was_not_sent_never_is() {
 }
 
 #[test]
-fn what_was_sent_may_have_been_applied() {
-    for options in [ONE, "socket_timeout=60"] {
+fn a_write_that_is_cancelled_after_it_was_sent_may_have_been_applied() {
+    for options in [ONE, ""] {
         let gates = Gates::default();
         let server = gates.server();
         let (cache, queue) = (Cache::must_open(&server.url(options)), Queue::open());
@@ -68,7 +70,7 @@ fn what_was_sent_may_have_been_applied() {
 }
 
 #[test]
-fn a_tag_given_several_times() {
+fn a_cancel_ends_every_call_of_the_tag_on_that_queue() {
     let gates = Gates::default();
     let server = gates.server();
     let (cache, queue) = (Cache::must_open(&server.url(ONE)), Queue::open());
@@ -97,28 +99,30 @@ fn a_tag_given_several_times() {
 
 /// The link for a call turned out to be gone before anything was sent, and there is no other yet.
 #[test]
-fn what_lost_its_link_before_it_was_sent() {
-    let warm = |peer: &mut super::support::scripted::Peer| {
-        if peer.number > 0 {
-            return peer.hang();
-        }
-        while let Some(command) = peer.request() {
-            peer.send(echo(&command));
-            if command[1] == b"last" {
-                return peer.close();
-            }
-        }
-    };
+fn a_write_that_lost_its_link_before_it_was_sent_is_cancelled_as_not_applied() {
     type Submission = fn(Submit) -> Outcome;
     let writes: [Submission; 2] =
         [|to| to.set(1, "k", "v", NO_EXPIRY, 0), |to| to.set(1, "k", large(), NO_EXPIRY, 0)];
     for write in writes {
-        let server = Scripted::tcp(warm);
-        let url = server.url("db=1&socket_timeout=60&socket_connect_timeout=60");
-        let (cache, queue) = (Cache::must_open(&url), Queue::open());
+        let closed = Arc::new(AtomicBool::new(false));
+        let is_closed = Arc::clone(&closed);
+        let server = Scripted::tcp(move |peer| {
+            if peer.number > 0 {
+                return peer.hang();
+            }
+            while let Some(command) = peer.request() {
+                peer.send(echo(&command));
+                if command[1] == b"last" {
+                    peer.close();
+                    return is_closed.store(true, Ordering::SeqCst);
+                }
+            }
+        });
+        let (cache, queue) = (Cache::must_open(&server.url("db=1")), Queue::open());
         assert_eq!(cache.to(&queue).get(9, "last"), OK);
         is_value(queue.next(), "last");
-        thread::sleep(A_WHILE);
+        poll("the link is closed", || closed.load(Ordering::SeqCst).then_some(()));
+        pause::let_links_go_idle();
         assert_eq!(write(cache.to(&queue)), OK);
         poll("another link is being made", || (server.connections() > 1).then_some(()));
         assert_eq!(queue.cancel(1), OK);
@@ -128,7 +132,7 @@ fn what_lost_its_link_before_it_was_sent() {
 }
 
 #[test]
-fn cancelled_in_the_middle_of_a_large_request() {
+fn a_large_write_that_is_cancelled_midway_leaves_its_link_to_nobody() {
     let huge = vec![b'x'; 50 << 20];
     let server = Scripted::tcp(|peer| {
         if peer.number > 0 {
@@ -138,7 +142,7 @@ fn cancelled_in_the_middle_of_a_large_request() {
         peer.send(echo(&command));
         peer.hang();
     });
-    let (cache, queue) = (Cache::must_open(&server.url("socket_timeout=60")), Queue::open());
+    let (cache, queue) = (Cache::must_open(&server.url("")), Queue::open());
     let to = cache.to(&queue);
     assert_eq!(to.get(1, "first"), OK);
     is_value(queue.next(), "first");
@@ -156,7 +160,7 @@ fn cancelled_in_the_middle_of_a_large_request() {
 }
 
 #[test]
-fn cancels_race_answers() {
+fn a_cancel_that_races_an_answer_completes_the_call_once() {
     let server = Scripted::tcp(|peer| peer.serve(|command| bulk(&command[1])));
     let (cache, queue) = (Cache::must_open(&server.url("")), Queue::open());
     let to = cache.to(&queue);
@@ -178,10 +182,10 @@ fn cancels_race_answers() {
 }
 
 #[test]
-fn no_more_outstanding_than_allowed() {
+fn max_pending_bounds_what_is_outstanding_over_all_queues() {
     let gates = Gates::default();
     let server = gates.server();
-    let url = server.url("socket_timeout=60&max_pending=3");
+    let url = server.url("max_pending=3");
     let (cache, queue) = (Cache::must_open(&url), Queue::open());
     let to = cache.to(&queue);
     for tag in 1..=3 {
@@ -221,23 +225,26 @@ fn no_more_outstanding_than_allowed() {
 
 /// The link for it is being asked whether it is there.
 #[test]
-fn what_waits_for_a_health_check() {
+fn a_write_that_is_cancelled_during_a_health_check_was_not_sent() {
     let server = Scripted::tcp(|peer| {
+        let mut was_used = false;
         while let Some(command) = peer.request() {
-            if name(&command) == "PING" {
+            if name(&command) == "PING" && was_used {
                 return peer.hang();
             }
+            was_used |= name(&command) == "GET";
             peer.send(echo(&command));
         }
     });
-    let url = server.url("health_check_interval=0.05&socket_timeout=60&max_connections=1");
+    let url = server.url(&format!("{}&max_connections=1", pause::HEALTH_CHECK));
     let (cache, queue) = (Cache::must_open(&url), Queue::open());
     let to = cache.to(&queue);
     assert_eq!(to.get(1, "k"), OK);
     is_value(queue.next(), "k");
-    thread::sleep(Duration::from_millis(100));
+    let before = server.count("PING");
+    pause::let_links_need_a_ping();
     assert_eq!(to.set(2, "k", "v", NO_EXPIRY, 0), OK);
-    server.wait_for("PING", 1);
+    server.wait_for("PING", before + 1);
     assert_eq!(queue.cancel(2), OK);
     failed(&queue.next(), CACHETORY_ERR_CANCELLED, 0);
 }

@@ -3,17 +3,19 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use super::support::calls::large;
 use super::support::capi::*;
 use super::support::certs::certs;
+use super::support::gates::Gates;
 use super::support::poll;
 use super::support::queue::*;
 use super::support::server::Setup;
-use super::{Gates, OK, failed, is_value, large};
+use super::{OK, failed, is_value};
 
-const ONE: &str = "socket_timeout=60&max_connections=1";
+const ONE: &str = "max_connections=1";
 
 #[test]
-fn a_cache_with_calls_sent_and_queued() {
+fn closing_a_cache_cancels_what_is_sent_and_what_is_queued_at_once() {
     let gates = Gates::default();
     let server = gates.server();
     for (number, first) in ["GET", "SET"].into_iter().enumerate() {
@@ -43,21 +45,7 @@ fn a_cache_with_calls_sent_and_queued() {
 }
 
 #[test]
-fn a_cache_that_is_still_being_connected() {
-    let server = super::support::scripted::Scripted::tcp(|peer| peer.hang());
-    let (cache, queue) = (Cache::must_open(&server.url("db=1&socket_timeout=60")), Queue::open());
-    for tag in 0..100 {
-        assert_eq!(cache.to(&queue).set(tag, "k", "v", NO_EXPIRY, 0), OK);
-    }
-    poll("a connection", || (server.connections() > 0).then_some(()));
-    assert_eq!(cache.close(), CACHETORY_OK);
-    for completion in queue.take(100).values() {
-        failed(completion, CACHETORY_ERR_CANCELLED, 0);
-    }
-}
-
-#[test]
-fn a_cache_under_those_who_submit() {
+fn a_cache_closed_under_those_who_submit_loses_no_accepted_call() {
     let server = Setup::redis().tls(&certs().server, None).start();
     let ca = certs().ca.cert.display();
     for url in [
@@ -140,7 +128,7 @@ fn submit_until_closed(
 }
 
 #[test]
-fn a_queue_with_calls_on_their_way() {
+fn closing_a_queue_drops_its_calls_and_no_others() {
     let gates = Gates::default();
     let server = gates.server();
     let cache = Cache::must_open(&server.url(ONE));
@@ -166,7 +154,7 @@ fn a_queue_with_calls_on_their_way() {
 }
 
 #[test]
-fn two_queues_on_one_cache() {
+fn two_queues_on_one_cache_get_each_its_own_completions() {
     let server = Setup::redis().start();
     for options in ["", "max_connections=1"] {
         let cache = Cache::must_open(&format!("{}?{options}", server.unix_url()));
@@ -196,7 +184,7 @@ fn two_queues_on_one_cache() {
 }
 
 #[test]
-fn one_queue_over_several_caches() {
+fn one_queue_serves_several_caches() {
     let (first, second) = (Setup::redis().start(), Setup::redis().start());
     let gone = Setup::redis().start();
     gone.kill();

@@ -1,4 +1,5 @@
-//! A Rust program that links the static library beside a Rust standard library of its own: their symbols must not clash.
+//! A Rust program that links the static library beside a Rust standard library of its own: their symbols must not
+//! clash.
 
 use std::ffi::{CStr, c_char};
 

@@ -192,7 +192,8 @@ static void bad_urls(void)
     static const char *const urls[] = {"", ":", "://", "memory", "memory:", "MEMORY", "redis", "redis:/", "nosuch://x",
                                        "memory://host", "dummy:///path", "redis://h:port", "redis://h:99999",
                                        "redis://h:-1", "redis://h/x", "redis://h/?db=-1", "redis://h/?db=%zz",
-                                       "redis://[::1", "redis://h/?nosuch=1", "redis://%zz@h", "redis://h/?socket_timeout=0",
+                                       "redis://[::1", "redis://h/?nosuch=1", "redis://%zz@h",
+                                       "redis://h/?socket_timeout=0",
                                        "redis://h/?socket_timeout=-1", "redis://h/?socket_timeout=nan",
                                        "redis://h/?protocol=4", "redis://h/?max_connections=0", "unix://"};
     for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {
@@ -215,7 +216,8 @@ static void random_urls(void)
         unsigned count = (state >> 8) % 60;
         for (unsigned i = 0; i < count; i++) {
             state = state * 1103515245 + 12345;
-            url[length++] = round % 2 ? alphabet[(state >> 16) % (sizeof alphabet - 1)] : (char)((state >> 16) % 255 + 1);
+            unsigned draw = state >> 16;
+            url[length++] = round % 2 ? alphabet[draw % (sizeof alphabet - 1)] : (char)(draw % 255 + 1);
         }
         url[length] = '\0';
         cachetory_t cache = {7};

@@ -30,7 +30,7 @@ static void poll_loop(cachetory_t cache, cachetory_queue_t queue)
         EXPECT(cachetory_get_async(cache, queue, tag, "key", CACHETORY_STRLEN, &error), CACHETORY_OK, &error);
     while (left > 0) {
         struct pollfd polled = {.fd = fd, .events = POLLIN};
-        CHECK(poll(&polled, 1, 60 * 1000) == 1);
+        CHECK(poll(&polled, 1, WAIT_MS) == 1);
         do {
             EXPECT(cachetory_queue_wait(queue, completions, 64, 0, &count, &error), CACHETORY_OK, &error);
             for (size_t i = 0; i < count; i++, left--) {

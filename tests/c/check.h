@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How long a test waits before it takes what it waits for for something that never comes. */
+enum { WAIT_MS = 120 * 1000 };
+
 /* A macro, because it names the place that calls it. */
 #define CHECK(condition) check((condition), #condition, __FILE__, __LINE__)
 
@@ -56,7 +59,7 @@ static inline cachetory_completion_t next_completion(cachetory_queue_t queue)
     cachetory_completion_t completion;
     cachetory_error_t error;
     size_t count;
-    EXPECT(cachetory_queue_wait(queue, &completion, 1, 60 * 1000, &count, &error), CACHETORY_OK, &error);
+    EXPECT(cachetory_queue_wait(queue, &completion, 1, WAIT_MS, &count, &error), CACHETORY_OK, &error);
     CHECK(count == 1);
     return completion;
 }

@@ -32,7 +32,7 @@ static inline cachetory_completion_t next(cachetory_queue_t queue)
     cachetory_completion_t completion;
     cachetory_error_t error;
     size_t count;
-    EXPECT(cachetory_queue_wait(queue, &completion, 1, 60000, &count, &error), CACHETORY_OK, &error);
+    EXPECT(cachetory_queue_wait(queue, &completion, 1, WAIT_MS, &count, &error), CACHETORY_OK, &error);
     CHECK(count == 1);
     return completion;
 }

@@ -1,4 +1,5 @@
-/* resolver URL: a name server that hangs holds up no deadline, no other cache and no close. URL has a name that is known. */
+/* resolver URL: a name server that hangs holds up no deadline, no other cache and no close. URL has a name that is
+   known. */
 #define _GNU_SOURCE
 
 #include "check_async.h"

@@ -8,9 +8,11 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/time.h>
-#include <time.h>
 
-enum { ROUNDS = 1500, LONGEST_SECONDS = 5 };
+#include "../support/pause.h"
+
+/* The bound tells an end from a hang, and the attempts a machine that is busy from one that never sends in time. */
+enum { ROUNDS = 1500, LONGEST_SECONDS = 120, ATTEMPTS = 100 };
 
 static atomic_int over;
 static atomic_long caught;
@@ -23,26 +25,33 @@ static void on_signal(int number)
 
 static void *bombard(void *target)
 {
-    const struct timespec pause = {0, 200000};
     while (!atomic_load(&over)) {
         pthread_kill(*(pthread_t *)target, SIGUSR1);
-        nanosleep(&pause, NULL);
+        provoke_for(200);
     }
     return NULL;
 }
 
-static void times_out(const char *url, size_t size, uint32_t flags)
+/* A write that was sent meets its deadline. Where the machine is so busy that the deadline passes before, it is made
+   again. */
+static void times_out(const char *url, size_t size)
 {
     cachetory_t cache = open_cache(url);
-    cachetory_error_t error;
     char *value = calloc(1, size);
-    struct timespec start, end;
     CHECK(value != NULL);
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    EXPECT(cachetory_set(cache, "k", 1, value, size, CACHETORY_NO_EXPIRY, 0, &error), CACHETORY_ERR_TIMEOUT, &error);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    CHECK(error.flags == flags);
-    CHECK(end.tv_sec - start.tv_sec <= LONGEST_SECONDS);
+    int was_sent = 0;
+    for (int attempt = 0; attempt < ATTEMPTS && !was_sent; attempt++) {
+        cachetory_error_t error;
+        struct timespec start, end;
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        EXPECT(cachetory_set(cache, "k", 1, value, size, CACHETORY_NO_EXPIRY, 0, &error), CACHETORY_ERR_TIMEOUT,
+               &error);
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        CHECK(end.tv_sec - start.tv_sec <= LONGEST_SECONDS);
+        CHECK((error.flags & ~(uint32_t)CACHETORY_ERROR_MAYBE_APPLIED) == CACHETORY_ERROR_RETRYABLE);
+        was_sent = (error.flags & CACHETORY_ERROR_MAYBE_APPLIED) != 0;
+    }
+    CHECK(was_sent);
     free(value);
     CHECK(cachetory_close(cache) == CACHETORY_OK);
 }
@@ -68,9 +77,8 @@ int main(int argc, char **argv)
     }
     CHECK(cachetory_close(cache) == CACHETORY_OK);
 
-    const uint32_t flags = CACHETORY_ERROR_RETRYABLE | CACHETORY_ERROR_MAYBE_APPLIED;
-    times_out(argv[2], 1, flags);
-    times_out(argv[2], 50 << 20, flags);
+    times_out(argv[2], 1);
+    times_out(argv[2], 50 << 20);
 
     atomic_store(&over, 1);
     CHECK(pthread_join(other, NULL) == 0);

@@ -13,11 +13,11 @@ use crate::support::capi::*;
 pub fn cases() -> Vec<Case> {
     let mut cases = refusals();
     cases.extend([
-        case(null_and_zero_is_empty),
-        case(strlen_measures_keys),
-        case(the_error_may_be_null),
+        case(null_with_length_zero_is_empty),
+        case(a_key_may_be_measured_by_its_terminator),
+        case(the_error_output_may_be_null),
         case(the_count_of_mdelete_may_be_null),
-        case(what_is_passed_in_is_not_kept),
+        case(what_is_passed_in_is_not_kept_after_the_call),
     ]);
     cases
 }
@@ -25,12 +25,12 @@ pub fn cases() -> Vec<Case> {
 /// Those that hold where nothing is stored, too.
 pub fn refusals() -> Vec<Case> {
     vec![
-        case(null_and_a_length_is_refused),
+        case(null_with_a_length_is_refused),
         case(null_outputs_are_refused),
         case(unknown_flags_are_refused),
         case(lengths_that_cannot_be_are_refused_untouched),
         case(too_long_for_the_server_is_refused_untouched),
-        case(strlen_measures_no_values),
+        case(a_value_is_never_measured_by_its_terminator),
         case(errors_are_filled_on_success_and_failure),
     ]
 }
@@ -112,7 +112,7 @@ fn untouched(f: &Fixture) {
     assert_eq!(f.cache.ping(), OK);
 }
 
-fn null_and_zero_is_empty(f: &Fixture) {
+fn null_with_length_zero_is_empty(f: &Fixture) {
     let cache = f.cache.raw();
     for (name, outcome) in with_key(cache, NO_BYTES) {
         assert!(outcome.is_ok(), "{name}: {outcome:?}");
@@ -134,7 +134,7 @@ fn null_and_zero_is_empty(f: &Fixture) {
     }
 }
 
-fn null_and_a_length_is_refused(f: &Fixture) {
+fn null_with_a_length_is_refused(f: &Fixture) {
     let cache = f.cache.raw();
     for len in [1, 3, isize::MAX as usize, isize::MAX as usize + 1, STRLEN] {
         all_refused(with_key(cache, cachetory_bytes_t { data: ptr::null(), len }));
@@ -268,7 +268,7 @@ fn too_long_for_the_server_is_refused_untouched(f: &Fixture) {
     untouched(f);
 }
 
-fn strlen_measures_keys(f: &Fixture) {
+fn a_key_may_be_measured_by_its_terminator(f: &Fixture) {
     let cache = f.cache.raw();
     let key = cachetory_bytes_t { data: c"measured".as_ptr(), len: STRLEN };
     assert_eq!(f.cache.set("measured", "value"), OK);
@@ -290,13 +290,13 @@ fn strlen_measures_keys(f: &Fixture) {
     }
 }
 
-fn strlen_measures_no_values(f: &Fixture) {
+fn a_value_is_never_measured_by_its_terminator(f: &Fixture) {
     let text = cachetory_bytes_t { data: c"text".as_ptr(), len: STRLEN };
     all_refused(with_value(f.cache.raw(), text));
     untouched(f);
 }
 
-fn the_error_may_be_null(f: &Fixture) {
+fn the_error_output_may_be_null(f: &Fixture) {
     let cache = f.cache.raw();
     let none = ptr::null_mut::<cachetory_error_t>();
     let key = borrow(b"good");
@@ -363,7 +363,7 @@ fn the_count_of_mdelete_may_be_null(f: &Fixture) {
     )]);
 }
 
-fn what_is_passed_in_is_not_kept(f: &Fixture) {
+fn what_is_passed_in_is_not_kept_after_the_call(f: &Fixture) {
     let mut key = b"key-0".to_vec();
     let mut value = vec![b'a'; 100_000];
     for round in 0..5 {

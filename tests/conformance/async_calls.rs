@@ -18,15 +18,15 @@ pub fn cases() -> Vec<Case> {
     let mut cases = refusals();
     cases.extend([
         case(every_operation_completes),
-        case(tags_are_the_callers_own),
-        case(a_completion_is_followed),
-        case(many_in_flight),
-        case(values_are_owned_on_their_own),
+        case(a_completion_has_the_tag_of_its_call_whatever_it_is),
+        case(a_read_after_a_writes_completion_sees_it),
+        case(thousands_of_calls_in_flight_get_each_its_own_answer),
+        case(a_value_moved_out_of_a_completion_is_released_by_itself),
         case(completions_outlive_cache_and_queue),
-        case(both_kinds_of_call_mix),
+        case(synchronous_and_asynchronous_calls_on_one_cache_see_each_other),
         case(several_caches_report_to_one_queue),
-        case(many_submit_and_many_take),
-        case(closing_the_cache_leaves_the_queue),
+        case(many_threads_submit_and_many_take_each_completion_once),
+        case(closing_a_cache_leaves_its_queue_to_others),
     ]);
     cases
 }
@@ -86,7 +86,7 @@ fn every_operation_completes(f: &Fixture) {
     queue.assert_empty();
 }
 
-fn tags_are_the_callers_own(f: &Fixture) {
+fn a_completion_has_the_tag_of_its_call_whatever_it_is(f: &Fixture) {
     let queue = Queue::open();
     let to = f.cache.to(&queue);
     let mut tags = vec![0, 1, 1 << 32, u64::MAX, 7, 7, 7];
@@ -101,7 +101,7 @@ fn tags_are_the_callers_own(f: &Fixture) {
 }
 
 /// A read that is submitted after a write's completion sees it.
-fn a_completion_is_followed(f: &Fixture) {
+fn a_read_after_a_writes_completion_sees_it(f: &Fixture) {
     let queue = Queue::open();
     let to = f.cache.to(&queue);
     for round in 0..200_u64 {
@@ -113,7 +113,7 @@ fn a_completion_is_followed(f: &Fixture) {
     }
 }
 
-fn many_in_flight(f: &Fixture) {
+fn thousands_of_calls_in_flight_get_each_its_own_answer(f: &Fixture) {
     const MANY: u64 = 5000;
     let queue = Queue::open();
     let to = f.cache.to(&queue);
@@ -134,7 +134,7 @@ fn many_in_flight(f: &Fixture) {
 }
 
 /// A value that is moved out is released by itself; one that is not goes with the completion.
-fn values_are_owned_on_their_own(f: &Fixture) {
+fn a_value_moved_out_of_a_completion_is_released_by_itself(f: &Fixture) {
     let queue = Queue::open();
     let to = f.cache.to(&queue);
     let large = pattern(200_000, 1);
@@ -177,7 +177,7 @@ fn completions_outlive_cache_and_queue(f: &Fixture) {
     assert_eq!(taken.get_mut(&2).unwrap().take_values().get(0), Some(&b"value"[..]));
 }
 
-fn both_kinds_of_call_mix(f: &Fixture) {
+fn synchronous_and_asynchronous_calls_on_one_cache_see_each_other(f: &Fixture) {
     let queue = Queue::open();
     thread::scope(|scope| {
         for number in 0..4 {
@@ -217,7 +217,7 @@ fn several_caches_report_to_one_queue(f: &Fixture) {
     }
 }
 
-fn many_submit_and_many_take(f: &Fixture) {
+fn many_threads_submit_and_many_take_each_completion_once(f: &Fixture) {
     const THREADS: u64 = 4;
     const EACH: u64 = 1000;
     let queue = Queue::open();
@@ -251,7 +251,7 @@ fn many_submit_and_many_take(f: &Fixture) {
     queue.assert_empty();
 }
 
-fn closing_the_cache_leaves_the_queue(f: &Fixture) {
+fn closing_a_cache_leaves_its_queue_to_others(f: &Fixture) {
     let queue = Queue::open();
     let cache = f.open_again();
     assert_eq!(cache.to(&queue).ping(1), OK);

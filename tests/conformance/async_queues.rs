@@ -16,25 +16,25 @@ use crate::support::queue::*;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case(no_more_than_there_is_room_for),
-        case(waiting_for_nothing),
+        case(a_wait_returns_no_more_than_there_is_room_for),
+        case(a_wait_with_nothing_to_come_returns_nothing_at_its_timeout),
         case(bad_waits_are_refused),
         case(the_descriptor_is_readable_while_completions_wait),
-        case(an_edge_for_every_change_to_some),
-        case(a_descriptor_asked_for_late),
-        case(closing_makes_duplicates_readable),
-        case(closed_queues),
+        case(an_edge_triggered_poller_is_told_of_every_change_from_none_to_some),
+        case(a_descriptor_asked_for_after_a_completion_is_readable),
+        case(closing_makes_a_duplicate_of_the_descriptor_readable),
+        case(every_call_on_a_closed_queue_says_closed),
         case(closing_wakes_every_waiter),
-        case(what_is_not_taken_is_freed),
+        case(completions_that_nobody_takes_are_freed_with_the_queue),
         case(every_waiter_is_woken_while_completions_wait),
-        case(nothing_to_cancel),
-        case(a_close_while_others_submit),
+        case(a_cancel_without_such_a_call_finds_nothing),
+        case(a_queue_closed_under_those_who_submit_says_closed),
     ]
 }
 
 const OK: Outcome = Ok(CACHETORY_OK);
 
-fn no_more_than_there_is_room_for(f: &Fixture) {
+fn a_wait_returns_no_more_than_there_is_room_for(f: &Fixture) {
     let queue = Queue::open();
     for tag in 0..10 {
         assert_eq!(f.cache.to(&queue).ping(tag), OK);
@@ -50,7 +50,7 @@ fn no_more_than_there_is_room_for(f: &Fixture) {
     queue.assert_empty();
 }
 
-fn waiting_for_nothing(_: &Fixture) {
+fn a_wait_with_nothing_to_come_returns_nothing_at_its_timeout(_: &Fixture) {
     let queue = Queue::open();
     assert_eq!(queue.wait(1, 0).unwrap().len(), 0);
     assert_eq!(queue.wait(8, 5).unwrap().len(), 0);
@@ -117,7 +117,7 @@ fn the_descriptor_is_readable_while_completions_wait(f: &Fixture) {
     assert!(!is_readable(fd, 0));
 }
 
-fn an_edge_for_every_change_to_some(f: &Fixture) {
+fn an_edge_triggered_poller_is_told_of_every_change_from_none_to_some(f: &Fixture) {
     use rustix::event::epoll::*;
     let queue = Queue::open();
     let epoll = create(CreateFlags::CLOEXEC).unwrap();
@@ -147,7 +147,7 @@ fn an_edge_for_every_change_to_some(f: &Fixture) {
     assert_eq!(taken, 600);
 }
 
-fn a_descriptor_asked_for_late(f: &Fixture) {
+fn a_descriptor_asked_for_after_a_completion_is_readable(f: &Fixture) {
     let queue = Queue::open();
     assert_eq!(f.cache.to(&queue).ping(1), OK);
     // It is there before anybody watches.
@@ -158,7 +158,7 @@ fn a_descriptor_asked_for_late(f: &Fixture) {
     assert!(!is_readable(borrowed(&queue), 0));
 }
 
-fn closing_makes_duplicates_readable(_: &Fixture) {
+fn closing_makes_a_duplicate_of_the_descriptor_readable(_: &Fixture) {
     let queue = Queue::open();
     let duplicate: OwnedFd = borrowed(&queue).try_clone_to_owned().unwrap();
     thread::scope(|scope| {
@@ -182,7 +182,7 @@ fn assert_closed(queue: &Queue) {
     assert_eq!(queue.fd(), -1);
 }
 
-fn closed_queues(_: &Fixture) {
+fn every_call_on_a_closed_queue_says_closed(_: &Fixture) {
     let queue = Queue::open();
     assert_eq!(queue.close(), CACHETORY_OK);
     assert_closed(&queue);
@@ -221,7 +221,7 @@ fn closing_wakes_every_waiter(_: &Fixture) {
     }
 }
 
-fn what_is_not_taken_is_freed(f: &Fixture) {
+fn completions_that_nobody_takes_are_freed_with_the_queue(f: &Fixture) {
     let queue = Queue::open();
     let to = f.cache.to(&queue);
     assert_eq!(f.cache.set("key", vec![b'x'; 100_000]), OK);
@@ -235,7 +235,7 @@ fn what_is_not_taken_is_freed(f: &Fixture) {
     assert_eq!(f.cache.ping(), OK);
 }
 
-/// One wake-up for many completions must not leave another waiter asleep beside them.
+/// One wakeup for many completions must not leave another waiter asleep beside them.
 fn every_waiter_is_woken_while_completions_wait(f: &Fixture) {
     for _ in 0..50 {
         let queue = Queue::open();
@@ -253,7 +253,7 @@ fn every_waiter_is_woken_while_completions_wait(f: &Fixture) {
     }
 }
 
-fn nothing_to_cancel(f: &Fixture) {
+fn a_cancel_without_such_a_call_finds_nothing(f: &Fixture) {
     let queue = Queue::open();
     assert_eq!(queue.cancel(1), Ok(CACHETORY_NOT_FOUND));
     assert_eq!(f.cache.to(&queue).ping(1), OK);
@@ -263,7 +263,7 @@ fn nothing_to_cancel(f: &Fixture) {
     queue.assert_empty();
 }
 
-fn a_close_while_others_submit(f: &Fixture) {
+fn a_queue_closed_under_those_who_submit_says_closed(f: &Fixture) {
     for _ in 0..20 {
         let queue = Queue::open();
         thread::scope(|scope| {

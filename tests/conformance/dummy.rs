@@ -8,9 +8,8 @@ const OK: Outcome = Ok(CACHETORY_OK);
 const NOT_FOUND: Outcome = Ok(CACHETORY_NOT_FOUND);
 
 #[test]
-fn dummy_stores_nothing() {
-    stores_nothing(Cache::must_open("dummy://"));
-    stores_nothing(Cache::must_open("dummy://").asynchronous());
+fn dummy_says_ok_and_stores_nothing() {
+    FACES.into_iter().for_each(|face| stores_nothing(Cache::must_open("dummy://").with(face)));
 }
 
 fn stores_nothing(cache: Cache) {
@@ -48,11 +47,11 @@ fn dummy_refuses_bad_arguments() {
 }
 
 #[test]
-fn dummy_completes() {
+fn dummy_completes_submitted_calls() {
     fixture::run_cases(&Target::memory("dummy://"), async_queues::cases());
 }
 
 #[test]
-fn dummy_knows_its_handles() {
+fn dummy_refuses_closed_and_made_up_handles() {
     fixture::run_cases(&Target::memory("dummy://"), handles::closed());
 }

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use redis::{Connection, FromRedisValue};
 
-use crate::support::capi::Cache;
+use crate::support::capi::{Cache, Face};
 use crate::support::server::Server;
 
 pub struct Target {
@@ -15,7 +15,7 @@ pub struct Target {
     server: Option<(&'static Server, i64)>,
     prefix: Vec<u8>,
     resp3: bool,
-    asynchronous: bool,
+    face: Face,
 }
 
 impl Target {
@@ -29,12 +29,12 @@ impl Target {
 
     fn new(url: &str, server: Option<(&'static Server, i64)>) -> Self {
         let url = url.to_owned();
-        Self { url, server, prefix: Vec::new(), resp3: false, asynchronous: false }
+        Self { url, server, prefix: Vec::new(), resp3: false, face: Face::Synchronous }
     }
 
-    /// Every call on the fixture's cache is submitted and waited for.
-    pub fn asynchronous(mut self) -> Self {
-        self.asynchronous = true;
+    /// Every call on the fixture's cache is made in this way.
+    pub fn with(mut self, face: Face) -> Self {
+        self.face = face;
         self
     }
 
@@ -49,8 +49,7 @@ impl Target {
     }
 
     fn open(&self, url: &str) -> Cache {
-        let cache = Cache::must_open(url);
-        if self.asynchronous { cache.asynchronous() } else { cache }
+        Cache::must_open(url).with(self.face)
     }
 
     fn fixture(&self) -> Fixture<'_> {
@@ -71,11 +70,6 @@ pub struct Fixture<'a> {
 impl Fixture<'_> {
     pub fn has_server(&self) -> bool {
         self.target.server.is_some()
-    }
-
-    /// Whether the calls on the cache are submitted and waited for.
-    pub fn is_asynchronous(&self) -> bool {
-        self.target.asynchronous
     }
 
     pub fn is_resp3(&self) -> bool {

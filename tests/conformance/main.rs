@@ -1,5 +1,5 @@
-//! One text of test cases for every backend. A case is a function of a [`Fixture`]; each test below runs all of them against
-//! one target and lists those that fail. `CACHETORY_CASES=expiry` runs only the cases with that in their name.
+//! One text of test cases for every backend. A case is a function of a [`Fixture`]; each test below runs all of them
+//! against one target and lists those that fail. `CACHETORY_CASES=expiry` runs only the cases with that in their name.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -19,6 +19,7 @@ mod values;
 mod wire;
 
 use fixture::{Target, run};
+use support::capi::Face;
 use support::server::{self, PASSWORD};
 
 // Each target that shares a server has a database of its own there.
@@ -35,7 +36,7 @@ fn memory_with_a_prefix() {
 
 #[test]
 fn memory_asynchronously() {
-    run(&Target::memory("memory://").asynchronous());
+    run(&Target::memory("memory://").with(Face::Waited));
 }
 
 #[test]
@@ -173,38 +174,38 @@ fn valkey_with_a_prefix() {
     }
 }
 
-// Each call submitted, and waited for on a queue.
+// Each call submitted, and its completion waited for on a queue, or polled for.
 
 #[test]
 fn redis_asynchronously() {
     let server = server::redis();
     let url = format!("{}/9", server.tcp_url());
-    run(&Target::server(server, &url, 9).asynchronous());
+    run(&Target::server(server, &url, 9).with(Face::Waited));
 }
 
 #[test]
 fn redis_asynchronously_over_one_connection_without_spinning() {
     let server = server::redis();
     let url = format!("{}?db=10&max_connections=1&spin_us=0&protocol=3", server.unix_url());
-    run(&Target::server(server, &url, 10).asynchronous().resp3());
+    run(&Target::server(server, &url, 10).with(Face::Waited).resp3());
 }
 
 #[test]
 fn redis_asynchronously_over_tls() {
-    run(&over_tls(2, "").asynchronous());
+    run(&over_tls(2, "").with(Face::Polled));
 }
 
 #[test]
 fn redis_asynchronously_with_a_prefix() {
     let server = server::redis();
     let url = format!("{}/11?prefix=app%3A", server.tcp_url());
-    run(&Target::server(server, &url, 11).prefix(b"app:").asynchronous());
+    run(&Target::server(server, &url, 11).prefix(b"app:").with(Face::Polled));
 }
 
 #[test]
 fn valkey_asynchronously() {
     if let Some(server) = server::valkey() {
         let url = format!("{}/3", server.tcp_url());
-        run(&Target::server(server, &url, 3).asynchronous());
+        run(&Target::server(server, &url, 3).with(Face::Waited));
     }
 }

@@ -42,7 +42,7 @@ fn url_of(server: &Server, user: &str) -> String {
 }
 
 #[test]
-fn a_wrong_password() {
+fn a_wrong_password_fails_every_call_as_refused() {
     let port = server::guarded().port();
     let url = format!("redis://:wrong-secret@127.0.0.1:{port}");
     refused(&url, CACHETORY_ERR_AUTH, "WRONGPASS");
@@ -51,7 +51,7 @@ fn a_wrong_password() {
 }
 
 #[test]
-fn no_password() {
+fn a_missing_password_fails_every_call_as_refused() {
     let url = server::guarded().tcp_url();
     refused(&url, CACHETORY_ERR_AUTH, "NOAUTH");
     refused(&format!("{url}/3?client_name=x"), CACHETORY_ERR_AUTH, "NOAUTH");
@@ -59,13 +59,13 @@ fn no_password() {
 }
 
 #[test]
-fn a_password_where_none_is_wanted() {
+fn a_password_where_none_is_wanted_is_refused() {
     let port = server::redis().port();
     refused(&format!("redis://:wrong-secret@127.0.0.1:{port}"), CACHETORY_ERR_AUTH, "AUTH");
 }
 
 #[test]
-fn an_unknown_user() {
+fn an_unknown_user_is_refused() {
     let password = encode(PASSWORD);
     let port = server::guarded().port();
     let url = format!("redis://nobody:{password}@127.0.0.1:{port}");
@@ -74,7 +74,7 @@ fn an_unknown_user() {
 }
 
 #[test]
-fn a_user_without_a_permission() {
+fn a_user_without_a_permission_keeps_its_connection() {
     let server = server::guarded();
     allow(server, "reader", &["-@all", "+get", "+ping"]);
     let cache = Cache::must_open(&url_of(server, "reader"));
@@ -99,7 +99,7 @@ fn a_user_without_a_permission() {
 }
 
 #[test]
-fn a_user_without_a_key() {
+fn a_batch_with_a_forbidden_key_is_not_applied() {
     let server = server::guarded();
     allow(server, "fenced", &["resetkeys", "~own:*", "+@all"]);
     let cache = Cache::must_open(&url_of(server, "fenced"));
@@ -118,7 +118,7 @@ fn a_user_without_a_key() {
 }
 
 #[test]
-fn a_user_without_transactions() {
+fn mset_with_a_ttl_without_transactions_may_have_been_applied() {
     let server = server::guarded();
     allow(server, "plain", &["+@all", "-multi"]);
     let cache = Cache::must_open(&url_of(server, "plain"));
@@ -132,7 +132,7 @@ fn a_user_without_transactions() {
 }
 
 #[test]
-fn a_database_that_is_not_there() {
+fn a_database_that_is_not_there_fails_every_call() {
     let url = server::redis().tcp_url();
     refused(&format!("{url}/64"), CACHETORY_ERR_SERVER, "DB index is out of range");
     refused(
@@ -143,7 +143,7 @@ fn a_database_that_is_not_there() {
 }
 
 #[test]
-fn nothing_more_is_said_than_needed() {
+fn no_command_is_sent_that_nobody_asked_for() {
     let server = Setup::redis().start();
     let () = server.query(&["CONFIG", "RESETSTAT"]);
     let cache = Cache::must_open(&server.tcp_url());

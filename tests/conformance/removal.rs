@@ -8,10 +8,10 @@ pub fn cases() -> Vec<Case> {
         case(delete_tells_what_was_there),
         case(mdelete_counts_what_was_there),
         case(mdelete_counts_a_duplicate_once),
-        case(mdelete_of_nothing),
-        case(clear_empties),
-        case(clear_of_nothing),
-        case(clear_of_thousands),
+        case(mdelete_of_no_keys_deletes_nothing),
+        case(clear_empties_the_cache),
+        case(clear_of_an_empty_cache_succeeds),
+        case(clear_deletes_thousands_of_keys),
         case(clear_leaves_other_databases),
         case(clear_leaves_what_lacks_the_prefix),
         case(glob_characters_in_a_prefix_are_only_characters),
@@ -42,13 +42,13 @@ fn mdelete_counts_a_duplicate_once(f: &Fixture) {
     assert_eq!(f.cache.mdelete(&["a", "a", "none", "b", "a", "none"]), Ok(2));
 }
 
-fn mdelete_of_nothing(f: &Fixture) {
+fn mdelete_of_no_keys_deletes_nothing(f: &Fixture) {
     assert_eq!(f.cache.set("key", "value"), OK);
     assert_eq!(f.cache.mdelete::<&str>(&[]), Ok(0));
     assert_eq!(f.cache.get("key"), Ok(Some(b"value".to_vec())));
 }
 
-fn clear_empties(f: &Fixture) {
+fn clear_empties_the_cache(f: &Fixture) {
     let keys = ["a", "", "*", "[x]", "with a ttl"];
     assert_eq!(f.cache.mset(&keys.map(|key| (key, "value")), NO_EXPIRY), OK);
     assert_eq!(f.cache.expire_in("with a ttl", 600_000), OK);
@@ -60,12 +60,12 @@ fn clear_empties(f: &Fixture) {
     assert_eq!(f.cache.mdelete(&keys), Ok(0));
 }
 
-fn clear_of_nothing(f: &Fixture) {
+fn clear_of_an_empty_cache_succeeds(f: &Fixture) {
     assert_eq!(f.cache.clear(), OK);
     assert_eq!(f.cache.clear(), OK);
 }
 
-fn clear_of_thousands(f: &Fixture) {
+fn clear_deletes_thousands_of_keys(f: &Fixture) {
     let items: Vec<_> = (0..7000).map(|i| (format!("key:{i}"), "value")).collect();
     assert_eq!(f.cache.mset(&items, NO_EXPIRY), OK);
     assert_eq!(f.cache.clear(), OK);

@@ -5,13 +5,13 @@ use crate::support::capi::*;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case(values_of_every_size),
-        case(sizes_around_the_ends_of_buffers),
-        case(long_keys),
-        case(large_values_in_a_batch),
-        case(batches_that_end_anywhere),
-        case(ten_thousand_keys),
-        case(ten_thousand_keys_with_a_ttl),
+        case(values_of_every_size_come_back_whole),
+        case(values_that_end_around_the_end_of_a_buffer_come_back_whole),
+        case(long_keys_are_told_apart),
+        case(large_values_in_a_batch_come_back_whole),
+        case(batches_that_end_anywhere_in_a_buffer_come_back_whole),
+        case(ten_thousand_keys_in_one_batch_are_set_found_and_deleted),
+        case(ten_thousand_keys_with_a_ttl_in_one_batch_are_set_found_and_deleted),
     ]
 }
 
@@ -24,14 +24,14 @@ fn there_and_back(f: &Fixture, len: usize) {
     assert!(f.cache.get("sized").unwrap() == Some(value), "{len} bytes came back otherwise");
 }
 
-fn values_of_every_size(f: &Fixture) {
+fn values_of_every_size_come_back_whole(f: &Fixture) {
     for len in (0..80).chain([127, 128, 255, 256, 1000, 4096, 1 << 20, 2_000_003, 5_000_000]) {
         there_and_back(f, len);
     }
     there_and_back(f, 1);
 }
 
-fn sizes_around_the_ends_of_buffers(f: &Fixture) {
+fn values_that_end_around_the_end_of_a_buffer_come_back_whole(f: &Fixture) {
     for buffer in [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10] {
         // A reply is framed by up to 11 bytes before and 2 after the value.
         for len in buffer - 20..=buffer + 3 {
@@ -40,7 +40,7 @@ fn sizes_around_the_ends_of_buffers(f: &Fixture) {
     }
 }
 
-fn long_keys(f: &Fixture) {
+fn long_keys_are_told_apart(f: &Fixture) {
     for len in [100, 1000, 16 << 10, 64 << 10, (128 << 10) + 1, 1 << 20] {
         let key = pattern(len, 3);
         assert_eq!(f.cache.set(&key, len.to_string()), OK);
@@ -50,7 +50,7 @@ fn long_keys(f: &Fixture) {
     }
 }
 
-fn large_values_in_a_batch(f: &Fixture) {
+fn large_values_in_a_batch_come_back_whole(f: &Fixture) {
     let sizes = [1 << 20, 0, 5_000_000, 1, 70_000, 16_384, 131_072, 3];
     let items: Vec<_> = (0..sizes.len()).map(|i| (format!("k{i}"), pattern(sizes[i], i))).collect();
     let keys: Vec<&String> = items.iter().map(|(key, _)| key).collect();
@@ -65,7 +65,7 @@ fn large_values_in_a_batch(f: &Fixture) {
 }
 
 /// Batches whose replies end at, before and after the end of a buffer, also in the middle of a header.
-fn batches_that_end_anywhere(f: &Fixture) {
+fn batches_that_end_anywhere_in_a_buffer_come_back_whole(f: &Fixture) {
     for buffer in [16 << 10, 64 << 10, 128 << 10] {
         for short in 0..24 {
             let first = pattern(buffer - 30 + short, 1);
@@ -80,11 +80,11 @@ fn batches_that_end_anywhere(f: &Fixture) {
     }
 }
 
-fn ten_thousand_keys(f: &Fixture) {
+fn ten_thousand_keys_in_one_batch_are_set_found_and_deleted(f: &Fixture) {
     many(f, NO_EXPIRY);
 }
 
-fn ten_thousand_keys_with_a_ttl(f: &Fixture) {
+fn ten_thousand_keys_with_a_ttl_in_one_batch_are_set_found_and_deleted(f: &Fixture) {
     many(f, 600_000);
 }
 

@@ -9,18 +9,18 @@ use crate::support::capi::*;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case(every_thread_sees_its_own),
-        case(one_of_many_claims),
-        case(a_batch_is_seen_whole),
-        case(a_batch_with_a_ttl_is_seen_whole),
-        case(one_of_many_deletes),
+        case(every_thread_sees_its_own_values),
+        case(of_many_that_set_if_not_exists_one_succeeds),
+        case(an_mset_is_seen_whole_or_not_at_all),
+        case(an_mset_with_a_ttl_is_seen_whole_or_not_at_all),
+        case(of_many_that_delete_a_key_one_is_told_that_it_was_there),
     ]
 }
 
 const OK: Outcome = Ok(CACHETORY_OK);
 const THREADS: usize = 16;
 
-fn every_thread_sees_its_own(f: &Fixture) {
+fn every_thread_sees_its_own_values(f: &Fixture) {
     thread::scope(|scope| {
         for number in 0..THREADS {
             scope.spawn(move || (0..40).for_each(|round| mixed(&f.cache, number, round)));
@@ -55,7 +55,7 @@ fn mixed(cache: &Cache, thread: usize, round: usize) {
     assert_eq!(cache.mdelete(&keys), Ok(20));
 }
 
-fn one_of_many_claims(f: &Fixture) {
+fn of_many_that_set_if_not_exists_one_succeeds(f: &Fixture) {
     let start = Barrier::new(THREADS);
     let winners: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
     thread::scope(|scope| {
@@ -84,11 +84,11 @@ fn one_of_many_claims(f: &Fixture) {
     }
 }
 
-fn a_batch_is_seen_whole(f: &Fixture) {
+fn an_mset_is_seen_whole_or_not_at_all(f: &Fixture) {
     seen_whole(f, NO_EXPIRY);
 }
 
-fn a_batch_with_a_ttl_is_seen_whole(f: &Fixture) {
+fn an_mset_with_a_ttl_is_seen_whole_or_not_at_all(f: &Fixture) {
     seen_whole(f, 600_000);
 }
 
@@ -122,7 +122,7 @@ fn seen_whole(f: &Fixture, ttl: i64) {
     });
 }
 
-fn one_of_many_deletes(f: &Fixture) {
+fn of_many_that_delete_a_key_one_is_told_that_it_was_there(f: &Fixture) {
     let items: Vec<_> = (0..200).map(|i| (format!("key:{i}"), "value")).collect();
     let keys: Vec<&String> = items.iter().map(|(key, _)| key).collect();
     assert_eq!(f.cache.mset(&items, NO_EXPIRY), OK);

@@ -5,23 +5,23 @@ use crate::support::capi::*;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case(ping),
+        case(a_ping_is_answered),
         case(a_miss_is_an_answer),
-        case(a_hit),
+        case(a_value_that_was_set_is_found_under_its_key_alone),
         case(an_empty_value_is_a_hit),
         case(an_empty_key_is_a_key),
         case(keys_and_values_are_binary),
         case(text_of_the_protocol_is_only_text),
         case(numbers_stay_as_they_were_written),
-        case(a_set_replaces),
+        case(a_set_replaces_the_value),
         case(mget_answers_in_order),
         case(mget_answers_duplicates_each),
-        case(mget_of_nothing),
-        case(mset_sets_all),
-        case(mset_of_nothing),
+        case(mget_of_no_keys_answers_nothing),
+        case(mset_sets_every_item),
+        case(mset_of_no_items_succeeds),
         case(of_a_key_twice_the_last_wins),
-        case(set_if_not_exists),
-        case(set_if_not_exists_with_a_ttl),
+        case(set_if_not_exists_stores_only_the_first),
+        case(set_if_not_exists_stores_again_after_an_expiry),
         case(values_outlive_their_cache),
         case(freeing_twice_is_harmless),
     ]
@@ -29,7 +29,7 @@ pub fn cases() -> Vec<Case> {
 
 const OK: Outcome = Ok(CACHETORY_OK);
 
-fn ping(f: &Fixture) {
+fn a_ping_is_answered(f: &Fixture) {
     assert_eq!(f.cache.ping(), OK);
 }
 
@@ -38,7 +38,7 @@ fn a_miss_is_an_answer(f: &Fixture) {
     assert_eq!(f.cache.mget(&["nothing"]), Ok(vec![None]));
 }
 
-fn a_hit(f: &Fixture) {
+fn a_value_that_was_set_is_found_under_its_key_alone(f: &Fixture) {
     assert_eq!(f.cache.set("key", "value"), OK);
     assert_eq!(f.cache.get("key"), Ok(Some(b"value".to_vec())));
     assert_eq!(f.cache.get("key"), Ok(Some(b"value".to_vec())));
@@ -101,7 +101,7 @@ fn numbers_stay_as_they_were_written(f: &Fixture) {
     }
 }
 
-fn a_set_replaces(f: &Fixture) {
+fn a_set_replaces_the_value(f: &Fixture) {
     for value in ["a longer value than the next", "short", "", "and longer again"] {
         assert_eq!(f.cache.set("key", value), OK);
         assert_eq!(f.cache.get("key"), Ok(Some(value.as_bytes().to_vec())));
@@ -127,11 +127,11 @@ fn mget_answers_duplicates_each(f: &Fixture) {
     assert_eq!(answers, [one(), None, one(), None, one()]);
 }
 
-fn mget_of_nothing(f: &Fixture) {
+fn mget_of_no_keys_answers_nothing(f: &Fixture) {
     assert_eq!(f.cache.mget::<&str>(&[]), Ok(Vec::new()));
 }
 
-fn mset_sets_all(f: &Fixture) {
+fn mset_sets_every_item(f: &Fixture) {
     assert_eq!(f.cache.set("b", "old"), OK);
     assert_eq!(f.cache.mset(&[("a", "1"), ("b", "2"), ("c", "3")], NO_EXPIRY), OK);
     let some = |text: &str| Some(text.as_bytes().to_vec());
@@ -141,7 +141,7 @@ fn mset_sets_all(f: &Fixture) {
     assert_eq!(all, Ok(vec![some("4"), some("2"), some("5"), some("6")]));
 }
 
-fn mset_of_nothing(f: &Fixture) {
+fn mset_of_no_items_succeeds(f: &Fixture) {
     assert_eq!(f.cache.mset::<&str, &str>(&[], NO_EXPIRY), OK);
     assert_eq!(f.cache.mset::<&str, &str>(&[], 1000), OK);
     let status = f.cache.mset::<&str, &str>(&[], 0).map_err(|failure| failure.status);
@@ -157,7 +157,7 @@ fn of_a_key_twice_the_last_wins(f: &Fixture) {
     }
 }
 
-fn set_if_not_exists(f: &Fixture) {
+fn set_if_not_exists_stores_only_the_first(f: &Fixture) {
     let claim = |value: &str| f.cache.set_with("claim", value, NO_EXPIRY, IF_NOT_EXISTS);
     assert_eq!(claim("first"), OK);
     assert_eq!(claim("second"), Ok(CACHETORY_NOT_STORED));
@@ -170,7 +170,7 @@ fn set_if_not_exists(f: &Fixture) {
     assert_eq!(refused, Ok(CACHETORY_NOT_STORED), "an empty value is there");
 }
 
-fn set_if_not_exists_with_a_ttl(f: &Fixture) {
+fn set_if_not_exists_stores_again_after_an_expiry(f: &Fixture) {
     let claim = |value: &str, ttl| f.cache.set_with("claim", value, ttl, IF_NOT_EXISTS);
     assert_eq!(claim("first", 60_000), OK);
     assert_eq!(claim("second", 1), Ok(CACHETORY_NOT_STORED));

@@ -5,22 +5,22 @@ use crate::support::capi::*;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case(what_the_other_wrote_is_read),
-        case(what_is_written_the_other_reads),
-        case(keys_stand_under_the_prefix_in_the_database),
-        case(ttls_are_the_servers),
-        case(a_batch_has_its_ttl_on_every_key),
-        case(another_type_is_the_servers_error),
-        case(another_type_is_a_key_all_the_same),
-        case(the_client_has_its_name),
-        case(the_protocol_is_the_one_asked_for),
+        case(what_another_client_wrote_is_read),
+        case(what_is_written_another_client_reads),
+        case(keys_are_stored_under_the_prefix_in_the_database),
+        case(a_ttl_is_the_servers_own),
+        case(an_mset_has_its_ttl_on_every_key),
+        case(a_get_of_another_type_is_the_servers_error),
+        case(a_key_of_another_type_expires_and_is_deleted_and_replaced),
+        case(the_connection_has_the_client_name_that_was_asked_for),
+        case(the_connection_speaks_the_protocol_that_was_asked_for),
     ]
 }
 
 const OK: Outcome = Ok(CACHETORY_OK);
 const STRANGE: [&[u8]; 6] = [b"plain", b"", b"\0", b"a\r\nb", b"\xff\x00\xfe", b"12345"];
 
-fn what_the_other_wrote_is_read(f: &Fixture) {
+fn what_another_client_wrote_is_read(f: &Fixture) {
     let mut wire = f.wire();
     for (i, value) in STRANGE.iter().enumerate() {
         let () = query(&mut wire, &[b"SET", &f.key(STRANGE[i]), value]);
@@ -35,7 +35,7 @@ fn what_the_other_wrote_is_read(f: &Fixture) {
     assert_eq!(f.cache.delete("n"), Ok(CACHETORY_NOT_FOUND));
 }
 
-fn what_is_written_the_other_reads(f: &Fixture) {
+fn what_is_written_another_client_reads(f: &Fixture) {
     let mut wire = f.wire();
     for value in STRANGE {
         assert_eq!(f.cache.set(value, value), OK);
@@ -52,7 +52,7 @@ fn what_is_written_the_other_reads(f: &Fixture) {
     assert_eq!(query::<u64>(&mut wire, &[b"DBSIZE"]), 0);
 }
 
-fn keys_stand_under_the_prefix_in_the_database(f: &Fixture) {
+fn keys_are_stored_under_the_prefix_in_the_database(f: &Fixture) {
     let mut wire = f.wire();
     let mut neighbour = f.neighbour();
     let () = query(&mut neighbour, &[b"FLUSHDB"]);
@@ -70,7 +70,7 @@ fn near(pttl: i64, expected: i64) {
     assert!(pttl <= expected && pttl > expected - 60_000, "{pttl} ms left of {expected}");
 }
 
-fn ttls_are_the_servers(f: &Fixture) {
+fn a_ttl_is_the_servers_own(f: &Fixture) {
     let ttl = 600_000;
     assert_eq!(f.cache.set("key", "value"), OK);
     assert_eq!(f.pttl("key"), -1);
@@ -97,7 +97,7 @@ fn ttls_are_the_servers(f: &Fixture) {
     assert_eq!(f.pttl("claim"), -2);
 }
 
-fn a_batch_has_its_ttl_on_every_key(f: &Fixture) {
+fn an_mset_has_its_ttl_on_every_key(f: &Fixture) {
     let keys = ["a", "b", "c"];
     assert_eq!(f.cache.mset(&keys.map(|key| (key, key)), 600_000), OK);
     keys.iter().for_each(|key| near(f.pttl(key), 600_000));
@@ -105,7 +105,7 @@ fn a_batch_has_its_ttl_on_every_key(f: &Fixture) {
     keys.iter().for_each(|key| assert_eq!(f.pttl(key), -1));
 }
 
-fn another_type_is_the_servers_error(f: &Fixture) {
+fn a_get_of_another_type_is_the_servers_error(f: &Fixture) {
     let () = f.query(&[b"RPUSH", &f.key("list"), b"a"]);
     let failure = f.cache.get("list").unwrap_err();
     assert_eq!((failure.status, failure.flags), (CACHETORY_ERR_SERVER, 0), "{failure:?}");
@@ -114,7 +114,7 @@ fn another_type_is_the_servers_error(f: &Fixture) {
     assert_eq!(f.cache.mget(&["list", "none"]), Ok(vec![None, None]), "as MGET has it");
 }
 
-fn another_type_is_a_key_all_the_same(f: &Fixture) {
+fn a_key_of_another_type_expires_and_is_deleted_and_replaced(f: &Fixture) {
     for name in ["expired", "claimed", "deleted", "replaced", "batched"] {
         let () = f.query(&[b"RPUSH", &f.key(name), b"a"]);
     }
@@ -135,7 +135,7 @@ fn client_line(f: &Fixture, name: &str) -> Option<String> {
     list.lines().find(|line| line.contains(&field)).map(str::to_owned)
 }
 
-fn the_client_has_its_name(f: &Fixture) {
+fn the_connection_has_the_client_name_that_was_asked_for(f: &Fixture) {
     let name = format!("name-{:x}", f.cache.raw().id);
     let cache = f.open_with(&format!("client_name={name}"));
     assert_eq!(client_line(f, &name), None);
@@ -145,7 +145,7 @@ fn the_client_has_its_name(f: &Fixture) {
     assert!(client_line(f, &name).is_some());
 }
 
-fn the_protocol_is_the_one_asked_for(f: &Fixture) {
+fn the_connection_speaks_the_protocol_that_was_asked_for(f: &Fixture) {
     let name = format!("protocol-{:x}", f.cache.raw().id);
     let cache = f.open_with(&format!("client_name={name}"));
     assert_eq!(cache.ping(), OK);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Random;
-use crate::book::Entry;
+use crate::ledger::Entry;
 use crate::support::capi::*;
 use crate::support::queue::{Completion, Submit};
 
@@ -80,7 +80,8 @@ impl Kind {
     }
 }
 
-/// What the write with this tag stores: whose it is can be told from it, and whether it is whole. One in some hundreds is large.
+/// What the write with this tag stores: whose it is can be told from it, and whether it is whole. One in some hundreds
+/// is large.
 fn value(key: &str, tag: u64) -> Vec<u8> {
     let mut value = format!("{key}={tag};").into_bytes();
     let random = Random(tag).draw() as usize;

@@ -1,27 +1,27 @@
-//! Exactly once: several threads submit calls to several caches and queues while a saboteur kills the server, breaks and
-//! stalls connections, cancels, and closes caches and queues, and every tag is accounted for.
+//! Exactly once: several threads submit calls to several caches and queues while others kill the server, break and
+//! stall connections, cancel, and close caches and queues, and every tag is accounted for.
 //!
-//! What is held against each completion: its tag was accepted by this queue and has not been reported before; the queue was
-//! not closed when it was reported; its status is one that the call can have, given what was done to it; a value belongs to
-//! the key that was asked for, whole; and a write that is said not to have been applied is never seen.
+//! What is held against each completion: its tag was accepted by this queue and has not been reported before; the queue
+//! was not closed when it was reported; its status is one that the call can have, given what was done to it; a value
+//! belongs to the key that was asked for, whole; and a write that is said not to have been applied is never seen.
 //!
-//! CACHETORY_STRESS_CALLS says how many calls there are, and CACHETORY_STRESS_SEED repeats the choices of a run, though not
-//! its timing.
+//! CACHETORY_STRESS_CALLS says how many calls there are, and CACHETORY_STRESS_SEED repeats the choices of a run, though
+//! not its timing.
 
 #[path = "../support/mod.rs"]
 mod support;
 
-mod book;
 mod calls;
-mod saboteur;
+mod disturbances;
+mod ledger;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use book::Book;
 use calls::{Applied, Kind};
+use ledger::Ledger;
 use support::capi::*;
 use support::proxy::Proxy;
 use support::server::{Server, Setup};
@@ -33,9 +33,6 @@ const REAPERS: usize = 2;
 const QUEUES: usize = 4;
 /// More than this is not outstanding on a queue.
 const MOST_OUTSTANDING: usize = 8000;
-/// Nothing that completes is further away than this.
-const HANG: Duration = Duration::from_secs(60);
-
 /// A cache that may be closed under its users and opened again.
 struct Slot {
     url: String,
@@ -82,9 +79,9 @@ struct World {
     server: Server,
     proxy: Proxy,
     slots: Vec<Slot>,
-    books: Vec<RwLock<Arc<Book>>>,
+    ledgers: Vec<RwLock<Arc<Ledger>>>,
     /// Of queues that are closed, while somebody may still be at work on them.
-    retired: Mutex<Vec<Arc<Book>>>,
+    retired: Mutex<Vec<Arc<Ledger>>>,
     closed: AtomicUsize,
     applied: Applied,
     calls: u64,
@@ -127,7 +124,7 @@ impl World {
             server,
             proxy,
             slots,
-            books: (0..QUEUES).map(|_| RwLock::new(Arc::default())).collect(),
+            ledgers: (0..QUEUES).map(|_| RwLock::new(Arc::default())).collect(),
             retired: Mutex::default(),
             closed: AtomicUsize::new(0),
             applied: Applied::new(calls),
@@ -140,8 +137,8 @@ impl World {
         }
     }
 
-    fn book(&self, number: usize) -> Arc<Book> {
-        Arc::clone(&self.books[number].read().unwrap_or_else(PoisonError::into_inner))
+    fn ledger(&self, number: usize) -> Arc<Ledger> {
+        Arc::clone(&self.ledgers[number].read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn is_calm(&self) -> bool {
@@ -160,17 +157,18 @@ impl World {
                 return;
             }
             let slot = &self.slots[random.below(self.slots.len())];
-            let book = self.book(random.below(QUEUES));
-            if book.outstanding() > MOST_OUTSTANDING {
-                thread::sleep(Duration::from_millis(1));
-            }
+            let ledger = self.ledger(random.below(QUEUES));
+            support::poll("calls complete", || {
+                let has_room = ledger.outstanding() <= MOST_OUTSTANDING;
+                (has_room || ledger.is_closing() || self.is_over()).then_some(())
+            });
             let opened = slot.current();
             let kind = Kind::random(&mut random);
-            book.write(tag, kind.clone(), Arc::clone(&opened), slot.is_memory);
-            match kind.submit(opened.cache.to(book.queue()), tag) {
+            ledger.write(tag, kind.clone(), Arc::clone(&opened), slot.is_memory);
+            match kind.submit(opened.cache.to(ledger.queue()), tag) {
                 Ok(status) => assert_eq!(status, CACHETORY_OK),
                 Err(failure) => {
-                    book.strike_out(tag);
+                    ledger.strike_out(tag);
                     if kind.is_write() {
                         self.applied.is_not(tag);
                     }
@@ -179,7 +177,7 @@ impl World {
                         CACHETORY_ERR_BUSY => assert!(failure.is_retryable()),
                         CACHETORY_ERR_CLOSED => {
                             let closing = opened.closing.load(Ordering::SeqCst);
-                            assert!(closing || book.is_closing(), "{failure:?}");
+                            assert!(closing || ledger.is_closing(), "{failure:?}");
                         }
                         _ => panic!("call {tag}: {failure:?}"),
                     }
@@ -191,30 +189,30 @@ impl World {
     fn reap_all(&self, thread: u64) {
         let mut random = Random(self.seed ^ (100 + thread));
         while !self.is_over() {
-            let book = self.book(random.below(QUEUES));
-            self.reap(&book, 1 + random.below(100), random.below(4) as i64);
+            let ledger = self.ledger(random.below(QUEUES));
+            self.reap(&ledger, 1 + random.below(100), random.below(4) as i64);
         }
     }
 
     /// Takes some completions; how many.
-    fn reap(&self, book: &Book, room: usize, timeout_ms: i64) -> usize {
-        let was_closed = book.is_closed();
-        let some = match book.queue().wait(room, timeout_ms) {
+    fn reap(&self, ledger: &Ledger, room: usize, timeout_ms: i64) -> usize {
+        let was_closed = ledger.is_closed();
+        let some = match ledger.queue().wait(room, timeout_ms) {
             Ok(some) => some,
             Err(failure) => {
-                assert!(failure.status == CACHETORY_ERR_CLOSED && book.is_closing());
+                assert!(failure.status == CACHETORY_ERR_CLOSED && ledger.is_closing());
                 return 0;
             }
         };
         assert!(!was_closed, "a closed queue reports nothing");
         let count = some.len();
         for mut completion in some {
-            let entry = book.read(completion.tag());
+            let entry = ledger.read(completion.tag());
             let outcome = calls::check(&entry, &mut completion, &self.applied);
             let count = match outcome {
                 Ok(_) => &self.counts.answered,
                 Err(CACHETORY_ERR_CANCELLED) => {
-                    book.was_cancelled(completion.tag());
+                    ledger.was_cancelled(completion.tag());
                     &self.counts.cancelled
                 }
                 Err(_) => &self.counts.failed,
@@ -227,8 +225,8 @@ impl World {
     /// Closes a queue, and puts another in its place.
     fn replace(&self, number: usize) {
         let new = Arc::default();
-        let mut current = self.books[number].write().unwrap_or_else(PoisonError::into_inner);
-        let old: Arc<Book> = std::mem::replace(&mut *current, new);
+        let mut current = self.ledgers[number].write().unwrap_or_else(PoisonError::into_inner);
+        let old: Arc<Ledger> = std::mem::replace(&mut *current, new);
         drop(current);
         old.close();
         self.closed.fetch_add(1, Ordering::Relaxed);
@@ -238,10 +236,10 @@ impl World {
 
     /// What is left on closed queues that nobody is at work on any more was forgotten with them.
     fn forget(&self) {
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner).retain(|book| {
-            let is_done = Arc::strong_count(book) == 1;
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).retain(|ledger| {
+            let is_done = Arc::strong_count(ledger) == 1;
             if is_done {
-                self.counts.forgotten.fetch_add(book.outstanding(), Ordering::Relaxed);
+                self.counts.forgotten.fetch_add(ledger.outstanding(), Ordering::Relaxed);
             }
             !is_done
         });
@@ -249,17 +247,17 @@ impl World {
 
     /// Takes what is left, which must come by itself, and sees that there is no more.
     fn settle(&self) {
-        let end = Instant::now() + HANG;
+        let end = Instant::now() + support::PATIENCE;
         for number in 0..QUEUES {
-            let book = self.book(number);
-            while book.outstanding() > 0 {
+            let ledger = self.ledger(number);
+            while ledger.outstanding() > 0 {
                 assert!(!self.is_over(), "another thread has failed");
-                self.reap(&book, 64, 10);
-                let left = book.outstanding();
-                assert!(Instant::now() < end, "{left} calls never complete: {:?}", book.some());
+                self.reap(&ledger, 64, 10);
+                let left = ledger.outstanding();
+                assert!(Instant::now() < end, "{left} calls never complete: {:?}", ledger.some());
             }
-            assert_eq!(book.queue().wait(1, 0).unwrap().len(), 0, "nothing is left to report");
-            book.balance();
+            assert_eq!(ledger.queue().wait(1, 0).unwrap().len(), 0, "nothing is left to report");
+            ledger.balance();
         }
         self.applied.balance();
         for slot in &self.slots {
@@ -325,11 +323,11 @@ fn every_call_completes_once_whatever_happens() {
             (0..SUBMITTERS as u64).map(|number| spawn(World::submit_all, number)).collect();
         let reapers: Vec<_> =
             (0..REAPERS as u64).map(|number| spawn(World::reap_all, number)).collect();
-        let vandals = [World::break_things, World::cancel_things, World::close_things]
+        let disturbers = [World::break_things, World::cancel_things, World::close_things]
             .map(|body| spawn(body, 0));
         submitters.into_iter().for_each(|thread| thread.join().unwrap());
         world.calm.store(true, Ordering::SeqCst);
-        vandals.into_iter().for_each(|thread| thread.join().unwrap());
+        disturbers.into_iter().for_each(|thread| thread.join().unwrap());
         world.settle();
         world.over.store(true, Ordering::SeqCst);
         reapers.into_iter().for_each(|thread| thread.join().unwrap());

@@ -1,9 +1,11 @@
-//! The C symbols behind a safe face. Every call is made with outputs full of rubbish, and checked against what the header
-//! promises of all of them: outputs emptied unless there is an answer, and an error struct that agrees with the status.
+//! The C symbols behind a safe face. Every call is made with outputs full of rubbish, and checked against what the
+//! header promises of all of them: outputs emptied unless there is an answer, and an error struct that agrees with the
+//! status.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use cachetory::ffi::cache::*;
 use cachetory::ffi::types::*;
@@ -178,16 +180,37 @@ impl Drop for Values {
     }
 }
 
+/// How the calls on a cache are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Face {
+    Synchronous,
+    /// Submitted; a thread waits on the queue for the completion.
+    Waited,
+    /// Submitted; the completion is taken when the queue's descriptor says that it is there.
+    Polled,
+}
+
+pub const FACES: [Face; 3] = [Face::Synchronous, Face::Waited, Face::Polled];
+
+impl Face {
+    /// The status of a call that was under way when its cache was closed.
+    pub fn closed_under_way(self) -> i32 {
+        if self == Self::Synchronous { CACHETORY_ERR_CLOSED } else { CACHETORY_ERR_CANCELLED }
+    }
+}
+
 /// A handle that is closed with this value, if not before.
 pub struct Cache {
     handle: cachetory_t,
-    /// Calls are submitted, each to a queue of its own, and waited for.
-    asynchronous: bool,
+    face: Face,
+    /// Those that no submitted call is using. A queue is kept, for it learns whether who submits comes to wait.
+    queues: Mutex<Vec<Queue>>,
 }
 
 impl Cache {
+    /// With long deadlines, where the URL has none.
     pub fn open(url: &str) -> Result<Self, Failure> {
-        let url = std::ffi::CString::new(url).expect("a URL without NUL");
+        let url = std::ffi::CString::new(super::patient(url)).expect("a URL without NUL");
         let mut out = MaybeUninit::<cachetory_t>::uninit();
         out.write(cachetory_t { id: 0x7777 });
         // SAFETY: the URL is terminated, the output and the error are ours.
@@ -215,13 +238,17 @@ impl Cache {
 
     /// A handle that the caller made up, or got from elsewhere.
     pub fn from_raw(handle: cachetory_t) -> Self {
-        Self { handle, asynchronous: false }
+        Self { handle, face: Face::Synchronous, queues: Mutex::default() }
     }
 
-    /// The same handle, whose every call is an asynchronous one that is waited for.
-    pub fn asynchronous(mut self) -> Self {
-        self.asynchronous = true;
+    /// The same handle, whose every call is made in this way.
+    pub fn with(mut self, face: Face) -> Self {
+        self.face = face;
         self
+    }
+
+    pub fn face(&self) -> Face {
+        self.face
     }
 
     pub fn raw(&self) -> cachetory_t {
@@ -230,10 +257,20 @@ impl Cache {
 
     /// The completion of a call, or what its submission failed with.
     fn complete(&self, submit: impl FnOnce(Submit) -> Outcome) -> Result<Completion, Failure> {
-        let queue = Queue::open();
+        let queues = || self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queues().pop().unwrap_or_else(Queue::open);
         assert_eq!(submit(self.to(&queue))?, CACHETORY_OK, "a submission is accepted, or fails");
+        if self.face == Face::Polled {
+            queue.await_readable();
+        }
         let completion = queue.next();
+        queue.assert_empty();
+        queues().push(queue);
         completion.outcome().map(|_| completion)
+    }
+
+    fn is_submitted(&self) -> bool {
+        self.face != Face::Synchronous
     }
 
     fn complete_plain(&self, submit: impl FnOnce(Submit) -> Outcome) -> Outcome {
@@ -246,7 +283,7 @@ impl Cache {
     }
 
     pub fn ping(&self) -> Outcome {
-        if self.asynchronous {
+        if self.is_submitted() {
             return self.complete_plain(|to| to.ping(1));
         }
         // SAFETY: the error is ours.
@@ -258,7 +295,7 @@ impl Cache {
     }
 
     pub fn get_value(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>, Failure> {
-        if self.asynchronous {
+        if self.is_submitted() {
             let mut completion = self.complete(|to| to.get(1, key))?;
             let value = completion.take_value();
             assert_eq!(completion.outcome()? == CACHETORY_OK, value.is_some());
@@ -286,7 +323,7 @@ impl Cache {
     }
 
     pub fn mget_values<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Values, Failure> {
-        if self.asynchronous {
+        if self.is_submitted() {
             let values = self.complete(|to| to.mget(1, keys))?.take_values();
             assert_eq!(values.len(), keys.len(), "as many answers as keys");
             return Ok(values);
@@ -322,7 +359,7 @@ impl Cache {
         ttl_ms: i64,
         flags: u32,
     ) -> Outcome {
-        if self.asynchronous {
+        if self.is_submitted() {
             return self.complete_plain(|to| to.set(1, key, value, ttl_ms, flags));
         }
         let (key, value) = (borrow(key.as_ref()), borrow(value.as_ref()));
@@ -342,7 +379,7 @@ impl Cache {
     }
 
     pub fn mset<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, items: &[(K, V)], ttl_ms: i64) -> Outcome {
-        if self.asynchronous {
+        if self.is_submitted() {
             return self.complete_plain(|to| to.mset(1, items, ttl_ms));
         }
         let items = borrow_items(items);
@@ -353,7 +390,7 @@ impl Cache {
     }
 
     pub fn expire_in(&self, key: impl AsRef<[u8]>, ttl_ms: i64) -> Outcome {
-        if self.asynchronous {
+        if self.is_submitted() {
             return self.complete_plain(|to| to.expire_in(1, key, ttl_ms));
         }
         let key = borrow(key.as_ref());
@@ -364,7 +401,7 @@ impl Cache {
     }
 
     pub fn expire_at(&self, key: impl AsRef<[u8]>, unix_ms: i64) -> Outcome {
-        if self.asynchronous {
+        if self.is_submitted() {
             return self.complete_plain(|to| to.expire_at(1, key, unix_ms));
         }
         let key = borrow(key.as_ref());
@@ -375,7 +412,7 @@ impl Cache {
     }
 
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Outcome {
-        if self.asynchronous {
+        if self.is_submitted() {
             return self.complete_plain(|to| to.delete(1, key));
         }
         let key = borrow(key.as_ref());
@@ -385,7 +422,7 @@ impl Cache {
 
     /// How many were there.
     pub fn mdelete<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64, Failure> {
-        if self.asynchronous {
+        if self.is_submitted() {
             return Ok(self.complete(|to| to.mdelete(1, keys))?.deleted());
         }
         let keys = borrow_all(keys);
@@ -402,7 +439,7 @@ impl Cache {
     }
 
     pub fn clear(&self) -> Outcome {
-        if self.asynchronous {
+        if self.is_submitted() {
             return self.complete_plain(|to| to.clear(1));
         }
         // SAFETY: the error is ours.

@@ -8,9 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::dir::TempDir;
+use super::pause;
 
-/// How long a program may run before it counts as hanging.
-const LONGEST: Duration = Duration::from_secs(120);
+/// How long a program may run before it counts as hanging: longer than whatever in it tells an end from a hang.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// A compiled program.
 pub struct Program {
@@ -46,8 +47,8 @@ impl Program {
         Self { path, _dir: dir }
     }
 
-    /// Runs it to its end, which must be a good one; what it printed. The words of CACHETORY_TEST_UNDER, if set, are put
-    /// before the command: `valgrind -q --error-exitcode=9`, say.
+    /// Runs it to its end, which must be a good one; what it printed. The words of CACHETORY_TEST_UNDER, if set, are
+    /// put before the command: `valgrind -q --error-exitcode=9`, say.
     #[track_caller]
     pub fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
         let output = self.finish(args);
@@ -89,7 +90,7 @@ impl Program {
                     child.kill().unwrap();
                     break child.wait().unwrap();
                 }
-                thread::sleep(Duration::from_millis(5));
+                pause::before_the_next_look();
             };
         });
         output

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use super::pause;
 use super::socket::{Address, Listener, Socket};
 
 /// Which way bytes go.
@@ -125,6 +126,19 @@ impl Proxy {
         self.change(|state| state.rule(way).paused = false);
     }
 
+    /// Holds up what goes that way for so long.
+    pub fn stall(&self, way: Way, span: Duration) {
+        self.pause(way);
+        pause::provoke_for(span);
+        self.resume(way);
+    }
+
+    /// The same, for longer than a short deadline, and then lets all pass for a while.
+    pub fn stall_now_and_then(&self, way: Way) {
+        self.stall(way, Duration::from_millis(250));
+        pause::provoke_for(Duration::from_millis(60));
+    }
+
     /// Throws bytes away from now on, or no longer.
     pub fn drop_bytes(&self, way: Way, on: bool) {
         self.change(|state| state.rule(way).dropped = on);
@@ -239,7 +253,7 @@ fn pump(shared: &Shared, from: &Socket, to: &Socket, way: Way) -> End {
             None => (count, None),
         };
         drop(state);
-        thread::sleep(delay);
+        pause::provoke_for(delay);
         if !dropped {
             if !to.write(&chunk[..bytes]) {
                 return End::Close;

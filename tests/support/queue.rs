@@ -10,6 +10,7 @@ use cachetory::ffi::queue::*;
 use cachetory::ffi::submit::*;
 use cachetory::ffi::types::*;
 
+use super::PATIENCE;
 use super::capi::*;
 
 /// A handle that is closed with this value, if not before.
@@ -74,8 +75,42 @@ impl Queue {
     /// The next one, however long it takes.
     #[track_caller]
     pub fn next(&self) -> Completion {
-        let mut one = self.wait(1, 60_000).unwrap();
-        one.pop().expect("a completion within a minute")
+        let mut one = self.wait(1, PATIENCE.as_millis() as i64).unwrap();
+        one.pop().expect("a completion")
+    }
+
+    /// Polls the descriptor, and nothing else, until it says that a completion is there.
+    #[track_caller]
+    pub fn await_readable(&self) {
+        super::poll("the descriptor is readable", || {
+            let mut fds = [libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 }];
+            // SAFETY: there is one.
+            (unsafe { libc::poll(fds.as_mut_ptr(), 1, PATIENCE.as_millis() as i32) } == 1)
+                .then_some(())
+        });
+    }
+
+    /// Waits for something else, or until a completion is there; whether it was the other.
+    #[track_caller]
+    pub fn await_readable_or(&self, is_done: impl Fn() -> bool) -> bool {
+        super::poll("it is done, or a completion is there", || {
+            let mut fds = [libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 }];
+            // SAFETY: there is one.
+            let is_readable = unsafe { libc::poll(fds.as_mut_ptr(), 1, 0) } == 1;
+            (is_readable || is_done()).then_some(!is_readable)
+        })
+    }
+
+    /// Takes so many completions without ever waiting on the queue.
+    #[track_caller]
+    pub fn appear(&self, count: usize) -> Vec<Completion> {
+        let mut all = Vec::new();
+        super::poll("the completions are there", || {
+            all.extend(self.wait(64, 0).unwrap());
+            (all.len() >= count).then_some(())
+        });
+        assert_eq!(all.len(), count);
+        all
     }
 
     /// So many, by their tags, which differ.
@@ -83,7 +118,7 @@ impl Queue {
     pub fn take(&self, count: usize) -> HashMap<u64, Completion> {
         let mut taken = HashMap::new();
         while taken.len() < count {
-            let some = self.wait(64, 60_000).unwrap();
+            let some = self.wait(64, PATIENCE.as_millis() as i64).unwrap();
             assert!(!some.is_empty(), "{} of {count} came", taken.len());
             for each in some {
                 let other = taken.insert(each.tag(), each);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use super::pause;
 use super::socket::{Address, Listener, Socket};
 
 /// A command as its arguments.
@@ -201,8 +202,14 @@ impl Peer {
             if self.stopped() || !self.send([*byte]) {
                 return;
             }
-            thread::sleep(pause);
+            pause::provoke_for(pause);
         }
+    }
+
+    /// Sends it that much later.
+    pub fn send_after(&self, delay: Duration, bytes: impl AsRef<[u8]>) -> bool {
+        pause::provoke_for(delay);
+        self.send(bytes)
     }
 
     /// Answers every request by `reply` until the other side goes.
@@ -222,7 +229,7 @@ impl Peer {
     /// Neither reads nor writes until then, or until the test is over.
     pub fn hang_until(&self, done: impl Fn() -> bool) {
         while !done() && !self.stopped() {
-            thread::sleep(Duration::from_millis(2));
+            pause::before_the_next_look();
         }
     }
 
@@ -279,6 +286,19 @@ pub fn bulk(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     reply.extend_from_slice(bytes);
     reply.extend_from_slice(b"\r\n");
     reply
+}
+
+/// What a server answers whose every key's value is its name.
+pub fn echo(command: &Command) -> Vec<u8> {
+    match name(command).as_str() {
+        "PING" => b"+PONG\r\n".to_vec(),
+        "GET" => bulk(&command[1]),
+        "MGET" => array(&command[1..].iter().map(bulk).collect::<Vec<_>>()),
+        "SET" | "MSET" | "MULTI" | "DISCARD" | "FLUSHDB" => b"+OK\r\n".to_vec(),
+        // All transactions here are of two.
+        "EXEC" => b"*2\r\n+OK\r\n+OK\r\n".to_vec(),
+        _ => b":1\r\n".to_vec(),
+    }
 }
 
 /// `*n\r\n` and the elements, which are replies themselves.

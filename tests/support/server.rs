@@ -368,8 +368,7 @@ pub fn valkey() -> Option<&'static Server> {
         let may_miss =
             std::env::var_os("CACHETORY_ALLOW_MISSING_SERVERS").is_some_and(|v| v == "1");
         if may_miss && Software::Valkey.find().is_none() {
-            // Past the harness, which keeps what a test prints from those who need to see it.
-            let _ = writeln!(io::stderr(), "SKIPPED: {}", Software::Valkey.missing());
+            super::note(&format!("SKIPPED: {}", Software::Valkey.missing()));
             return None;
         }
         Some(Setup::of(Software::Valkey).start())

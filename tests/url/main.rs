@@ -116,7 +116,7 @@ fn good_urls_mean_what_they_say() {
 }
 
 #[test]
-fn bad_urls_are_named() {
+fn bad_urls_are_refused_with_what_is_wrong_in_them() {
     let wrong: Vec<_> = BAD
         .iter()
         .map(|&(url, expected)| (url, expected, describe(url)))
@@ -126,7 +126,7 @@ fn bad_urls_are_named() {
 }
 
 #[test]
-fn no_message_has_a_piece_of_a_password() {
+fn no_message_about_a_bad_url_has_a_piece_of_its_password() {
     for (url, _) in BAD {
         let message = describe(url).unwrap_err();
         assert!(!message.contains("s3cr3t") && !message.contains("w0rd"), "{url}: {message}");
@@ -134,7 +134,7 @@ fn no_message_has_a_piece_of_a_password() {
 }
 
 #[test]
-fn defaults_are_finite() {
+fn the_default_deadlines_are_finite_and_connections_are_verified() {
     let Ok(config) = Config::parse("redis://") else { panic!("redis:// is a URL") };
     assert_eq!(config.timeout.as_secs(), 5);
     assert_eq!(config.connect_timeout.as_secs(), 2);

@@ -1,16 +1,15 @@
-//! Faults that need a plain C process: its signals, its limits, its way with arguments.
+//! What needs a plain C process: its signals, its limits, its way with arguments.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use super::support::certs::certs;
-use super::support::poll;
 use super::support::program::Program;
 use super::support::proxy::{End, Proxy, Way};
 use super::support::scripted::Scripted;
 use super::support::server::{Server, Setup, redis};
 use super::support::socket::Address;
+use super::support::{patient, poll};
 
 fn server() -> Server {
     Setup::redis().tls(&certs().server, None).start()
@@ -22,22 +21,22 @@ fn tls_url(port: u16) -> String {
 }
 
 #[test]
-fn arguments() {
+fn no_argument_of_a_c_caller_crashes_any_function() {
     let program = Program::build("arguments");
     // A server cannot be told to expire a key outside its own time, hence a database of its own.
     for url in ["dummy://", "memory://", &format!("{}/9", redis().tcp_url())] {
         println!("{url}");
-        program.run(&[url]);
+        program.run(&[patient(url)]);
     }
 }
 
 #[test]
-fn asynchronous() {
+fn a_c_program_submits_polls_and_releases() {
     Program::build("async").run::<&str>(&[]);
 }
 
 #[test]
-fn sigpipe() {
+fn a_broken_connection_never_raises_sigpipe() {
     let server = server();
     let program = Program::build("sigpipe");
     let proxies = [
@@ -56,8 +55,9 @@ fn sigpipe() {
                 break_often(proxy, &over);
                 server.query::<()>(&["SET", "stop", "1"]);
             });
-            let printed =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| program.run(&[url])));
+            let printed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                program.run(&[patient(&url)])
+            }));
             over.store(true, Ordering::SeqCst);
             let printed = printed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let counts: Vec<u64> =
@@ -67,51 +67,62 @@ fn sigpipe() {
     }
 }
 
-/// Cuts in the middle of requests and replies, between them, and with more to come.
+/// Cuts in the middle of requests and replies, between them, and with more to come. Each time the program has got so
+/// far that it notices.
 fn break_often(proxy: &Proxy, over: &AtomicBool) {
-    poll("the program has begun", || (proxy.connections() > 0).then_some(()));
+    let until = |what: &str, is_done: &dyn Fn() -> bool| {
+        poll(what, || (is_done() || over.load(Ordering::SeqCst)).then_some(()));
+    };
+    until("the program has begun", &|| proxy.connections() > 0);
     for round in 0..150 {
         if over.load(Ordering::SeqCst) {
             return;
         }
         let end = if round % 2 == 0 { End::Close } else { End::Reset };
+        let cut = |way, bytes| {
+            proxy.cut_after(way, bytes, end);
+            until("the cut", &|| !proxy.cut_pending(way));
+        };
         match round % 5 {
-            0 => proxy.cut_after(Way::ToServer, round * 997, end),
-            1 => proxy.cut_after(Way::ToClient, round, end),
-            2 => proxy.cut_after(Way::ToServer, round, end),
-            3 => proxy.cut_after(Way::ToClient, 0, end),
-            _ => proxy.end_all(end),
+            0 => cut(Way::ToServer, round * 997),
+            1 => cut(Way::ToClient, round),
+            2 => cut(Way::ToServer, round),
+            3 => cut(Way::ToClient, 0),
+            _ => {
+                let before = proxy.passed(Way::ToServer);
+                proxy.end_all(end);
+                until("the program goes on", &|| proxy.passed(Way::ToServer) > before);
+            }
         }
-        thread::sleep(Duration::from_millis(3));
     }
 }
 
 #[test]
-fn signals() {
+fn signals_neither_fail_a_call_nor_put_off_its_deadline() {
     let server = server();
     let hanging = Scripted::tcp(|peer| peer.hang());
     let program = Program::build("signals");
     let hanging = hanging.url("socket_timeout=0.3");
     for url in [server.tcp_url(), server.unix_url(), tls_url(server.tls_port())] {
         println!("{url}");
-        program.run(&[url.as_str(), &hanging]);
+        program.run(&[patient(&url).as_str(), &hanging]);
     }
     let name = format!("redis://localhost:{}", server.port());
-    program.run(&[name.as_str(), &hanging]);
+    program.run(&[patient(&name).as_str(), &hanging]);
 }
 
 #[test]
-fn no_descriptors() {
+fn a_process_without_descriptors_is_told_so_and_goes_on_later() {
     let server = server();
     let program = Program::build("limits");
     for url in [server.tcp_url(), server.unix_url(), tls_url(server.tls_port())] {
         println!("{url}");
-        program.run(&["descriptors", url.as_str()]);
+        program.run(&["descriptors", &patient(&url)]);
     }
 }
 
 #[test]
-fn no_memory_for_small_pieces() {
+fn a_store_without_memory_for_small_values_is_told_so_and_goes_on_later() {
     let program = Program::build("limits");
     for url in ["memory://", "memory://?max_bytes=1g"] {
         for size in ["0", "64", "1000", "4096", "16000"] {
@@ -122,11 +133,11 @@ fn no_memory_for_small_pieces() {
 }
 
 #[test]
-fn no_memory() {
+fn a_process_without_memory_for_a_large_value_is_told_so_and_goes_on_later() {
     let server = server();
     let program = Program::build("limits");
     for url in [server.tcp_url(), server.unix_url()] {
         println!("{url}");
-        program.run(&["memory", &format!("{url}?socket_timeout=60")]);
+        program.run(&["memory", &patient(&url)]);
     }
 }

@@ -4,23 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::support::caller::Caller;
+use super::support::calls::failed;
 use super::support::capi::*;
-use super::support::poll;
-use super::support::scripted::{Command, Scripted, bulk, name};
+use super::support::scripted::{Peer, Scripted, echo};
 use super::support::server::Setup;
-use super::{failed, within};
+use super::support::{must_end, pause, poll};
 
-const LONG: Duration = Duration::from_secs(30);
-
-/// The answer to a GET is its key.
-fn echo(command: &Command) -> Vec<u8> {
-    match name(command).as_str() {
-        "GET" => bulk(&command[1]),
-        _ => b"+OK\r\n".to_vec(),
-    }
-}
+/// A deadline that is far away, and so is not what ends a call.
+const FAR: &str = "socket_timeout=600";
 
 fn flag() -> (Arc<AtomicBool>, Arc<AtomicBool>) {
     let flag = Arc::new(AtomicBool::new(false));
@@ -28,7 +22,7 @@ fn flag() -> (Arc<AtomicBool>, Arc<AtomicBool>) {
 }
 
 #[test]
-fn a_crowd_on_one_link_gets_each_its_own() {
+fn threads_that_share_a_link_get_each_its_own_answer() {
     let server = Setup::redis().start();
     for options in ["max_connections=1", "max_connections=1&spin_us=0", "max_connections=2"] {
         let cache = Cache::must_open(&format!("{}?{options}", server.unix_url()));
@@ -54,7 +48,7 @@ fn a_crowd_on_one_link_gets_each_its_own() {
 }
 
 #[test]
-fn a_slow_answer_holds_up_nobody_else() {
+fn a_slow_answer_holds_up_no_later_call() {
     let (release, released) = flag();
     let server = Scripted::tcp(move |peer| {
         while let Some(command) = peer.request() {
@@ -66,7 +60,7 @@ fn a_slow_answer_holds_up_nobody_else() {
             }
         }
     });
-    let cache = Cache::must_open(&server.url("socket_timeout=60"));
+    let cache = Cache::must_open(&server.url(FAR));
     thread::scope(|scope| {
         let slow = scope.spawn(|| cache.get("slow"));
         server.wait_for("GET", 1);
@@ -81,17 +75,17 @@ fn a_slow_answer_holds_up_nobody_else() {
                 })
             })
             .collect();
-        within(LONG, || quick.into_iter().for_each(|thread| thread.join().unwrap()));
+        must_end(|| quick.into_iter().for_each(|thread| thread.join().unwrap()));
         assert!(!slow.is_finished());
         release.store(true, Ordering::SeqCst);
         assert_eq!(slow.join().unwrap().unwrap().unwrap(), b"slow");
     });
 }
 
-/// A server that keeps the first request waiting until `released`, so that the others of a crowd are sent together.
+/// A server that keeps the first request waiting until `released`, so that the others are sent together.
 fn gathering(
     released: Arc<AtomicBool>,
-    then: impl Fn(&mut super::support::scripted::Peer) + Send + Sync + 'static,
+    then: impl Fn(&mut Peer) + Send + Sync + 'static,
 ) -> Scripted {
     Scripted::tcp(move |peer| {
         if peer.number > 0 {
@@ -105,7 +99,7 @@ fn gathering(
 }
 
 #[test]
-fn a_link_that_breaks_under_a_batch_loses_no_read_and_repeats_no_write() {
+fn a_link_that_breaks_under_a_batch_loses_no_read_and_sends_no_write_twice() {
     let (release, released) = flag();
     let server = gathering(released, |peer| {
         for _ in 0..2 {
@@ -114,7 +108,7 @@ fn a_link_that_breaks_under_a_batch_loses_no_read_and_repeats_no_write() {
         }
         peer.reset();
     });
-    let cache = Cache::must_open(&server.url("socket_timeout=60&max_connections=1"));
+    let cache = Cache::must_open(&server.url(&format!("{FAR}&max_connections=1")));
     let begun = AtomicUsize::new(0);
     thread::scope(|scope| {
         let (cache, begun) = (&cache, &begun);
@@ -158,7 +152,7 @@ fn a_link_that_breaks_under_a_batch_loses_no_read_and_repeats_no_write() {
 }
 
 #[test]
-fn who_drives_and_must_leave_takes_nobody_along() {
+fn a_driver_whose_deadline_passes_hands_the_batch_on() {
     let (release, released) = flag();
     let (answer, answered) = flag();
     let server = gathering(released, move |peer| {
@@ -171,19 +165,21 @@ fn who_drives_and_must_leave_takes_nobody_along() {
         peer.send(replies);
         peer.serve(echo);
     });
-    let cache = Cache::must_open(&server.url("socket_timeout=3&max_connections=1&spin_us=0"));
+    let url = server.url("socket_timeout=10&max_connections=1&spin_us=0");
+    let cache = Cache::must_open(&url);
+    let late_caller = Caller::default();
     thread::scope(|scope| {
-        let cache = &cache;
+        let (cache, late_caller) = (&cache, &late_caller);
         let first = scope.spawn(move || cache.get("first"));
         server.wait_for("GET", 1);
-        let start = Instant::now();
         let early = scope.spawn(move || cache.get("early"));
-        // The other's deadline must be some time after this one's.
-        poll("a second and a half", || {
-            (start.elapsed() > Duration::from_millis(1500)).then_some(())
+        // So that there is time for the one after the other has run into its deadline.
+        pause::let_deadlines_part(Duration::from_secs(5));
+        let late = scope.spawn(move || {
+            late_caller.is_about_to_call();
+            cache.get("late")
         });
-        let late = scope.spawn(move || cache.get("late"));
-        poll("a moment more", || (start.elapsed() > Duration::from_millis(1700)).then_some(()));
+        late_caller.wait_until_queued();
         release.store(true, Ordering::SeqCst);
         assert_eq!(first.join().unwrap().unwrap().unwrap(), b"first");
         failed(early.join().unwrap(), CACHETORY_ERR_TIMEOUT, RETRYABLE);
@@ -245,18 +241,18 @@ fn answer_the_first_of_a_batch(options: &str) -> bool {
 
 /// If it did not, the others would be late as well, for they were all called at the same time.
 #[test]
-fn who_drives_and_has_its_answer_does_not_wait_for_the_others() {
+fn a_driver_that_has_its_answer_does_not_wait_for_the_rest_of_the_batch() {
     for options in ["", "&spin_us=0", "&spin_us=1000000"] {
-        let options = format!("socket_timeout=20&max_connections=1{options}");
+        let options = format!("{FAR}&max_connections=1{options}");
         poll("a batch of several", || answer_the_first_of_a_batch(&options).then_some(()));
     }
 }
 
 #[test]
-fn closing_ends_the_queue_at_once() {
+fn closing_ends_the_calls_that_are_queued_for_a_link() {
     let (release, released) = flag();
     let server = gathering(released, |peer| peer.swallow());
-    let cache = Cache::must_open(&server.url("socket_timeout=60&max_connections=1"));
+    let cache = Cache::must_open(&server.url(&format!("{FAR}&max_connections=1")));
     let begun = AtomicUsize::new(0);
     thread::scope(|scope| {
         let (cache, begun) = (&cache, &begun);
@@ -271,7 +267,7 @@ fn closing_ends_the_queue_at_once() {
         poll("all have begun", || (begun.load(Ordering::SeqCst) == 8).then_some(()));
         server.wait_for("GET", 1);
         assert_eq!(cache.close(), CACHETORY_OK);
-        within(LONG, || {
+        must_end(|| {
             for call in calls {
                 failed(call.join().unwrap(), CACHETORY_ERR_CLOSED, 0);
             }

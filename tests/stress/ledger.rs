@@ -22,7 +22,7 @@ pub struct Entry {
 /// Tags are spread over so many tables, for threads not to wait for each other.
 const SHARDS: usize = 16;
 
-pub struct Book {
+pub struct Ledger {
     queue: Queue,
     shards: [Mutex<HashMap<u64, Entry>>; SHARDS],
     outstanding: AtomicUsize,
@@ -39,7 +39,7 @@ struct Cancels {
     early: HashSet<u64>,
 }
 
-impl Default for Book {
+impl Default for Ledger {
     fn default() -> Self {
         Self {
             queue: Queue::open(),
@@ -56,7 +56,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Book {
+impl Ledger {
     pub fn queue(&self) -> &Queue {
         &self.queue
     }

@@ -1,14 +1,17 @@
-//! Who makes trouble.
+//! Who disturbs the calls: breaks the server and the network, cancels, and closes caches and queues.
 
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
+use crate::support::pause::provoke_for;
 use crate::support::proxy::{End, Way};
 use crate::{QUEUES, Random, World};
 
+/// Longer than any deadline.
+const LONG: Duration = Duration::from_millis(900);
+
 fn pause(random: &mut Random, most_ms: usize) {
-    thread::sleep(Duration::from_micros(random.below(most_ms * 1000) as u64));
+    provoke_for(Duration::from_micros(random.below(most_ms * 1000) as u64));
 }
 
 impl World {
@@ -53,16 +56,11 @@ impl World {
                 server.query::<()>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
             }
             93..94 => {
-                // Longer than any deadline.
                 server.pause();
-                thread::sleep(Duration::from_millis(900));
+                provoke_for(LONG);
                 server.resume();
             }
-            94..96 => {
-                proxy.pause(way);
-                thread::sleep(Duration::from_millis(900));
-                proxy.resume(way);
-            }
+            94..96 => proxy.stall(way, LONG),
             _ => {
                 server.kill();
                 pause(random, 50);
@@ -78,7 +76,7 @@ impl World {
             let next = self.next_tag.load(Ordering::Relaxed);
             for _ in 0..10 {
                 let tag = next.saturating_sub(random.below(5000) as u64);
-                (0..QUEUES).for_each(|number| self.book(number).cancel(tag));
+                (0..QUEUES).for_each(|number| self.ledger(number).cancel(tag));
             }
             pause(&mut random, 1);
         }

@@ -1,14 +1,14 @@
 //! Large values and slow answers beside small calls, which they do not hold up.
 
+use super::support::calls::large;
 use super::support::capi::*;
 use super::support::certs::certs;
+use super::support::gates::{Gates, wait_for_key};
 use super::support::proxy::{Proxy, Way};
 use super::support::queue::*;
 use super::support::server::Setup;
 use super::support::socket::Address;
-use super::{Gates, OK, is_value, large, wait_for_key};
-
-const PATIENT: &str = "socket_timeout=60";
+use super::{OK, is_value};
 
 /// A value that shows whose it is.
 fn value(key: &str, len: usize) -> Vec<u8> {
@@ -19,7 +19,7 @@ fn value(key: &str, len: usize) -> Vec<u8> {
 fn a_slow_answer_does_not_hold_up_later_calls() {
     let gates = Gates::default();
     let server = gates.server();
-    let (cache, queue) = (Cache::must_open(&server.url(PATIENT)), Queue::open());
+    let (cache, queue) = (Cache::must_open(&server.url("")), Queue::open());
     let to = cache.to(&queue);
     for slow in 1..=3 {
         let key = format!("held:{slow}");
@@ -38,10 +38,10 @@ fn a_slow_answer_does_not_hold_up_later_calls() {
 
 /// Submitted right behind a large one that is slow, over and over, so that it is seen at every moment of its way.
 #[test]
-fn a_large_call_takes_no_small_one_along() {
+fn a_small_call_does_not_wait_behind_a_large_one() {
     let gates = Gates::default();
     let server = gates.server();
-    let (cache, queue) = (Cache::must_open(&server.url(PATIENT)), Queue::open());
+    let (cache, queue) = (Cache::must_open(&server.url("")), Queue::open());
     let to = cache.to(&queue);
     for round in 1..=50 {
         let slow = format!("held:{round}");
@@ -58,12 +58,11 @@ fn a_large_call_takes_no_small_one_along() {
     }
 }
 
-/// The large request itself cannot be sent to its end.
 #[test]
-fn a_large_request_that_is_stuck() {
+fn a_large_reply_that_was_held_up_arrives_whole() {
     let server = Setup::redis().start();
     let stuck = Proxy::to(Address::Tcp(server.port()));
-    let (cache, queue) = (Cache::must_open(&stuck.address().url(PATIENT)), Queue::open());
+    let (cache, queue) = (Cache::must_open(&stuck.address().url("")), Queue::open());
     let to = cache.to(&queue);
     let huge = value("huge", 20 << 20);
     assert_eq!(to.set(1, "huge", &huge, NO_EXPIRY, 0), OK);
@@ -76,7 +75,7 @@ fn a_large_request_that_is_stuck() {
 }
 
 #[test]
-fn large_and_small_at_the_same_time() {
+fn large_and_small_values_at_the_same_time_arrive_whole() {
     let server = Setup::redis().tls(&certs().server, None).start();
     let ca = certs().ca.cert.display();
     for url in [
@@ -133,7 +132,7 @@ fn large_and_small_at_the_same_time() {
 
 /// As many as may be outstanding, of the size that is still carried out together.
 #[test]
-fn many_medium_values() {
+fn many_values_just_small_enough_to_share_a_connection_arrive_whole() {
     let server = Setup::redis().start();
     let (cache, queue) = (Cache::must_open(&server.unix_url()), Queue::open());
     let to = cache.to(&queue);

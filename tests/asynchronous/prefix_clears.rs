@@ -1,18 +1,15 @@
-//! An asynchronous clear within a prefix: many round trips, each with a deadline of its own, that may be cancelled between.
-
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-use std::time::Duration;
+//! An asynchronous clear within a prefix: many round trips, between which it may be cancelled.
 
 use super::support::capi::*;
+use super::support::gates::Gates;
 use super::support::poll;
 use super::support::queue::*;
-use super::support::scripted::{Scripted, array, bulk, name};
+use super::support::scripted::{Scripted, array, bulk, echo, name};
 use super::support::server::Setup;
-use super::{Gates, OK, echo, failed, is_value};
+use super::{OK, failed, is_value};
 
 #[test]
-fn thousands_of_keys_and_none_of_a_neighbours() {
+fn a_clear_of_thousands_of_keys_takes_none_without_the_prefix() {
     let server = Setup::redis().start();
     let mut pipe = redis::pipe();
     for number in 0..5000 {
@@ -36,23 +33,22 @@ fn thousands_of_keys_and_none_of_a_neighbours() {
     assert!(left.is_empty());
 }
 
-/// SCAN has two pages, with keys of a neighbour's among them, and the second comes when gate 1 opens, the answer to UNLINK
-/// when gate 2 does.
+/// SCAN has two pages, with keys of a neighbour's among them, and the second comes when gate 1 opens, the answer to
+/// UNLINK when gate 2 does.
 fn two_pages(gates: &Gates) -> Scripted {
     let gates = gates.clone();
     Scripted::tcp(move |peer| {
-        let gate = |number: usize| vec![vec![], format!("held:{number}").into_bytes()];
         while let Some(command) = peer.request() {
             let reply = match name(&command).as_str() {
                 "SCAN" if command[1] == b"0" => {
                     array(&[bulk("7"), array(&[bulk("p:1"), bulk("neighbour"), bulk("p:2")])])
                 }
                 "SCAN" => {
-                    peer.hang_until(|| gates.is_open_for(&gate(1)));
+                    gates.hold(peer, 1);
                     array(&[bulk("0"), array(&[bulk("p:3")])])
                 }
                 "UNLINK" => {
-                    peer.hang_until(|| gates.is_open_for(&gate(2)));
+                    gates.hold(peer, 2);
                     b":2\r\n".to_vec()
                 }
                 _ => echo(&command),
@@ -65,10 +61,10 @@ fn two_pages(gates: &Gates) -> Scripted {
 }
 
 #[test]
-fn cancelled_in_the_middle() {
+fn a_clear_that_is_cancelled_midway_may_have_been_applied_and_goes_no_further() {
     let gates = Gates::default();
     let server = two_pages(&gates);
-    let url = server.url("prefix=p:&socket_timeout=60&max_connections=2");
+    let url = server.url("prefix=p:&max_connections=2");
     let (cache, queue) = (Cache::must_open(&url), Queue::open());
     let to = cache.to(&queue);
     assert_eq!(to.clear(1), OK);
@@ -87,20 +83,20 @@ fn cancelled_in_the_middle() {
 }
 
 #[test]
-fn cancelled_before_anything_was_deleted() {
+fn a_clear_that_is_cancelled_before_it_deletes_was_not_applied() {
     let gates = Gates::default();
     let gate = gates.clone();
     let server = Scripted::tcp(move |peer| {
         while let Some(command) = peer.request() {
             if name(&command) == "SCAN" {
-                peer.hang_until(|| gate.is_open_for(&vec![vec![], b"held:1".to_vec()]));
+                gate.hold(peer, 1);
                 peer.send(array(&[bulk("0"), array(&[bulk("p:1")])]));
             } else {
                 peer.send(echo(&command));
             }
         }
     });
-    let url = server.url("prefix=p:&socket_timeout=60&max_connections=1");
+    let url = server.url("prefix=p:&max_connections=1");
     let (cache, queue) = (Cache::must_open(&url), Queue::open());
     let to = cache.to(&queue);
     assert_eq!(to.clear(1), OK);
@@ -115,10 +111,10 @@ fn cancelled_before_anything_was_deleted() {
 }
 
 #[test]
-fn closed_in_the_middle() {
+fn a_clear_under_a_closed_cache_is_cancelled() {
     let gates = Gates::default();
     let server = two_pages(&gates);
-    let url = server.url("prefix=p:&socket_timeout=60");
+    let url = server.url("prefix=p:");
     let (cache, queue) = (Cache::must_open(&url), Queue::open());
     assert_eq!(cache.to(&queue).clear(1), OK);
     server.wait_for("UNLINK", 1);
@@ -127,45 +123,9 @@ fn closed_in_the_middle() {
     queue.assert_empty();
 }
 
-/// A server whose every answer takes a third of the deadline, and the whole more than all of it.
-#[test]
-fn each_round_trip_has_a_deadline_of_its_own() {
-    let rounds = AtomicUsize::new(0);
-    let server = Scripted::tcp(move |peer| {
-        peer.serve(|_| {
-            thread::sleep(Duration::from_millis(400));
-            let cursor = (rounds.fetch_add(1, Ordering::SeqCst) + 1) % 4;
-            format!("*2\r\n$1\r\n{cursor}\r\n*0\r\n").into_bytes()
-        });
-    });
-    let (cache, queue) =
-        (Cache::must_open(&server.url("socket_timeout=1.2&prefix=p:")), Queue::open());
-    assert_eq!(cache.to(&queue).clear(1), OK);
-    assert_eq!(queue.next().outcome(), OK);
-    assert_eq!(server.count("SCAN"), 4);
-}
-
-#[test]
-fn a_server_that_hangs_in_the_middle() {
-    for (stage, flags) in [("SCAN", RETRYABLE), ("UNLINK", RETRYABLE | MAYBE_APPLIED)] {
-        let server = Scripted::tcp(move |peer| {
-            while let Some(command) = peer.request() {
-                if name(&command) == stage {
-                    return peer.swallow();
-                }
-                peer.send(array(&[bulk("0"), array(&[bulk("p:1")])]));
-            }
-        });
-        let url = server.url("prefix=p:&socket_timeout=0.3");
-        let (cache, queue) = (Cache::must_open(&url), Queue::open());
-        assert_eq!(cache.to(&queue).clear(1), OK);
-        failed(&queue.next(), CACHETORY_ERR_TIMEOUT, flags);
-    }
-}
-
 /// Clears that hang hold up neither other calls nor, for longer than their deadline, other clears.
 #[test]
-fn many_at_once() {
+fn clears_that_hang_hold_up_no_others() {
     let server = Setup::redis().start();
     let hung = Scripted::tcp(|peer| while peer.request().is_some() {});
     let queue = Queue::open();
@@ -176,7 +136,7 @@ fn many_at_once() {
         assert_eq!(cache.to(&queue).clear(1), OK);
         assert_eq!(cache.to(&queue).clear(2), OK);
     }
-    let real = Cache::must_open(&format!("{}?prefix=p:&socket_timeout=60", server.tcp_url()));
+    let real = Cache::must_open(&format!("{}?prefix=p:", server.tcp_url()));
     let other = Queue::open();
     for tag in 0..10 {
         assert_eq!(real.to(&other).clear(tag), OK);

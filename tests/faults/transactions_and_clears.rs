@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::retries::good;
+use super::support::calls::{failed, failed_either};
 use super::support::capi::*;
-use super::support::scripted::{Scripted, array, bulk, name};
+use super::support::scripted::{Scripted, array, bulk, echo, name};
 use super::support::server::{Server, Setup};
-use super::{failed, failed_either};
 
 const PAIR: [(&str, &str); 2] = [("ok:1", "v"), ("no:1", "w")];
 
@@ -29,7 +28,7 @@ fn is_usable(server: &Server, cache: &Cache) {
 }
 
 #[test]
-fn a_refused_multi() {
+fn mset_with_a_ttl_says_that_it_may_be_applied_where_multi_is_refused() {
     let server = Setup::redis().start();
     let cache = limited(&server, &["-multi"]);
     let message = failed(cache.mset(&PAIR, 60_000), CACHETORY_ERR_AUTH, MAYBE_APPLIED);
@@ -38,7 +37,7 @@ fn a_refused_multi() {
 }
 
 #[test]
-fn a_refused_set() {
+fn mset_with_a_ttl_applies_nothing_where_a_set_is_refused() {
     let server = Setup::redis().start();
     for rules in [&["-set"][..], &["resetkeys", "~ok:*", "~probe"]] {
         let cache = limited(&server, rules);
@@ -50,7 +49,7 @@ fn a_refused_set() {
 }
 
 #[test]
-fn a_refused_exec() {
+fn mset_with_a_ttl_applies_nothing_where_exec_is_refused() {
     let server = Setup::redis().start();
     for rules in [&["-exec"][..], &["-exec", "-discard"]] {
         let cache = limited(&server, rules);
@@ -67,7 +66,7 @@ fn a_refused_exec() {
 fn transaction(replies: &'static [&'static str], then_close: bool) -> Scripted {
     Scripted::tcp(move |peer| {
         if peer.number > 0 {
-            return peer.serve(good);
+            return peer.serve(echo);
         }
         for reply in replies {
             let Some(_) = peer.request() else { return };
@@ -77,7 +76,7 @@ fn transaction(replies: &'static [&'static str], then_close: bool) -> Scripted {
             peer.request();
             return peer.close();
         }
-        peer.serve(good);
+        peer.serve(echo);
     })
 }
 
@@ -86,7 +85,7 @@ const QUEUED: &str = "+QUEUED\r\n";
 const ABORTED: &str = "-EXECABORT Transaction discarded because of previous errors.\r\n";
 
 #[test]
-fn answers_to_a_transaction() {
+fn an_error_anywhere_in_a_transaction_is_the_calls_error() {
     type Case = (&'static [&'static str], i32, u32, &'static str);
     const OOM: &str = "-OOM command not allowed\r\n";
     let table: [Case; 6] = [
@@ -119,7 +118,7 @@ fn answers_to_a_transaction() {
             let message = failed(outcome, status, flags);
             assert!(message.contains(text), "{message}");
         }
-        assert_eq!(cache.get("k"), Ok(Some(b"v".to_vec())));
+        assert_eq!(cache.get("k"), Ok(Some(b"k".to_vec())));
         let names: Vec<_> =
             server.requests().iter().take(4).map(|request| request.name()).collect();
         assert_eq!(names, ["MULTI", "SET", "SET", "EXEC"]);
@@ -128,14 +127,14 @@ fn answers_to_a_transaction() {
 }
 
 #[test]
-fn a_transaction_with_an_answer_too_few() {
+fn a_transaction_with_an_answer_too_few_is_a_protocol_error() {
     let server = transaction(&[MULTI, QUEUED, QUEUED, "*1\r\n+OK\r\n"], false);
     let cache = Cache::must_open(&server.url(""));
     failed(cache.mset(&PAIR, 60_000), CACHETORY_ERR_PROTOCOL, MAYBE_APPLIED);
 }
 
 #[test]
-fn a_cut_transaction() {
+fn a_transaction_that_breaks_is_not_sent_again() {
     for replies in
         [&[][..], &[MULTI], &[MULTI, QUEUED], &[MULTI, QUEUED, QUEUED], &["-NOPERM no\r\n"]]
     {
@@ -145,7 +144,7 @@ fn a_cut_transaction() {
         let outcome = cache.mset(&PAIR, 60_000);
         failed(outcome, CACHETORY_ERR_IO, RETRYABLE | MAYBE_APPLIED);
         assert_eq!(server.connections(), 1, "it must not be tried again");
-        assert_eq!(cache.get("k"), Ok(Some(b"v".to_vec())));
+        assert_eq!(cache.get("k"), Ok(Some(b"k".to_vec())));
     }
 }
 
@@ -156,7 +155,7 @@ fn page(cursor: u64, keys: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn clear_deletes_nothing_of_a_neighbours() {
+fn clear_deletes_nothing_without_its_prefix_whatever_scan_returns() {
     let server = Scripted::tcp(|peer| {
         peer.serve(|command| match (name(command).as_str(), command.get(1).map(Vec::as_slice)) {
             ("SCAN", Some(b"0")) => page(u64::MAX, &[]),
@@ -184,7 +183,7 @@ fn clear_deletes_nothing_of_a_neighbours() {
 }
 
 #[test]
-fn clear_escapes_its_prefix() {
+fn clear_escapes_the_pattern_characters_of_its_prefix() {
     let server = Scripted::tcp(|peer| peer.serve(|_| page(0, &[])));
     let cache = Cache::must_open(&server.url("prefix=a*b?c%5bd%5de%5cf"));
     assert_eq!(cache.clear(), Ok(CACHETORY_OK));
@@ -196,7 +195,7 @@ fn clear_escapes_its_prefix() {
 }
 
 #[test]
-fn a_cut_clear() {
+fn a_clear_that_breaks_deletes_no_page_twice() {
     // (closed at the SCAN of this cursor, or at UNLINK; flags)
     for (stop, flags) in [
         ("SCAN 0", RETRYABLE),
@@ -224,7 +223,7 @@ fn a_cut_clear() {
 }
 
 #[test]
-fn a_refused_clear() {
+fn a_clear_whose_command_is_refused_fails_as_refused() {
     for (refused, flags) in [("SCAN", 0), ("UNLINK", 0)] {
         let server = Scripted::tcp(move |peer| {
             peer.serve(|command| match name(command) {

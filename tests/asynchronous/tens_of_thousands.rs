@@ -1,10 +1,10 @@
-//! Tens of thousands of calls at once to a server that hangs: each is accepted, and completes once, however it ends. That it
-//! takes no time per pair of them is tested only as far as this comes to an end.
+//! Tens of thousands of calls at once to a server that hangs: each is accepted, and completes once, however it ends.
+//! That it takes no time per pair of them is tested only as far as this comes to an end.
 
 use super::support::capi::*;
 use super::support::queue::*;
-use super::support::scripted::Scripted;
-use super::{OK, echo, failed};
+use super::support::scripted::{Scripted, echo};
+use super::{OK, failed};
 
 const MANY: u64 = 50_000;
 
@@ -51,7 +51,7 @@ fn have_all_failed(queue: &Queue, status: i32, flags: u32) {
 }
 
 #[test]
-fn cancelled_one_by_one() {
+fn tens_of_thousands_of_calls_are_cancelled_one_by_one() {
     let server = silent();
     let (cache, queue) = (cache(&server, "3600"), Queue::open());
     let orders: [fn(u64) -> u64; 3] = [|tag| tag, |tag| MANY - 1 - tag, |tag| (tag * 7919) % MANY];
@@ -66,7 +66,7 @@ fn cancelled_one_by_one() {
 }
 
 #[test]
-fn cancelled_by_one_tag() {
+fn tens_of_thousands_of_calls_are_cancelled_by_one_tag() {
     let server = silent();
     let (cache, queue) = (cache(&server, "3600"), Queue::open());
     for _ in 0..MANY {
@@ -86,7 +86,7 @@ fn cancelled_by_one_tag() {
 }
 
 #[test]
-fn until_their_deadlines() {
+fn tens_of_thousands_of_calls_end_at_their_deadlines() {
     let server = silent();
     let (cache, queue) = (cache(&server, "1"), Queue::open());
     for _ in 0..2 {
@@ -96,7 +96,7 @@ fn until_their_deadlines() {
 }
 
 #[test]
-fn when_their_cache_is_closed() {
+fn tens_of_thousands_of_calls_are_cancelled_with_their_cache() {
     let server = silent();
     let (cache, queue) = (cache(&server, "3600"), Queue::open());
     submit_many(&cache, &queue);
@@ -107,7 +107,7 @@ fn when_their_cache_is_closed() {
 
 /// Those that were sent are lost or tried again, those that were not go over the next connection.
 #[test]
-fn when_their_connection_breaks() {
+fn tens_of_thousands_of_calls_survive_a_connection_that_breaks() {
     let server = Scripted::tcp(|peer| match peer.number {
         0 => peer.swallow(),
         _ => peer.serve(echo),

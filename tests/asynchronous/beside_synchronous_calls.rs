@@ -1,19 +1,21 @@
-//! Threads that wait and asynchronous calls on one handle: they share its connections, and each gets its own answers.
+//! Synchronous and asynchronous calls on one handle: they share its connections, and each gets its own answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::support::caller::Caller;
 use super::support::capi::*;
-use super::support::poll;
+use super::support::gates::Gates;
 use super::support::queue::*;
-use super::support::scripted::Scripted;
+use super::support::scripted::{Scripted, echo};
 use super::support::server::Setup;
-use super::{Gates, OK, echo, is_value};
+use super::support::{pause, poll};
+use super::{OK, is_value};
 
 #[test]
-fn each_gets_its_own() {
+fn synchronous_and_asynchronous_calls_get_each_its_own_answer() {
     let server = Setup::redis().start();
     for options in ["", "max_connections=1", "max_connections=1&spin_us=0", "max_connections=2"] {
         println!("{options}");
@@ -55,10 +57,10 @@ fn each_gets_its_own() {
 
 /// One thread waits for another's large reply, asynchronous calls go past it.
 #[test]
-fn with_a_slow_answer_under_way() {
+fn a_slow_answer_to_a_synchronous_call_holds_up_no_asynchronous_one() {
     let gates = Gates::default();
     let server = gates.server();
-    let (cache, queue) = (Cache::must_open(&server.url("socket_timeout=60")), Queue::open());
+    let (cache, queue) = (Cache::must_open(&server.url("")), Queue::open());
     thread::scope(|scope| {
         let slow = scope.spawn(|| cache.get("held:1"));
         server.wait_for("GET", 1);
@@ -74,8 +76,8 @@ fn with_a_slow_answer_under_way() {
     });
 }
 
-/// What a thread's batch leaves to the I/O thread, when the thread's deadline has passed, has been sent: it is waited for, and
-/// neither sent again nor taken for an idle link.
+/// What a synchronous caller's batch leaves to the I/O thread, when the caller's deadline has passed, has been sent: it
+/// is waited for, and neither sent again nor taken for an idle link.
 #[test]
 fn a_batch_whose_driver_leaves_is_not_sent_again() {
     for options in ["", "&health_check_interval=0.05"] {
@@ -91,22 +93,24 @@ fn a_batch_whose_driver_leaves_is_not_sent_again() {
                 let Some(command) = peer.request() else { return };
                 replies.extend(echo(&command));
             }
-            peer.hang_until(|| gate.is_open_for(&vec![b"GET".to_vec(), b"held:2".to_vec()]));
+            gate.hold(peer, 2);
             peer.send(replies);
             peer.serve(echo);
         });
-        let url = server.url(&format!("socket_timeout=3&max_connections=1&spin_us=0{options}"));
+        let url = server.url(&format!("socket_timeout=10&max_connections=1&spin_us=0{options}"));
         let (cache, queue) = (Cache::must_open(&url), Queue::open());
         let to = cache.to(&queue);
+        let early_caller = Caller::default();
         thread::scope(|scope| {
             let first = scope.spawn(|| cache.get("held:1"));
             server.wait_for("GET", 1);
-            let start = Instant::now();
-            let early = scope.spawn(|| cache.get("early"));
-            // The other's deadline must be some time after this one's.
-            poll("a second and a half", || {
-                (start.elapsed() > Duration::from_millis(1500)).then_some(())
+            let early = scope.spawn(|| {
+                early_caller.is_about_to_call();
+                cache.get("early")
             });
+            early_caller.wait_until_queued();
+            // So that there is time for the other after this one has run into its deadline.
+            pause::let_deadlines_part(Duration::from_secs(5));
             assert_eq!(to.set(1, "late", "v", NO_EXPIRY, 0), OK);
             gates.open(1);
             assert_eq!(first.join().unwrap(), Ok(Some(b"held:1".to_vec())));
@@ -123,8 +127,8 @@ fn a_batch_whose_driver_leaves_is_not_sent_again() {
     }
 }
 
-/// A thread's call and then asynchronous ones, in one batch: the thread's is answered, and the others are withheld until it is
-/// known what became of it. Whether they came together like that, which depends on when the thread comes.
+/// A thread's call and then asynchronous ones, in one batch: the thread's is answered, and the others are withheld
+/// until it is known what became of it. Whether they came together like that, which depends on when the thread comes.
 fn answer_only_the_thread(options: &str) -> bool {
     let gates = Gates::default();
     let gate = gates.clone();
@@ -139,7 +143,7 @@ fn answer_only_the_thread(options: &str) -> bool {
         is_together.store(withheld, Ordering::SeqCst);
         peer.send(echo(&command));
         if withheld {
-            peer.hang_until(|| gate.is_open_for(&vec![b"GET".to_vec(), b"held:2".to_vec()]));
+            gate.hold(peer, 2);
         }
         peer.serve(echo);
     });
@@ -176,15 +180,15 @@ fn answer_only_the_thread(options: &str) -> bool {
 
 /// If it did not, they would be late as well, for all were called at the same time.
 #[test]
-fn a_thread_that_has_its_answer_does_not_wait_for_asynchronous_ones() {
+fn a_synchronous_caller_that_has_its_answer_does_not_wait_for_asynchronous_calls() {
     for options in ["", "&spin_us=0", "&spin_us=1000000"] {
-        let options = format!("socket_timeout=20&max_connections=1{options}");
+        let options = format!("max_connections=1{options}");
         poll("a batch of both", || answer_only_the_thread(&options).then_some(()));
     }
 }
 
 #[test]
-fn a_server_killed_under_both() {
+fn a_server_killed_under_both_kinds_of_call_fails_each_as_documented() {
     let server = Setup::redis().start();
     for options in ["", "max_connections=1"] {
         let cache = Cache::must_open(&format!("{}?{options}", server.tcp_url()));
