@@ -43,10 +43,10 @@ pub struct Link {
     pub seat: Seat,
 }
 
-/// How a link counts in its node's scheduler, which alone writes it.
+/// How a link that is out counts in its node's scheduler, which alone writes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Seat {
-    /// Not among those that calls share: it is idle, or has one call to itself.
+    /// It has one call to itself.
     #[default]
     Exclusive,
     /// Among those that calls share, since this epoch. Epochs are not zero, so that a seat is one word.

@@ -59,9 +59,12 @@ impl<L> Entry<L> {
             Owner::Call(call) => !call.is_completed(),
         }
     }
+}
 
+impl<L> Owner<L> {
+    #[inline]
     fn waiters(&self) -> Waiters {
-        match &self.owner {
+        match self {
             Owner::Thread(_) => Waiters::Various,
             Owner::Call(call) => Waiters::Queue(call.reports_to()),
         }
@@ -162,16 +165,15 @@ impl<L> Requests<L> {
         if self.entries.is_empty() {
             self.waiters = Waiters::Nobody;
         }
-        let entry = Entry { owner, expect, len, attempts: Attempts::default() };
-        self.waiters.join(entry.waiters());
-        self.entries.push_back(entry);
+        self.waiters.join(owner.waiters());
+        self.entries.push_back(Entry { owner, expect, len, attempts: Attempts::default() });
         Ok(())
     }
 
     /// Adds one whose request is written already.
     pub fn push(&mut self, entry: Entry<L>, request: &[u8]) {
         self.bytes.extend_from_slice(request);
-        self.waiters.join(entry.waiters());
+        self.waiters.join(entry.owner.waiters());
         self.entries.push_back(entry);
     }
 

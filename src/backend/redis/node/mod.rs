@@ -163,16 +163,10 @@ impl Node {
     }
 
     /// The reactor, which is started if need be.
-    #[inline]
     fn reactor(&self) -> Result<&Arc<Reactor>> {
-        match self.reactor.get() {
-            Some(reactor) => Ok(reactor),
-            None => self.start_reactor(),
+        if let Some(reactor) = self.reactor.get() {
+            return Ok(reactor);
         }
-    }
-
-    #[cold]
-    fn start_reactor(&self) -> Result<&Arc<Reactor>> {
         let reactor = Reactor::get()?;
         Ok(self.reactor.get_or_init(|| reactor))
     }

@@ -61,8 +61,17 @@ impl Node {
     }
 
     /// Has the reactor see to the deadlines of asynchronous calls.
-    #[inline]
+    #[inline(always)]
     pub fn watch_deadlines(&self) -> Result<()> {
+        match self.inflight.is_watching_deadlines() && self.reactor.get().is_some() {
+            true => Ok(()),
+            false => self.begin_to_watch_deadlines(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_to_watch_deadlines(&self) -> Result<()> {
         let reactor = self.reactor()?;
         if !self.inflight.is_watching_deadlines() && self.inflight.begin_watching_deadlines() {
             reactor.post(Box::new(Deadlines::new(&self.inflight)));

@@ -215,7 +215,8 @@ pub fn plan(op: &Op<'_>, prefix: &[u8]) -> Plan {
     match *op {
         Op::Get { key } => by_size(prefix.len() + key.len(), Expect::Get),
         Op::Set { key, value, if_not_exists, .. } => {
-            by_size(prefix.len() + key.len() + value.len(), Expect::Set(if_not_exists))
+            let expect = if if_not_exists { Expect::SetIfNotExists } else { Expect::Set };
+            by_size(prefix.len() + key.len() + value.len(), expect)
         }
         Op::MGet { keys } => match keys.count() {
             0 => Plan::Answered(Answer::Values(Values::Each(Vec::new()))),
@@ -223,7 +224,7 @@ pub fn plan(op: &Op<'_>, prefix: &[u8]) -> Plan {
         },
         Op::MSet { items, ttl_ms } => match (items.count(), ttl_ms) {
             (0, _) => Plan::Answered(Answer::Done),
-            (count, None) => by_keys(count, items.total_len(), Expect::Set(false)),
+            (count, None) => by_keys(count, items.total_len(), Expect::Set),
             (count, Some(_)) => Plan::Exclusive(Expect::Transaction(count)),
         },
         Op::MDelete { keys } => match keys.count() {

@@ -79,8 +79,9 @@ pub enum Expect {
     Get,
     /// So many keys.
     MGet(usize),
-    /// `true`: it may find the key there.
-    Set(bool),
+    Set,
+    /// It may find the key there.
+    SetIfNotExists,
     Flush,
     Found,
     Count,
@@ -98,7 +99,7 @@ impl Expect {
                 Some(value) => Answer::Value(value),
                 None => Answer::NotFound,
             }),
-            Self::Set(_) => inbox.ok().then_some(Answer::Done),
+            Self::Set | Self::SetIfNotExists => inbox.ok().then_some(Answer::Done),
             _ => None,
         }
     }
@@ -114,8 +115,8 @@ enum Shape {
     Ping,
     Get,
     MGet,
-    /// `true`: it may find the key there.
-    Set(bool),
+    Set,
+    SetIfNotExists,
     Flush,
     /// 1: done; 0: not found.
     Found,
@@ -141,7 +142,8 @@ impl Pending {
             Expect::Ping => (Shape::Ping, Want::Plain),
             Expect::Get => (Shape::Get, Want::Value),
             Expect::MGet(count) => (Shape::MGet, Want::Batch(count)),
-            Expect::Set(may_be_there) => (Shape::Set(may_be_there), Want::Plain),
+            Expect::Set => (Shape::Set, Want::Plain),
+            Expect::SetIfNotExists => (Shape::SetIfNotExists, Want::Plain),
             Expect::Flush => (Shape::Flush, Want::Plain),
             Expect::Found => (Shape::Found, Want::Plain),
             Expect::Count => (Shape::Count, Want::Plain),
@@ -206,9 +208,13 @@ impl Replies for Pending {
                     Reply::Batch(values) => Ok(Answer::Values(values)),
                     other => Err(refused(other)?),
                 },
-                Shape::Set(may_be_there) => match reply {
+                Shape::Set | Shape::Flush => match reply {
                     Reply::Simple(Simple::Ok) => Ok(Answer::Done),
-                    Reply::Nil if *may_be_there => Ok(Answer::NotStored),
+                    other => Err(refused(other)?),
+                },
+                Shape::SetIfNotExists => match reply {
+                    Reply::Simple(Simple::Ok) => Ok(Answer::Done),
+                    Reply::Nil => Ok(Answer::NotStored),
                     other => Err(refused(other)?),
                 },
                 Shape::Found => found(reply)?.map(answer_found),
@@ -218,10 +224,6 @@ impl Replies for Pending {
                 },
                 Shape::Ping => match reply {
                     Reply::Simple(_) => Ok(Answer::Done),
-                    other => Err(refused(other)?),
-                },
-                Shape::Flush => match reply {
-                    Reply::Simple(Simple::Ok) => Ok(Answer::Done),
                     other => Err(refused(other)?),
                 },
             };
@@ -253,6 +255,10 @@ fn refused(reply: Reply) -> Result<Error> {
 /// What a server says to a connection that it closes at once: `maxclients` is reached, or `protected-mode` is on.
 const TURNED_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
 
+/// What a server says to a request that is too large from somebody who has not logged in: "unauthenticated bulk length",
+/// "unauthenticated multibulk length".
+const UNAUTHENTICATED: &str = "ERR Protocol error: unauthenticated";
+
 /// What the server's words come to. The first word is the error's code.
 pub fn server_error(text: String) -> Error {
     let kind = kind_of(&text);
@@ -263,6 +269,7 @@ pub fn server_error(text: String) -> Error {
 pub fn kind_of(text: &str) -> fn(String) -> Error {
     match text.split(' ').next().unwrap_or_default() {
         "NOAUTH" | "WRONGPASS" | "NOPERM" => |text| Kind::Auth(text.into()).into(),
+        "ERR" if text.starts_with(UNAUTHENTICATED) => |text| Kind::Auth(text.into()).into(),
         "ERR" if text.starts_with(TURNED_AWAY[0]) => {
             |text| Kind::Full { peer: "the server".into(), reason: text.into() }.into()
         }

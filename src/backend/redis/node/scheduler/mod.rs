@@ -263,8 +263,7 @@ impl<L: Carrier> Scheduler<L> {
     #[inline(always)]
     pub fn give_back(&mut self, mut link: Box<L>, spins: bool) -> Result<(), Box<L>> {
         self.spins = spins;
-        let seat = mem::take(link.seat_mut());
-        self.vacate(seat);
+        self.vacate(*link.seat_mut());
         if self.is_awaited() || self.closed {
             return Err(link);
         }
@@ -340,6 +339,7 @@ impl<L: Carrier> Scheduler<L> {
             self.next_exclusive_is_call = !self.next_exclusive_is_call;
             let is_for_call = !thread_waits || self.next_exclusive_is_call;
             if is_for_call && self.load_exclusive(&mut link) {
+                *link.seat_mut() = Seat::Exclusive;
                 return Actions { drive: vec![link], ..Actions::default() };
             }
         } else if !self.queue.is_empty() && self.in_use < self.most_for_batches() {
@@ -399,8 +399,7 @@ impl<L: Carrier> Scheduler<L> {
         let mut link = self.check_out(Usage::Shared)?;
         self.load(&mut link);
         if link.batch().is_complete() {
-            let seat = mem::take(link.seat_mut());
-            self.vacate(seat);
+            self.vacate(*link.seat_mut());
             self.idle.push(link);
             return None;
         }
@@ -454,9 +453,16 @@ impl<L: Carrier> Scheduler<L> {
 
     /// Whether it is worth while to let others join before a batch is sent: they have just been answered, and are about to
     /// call again.
-    #[inline]
+    #[inline(always)]
     fn combines(&self) -> bool {
-        self.contention.is_there() && self.spins && !self.distance.is_far()
+        self.contention.is_there() && self.may_combine()
+    }
+
+    /// By itself, for callers contend seldom, and one question is cheaper than three.
+    #[cold]
+    #[inline(never)]
+    fn may_combine(&self) -> bool {
+        self.spins && !self.distance.is_far()
     }
 
     /// Whether a small call need not queue.

@@ -453,9 +453,7 @@ impl World {
         let seats = self.out.iter().map(|link| link.seat).chain(parked.map(|link| link.seat));
         let seats = seats.chain(self.reservations.iter().map(|reservation| reservation.seat));
         assert_eq!(scheduler.in_use, seats.filter(|seat| *seat == current).count());
-        let is_at_rest =
-            |link: &Box<Probe>| link.batch.is_complete() && link.seat == Seat::Exclusive;
-        assert!(scheduler.idle.iter().all(is_at_rest));
+        assert!(scheduler.idle.iter().all(|link| link.batch.is_complete()));
         assert!(parked.is_none_or(|link| !link.batch.is_complete()));
         assert_eq!(scheduler.waiting, self.waiting);
         if scheduler.closed {
