@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::backend::{self, Backend};
-use crate::completion::{self, Inflight, Queue};
+use crate::completion::{self, CompletionQueue, Inflight};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::fork::{self, PerProcess};
@@ -49,20 +49,18 @@ impl Cache {
         let backend = &self.process()?.backend;
         match *op {
             Op::Get { key } => backend.get(key),
-            Op::Set { key, value, ttl_ms, if_not_exists } => {
-                backend.set(key, value, ttl_ms, if_not_exists)
-            }
+            Op::Set { key, value, ttl_ms, condition } => backend.set(key, value, ttl_ms, condition),
             _ => backend.call(op),
         }
     }
 
     /// Has the call carried out without waiting for it; its completion goes to `queue`. An error: it never completes.
-    pub fn submit(&self, op: &Op<'_>, queue: &Arc<Queue>, tag: u64) -> Result<()> {
+    pub fn submit(&self, op: &Op<'_>, queue: &Arc<CompletionQueue>, tag: u64) -> Result<()> {
         reserve::check()?;
         op.check(self.longest_key)?;
         let Process { backend, inflight } = self.process()?;
         let hand_over = |call| backend.submit(op, call);
-        completion::submit(queue, inflight, tag, op.is_read(), self.config.timeout, hand_over)
+        completion::accept(queue, inflight, tag, op.access(), self.config.timeout, hand_over)
     }
 
     #[inline(always)]

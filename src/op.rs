@@ -91,7 +91,7 @@ pub enum Op<'a> {
         key: &'a [u8],
         value: &'a [u8],
         ttl_ms: Ttl,
-        if_not_exists: bool,
+        condition: Condition,
     },
     MSet {
         items: &'a dyn Items,
@@ -122,6 +122,21 @@ pub type Ttl = Option<i64>;
 /// Ten thousand years. No clock need be read to see that a shorter ttl ends in time.
 const FAR: i64 = 10_000 * 366 * 24 * 3600 * 1000;
 
+/// What an operation does to what is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: it may be carried out twice without anybody noticing.
+    Read,
+    Write,
+}
+
+/// Whether a `set` changes a key that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Always,
+    NotExists,
+}
+
 impl Op<'_> {
     /// The bounds that hold on every backend alike. `longest_key` is what the server takes less the prefix.
     #[inline(always)]
@@ -148,9 +163,15 @@ impl Op<'_> {
         }
     }
 
-    /// Whether it may be carried out twice without anybody noticing.
+    pub fn access(&self) -> Access {
+        match self {
+            Op::Ping | Op::Get { .. } | Op::MGet { .. } => Access::Read,
+            _ => Access::Write,
+        }
+    }
+
     pub fn is_read(&self) -> bool {
-        matches!(self, Op::Ping | Op::Get { .. } | Op::MGet { .. })
+        self.access() == Access::Read
     }
 }
 
@@ -249,7 +270,7 @@ mod tests {
         let with_keys = [
             Op::Get { key: &key },
             Op::MGet { keys: &batch },
-            Op::Set { key: &key, value: b"", ttl_ms: None, if_not_exists: false },
+            Op::Set { key: &key, value: b"", ttl_ms: None, condition: Condition::Always },
             Op::MSet { items: &batch, ttl_ms: None },
             Op::ExpireIn { key: &key, ttl_ms: None },
             Op::ExpireAt { key: &key, unix_ms: None },
@@ -266,7 +287,7 @@ mod tests {
     fn a_value_above_512_mib_is_refused() {
         // Zeroed, so that it takes no memory.
         let value = vec![0; MAX_BULK + 1];
-        let set = |value| Op::Set { key: b"k", value, ttl_ms: None, if_not_exists: false };
+        let set = |value| Op::Set { key: b"k", value, ttl_ms: None, condition: Condition::Always };
         assert!(set(&value[1..]).check(1).is_ok() && set(&value).check(1).is_err());
         let items = Batch(vec![(bytes(1), value), (bytes(1), bytes(1))]);
         assert!(Op::MSet { items: &items, ttl_ms: None }.check(1).is_err());
@@ -283,7 +304,7 @@ mod tests {
             (Some(FAR + 1), true, true),
             (Some(i64::MAX - 1), false, false),
         ] {
-            let set = Op::Set { key: b"k", value: b"", ttl_ms: ttl, if_not_exists: false };
+            let set = Op::Set { key: b"k", value: b"", ttl_ms: ttl, condition: Condition::Always };
             let mset = Op::MSet { items: &items, ttl_ms: ttl };
             assert_eq!((set.check(1).is_ok(), mset.check(1).is_ok()), (may_set, may_set));
             let expire = Op::ExpireIn { key: b"k", ttl_ms: ttl };

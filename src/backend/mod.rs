@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::completion::{Inflight, Promise};
 use crate::config::{Config, Target};
 use crate::error::{Kind, Result};
-use crate::op::{Answer, Op, Ttl};
+use crate::op::{Answer, Condition, Op, Ttl};
 
 pub mod dummy;
 pub mod memory;
@@ -22,8 +22,8 @@ pub trait Backend: Send + Sync {
     }
 
     /// The same of `Op::Set`.
-    fn set(&self, key: &[u8], value: &[u8], ttl_ms: Ttl, if_not_exists: bool) -> Result<Answer> {
-        self.call(&Op::Set { key, value, ttl_ms, if_not_exists })
+    fn set(&self, key: &[u8], value: &[u8], ttl_ms: Ttl, condition: Condition) -> Result<Answer> {
+        self.call(&Op::Set { key, value, ttl_ms, condition })
     }
 
     /// Takes an asynchronous call, which waits for nothing. `Ok`: the call will be completed, if it is not already. An error: it

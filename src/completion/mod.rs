@@ -2,7 +2,7 @@
 //!
 //! A call that was accepted completes **exactly once**. What completes it (an answer, a failure, its deadline, a
 //! cancel, the end of its cache or of its queue) comes from any thread at any time, so there is one place where that is
-//! settled: the index of outstanding calls of the [`Queue`] that it reports to, under the queue's lock. Who takes the
+//! settled: the index of outstanding calls of the [`CompletionQueue`] that it reports to, under the queue's lock. Who takes the
 //! call out of the index has completed it, and puts its completion beside it; whoever comes later finds it gone, and
 //! its answer is dropped.
 //!
@@ -25,15 +25,16 @@ mod index;
 mod inflight;
 mod prediction;
 mod queue;
+mod state;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod wait;
 
-pub use self::call::{Call, Misprediction, Promise, submit};
+pub use self::call::{Call, Misprediction, Promise, accept};
 pub use self::delivery::Delivery;
 pub use self::engine::{Engine, QueueId, Wait};
 pub use self::inflight::Inflight;
-pub use self::queue::Queue;
+pub use self::queue::CompletionQueue;
 use crate::error::Result;
 use crate::op::Answer;
 

@@ -11,11 +11,11 @@ use super::guard::{guard, silence_panics};
 use super::handle::Table;
 use super::status::{CACHETORY_NOT_FOUND, CACHETORY_OK};
 use super::types::*;
-use crate::completion::{Completion, Queue};
+use crate::completion::{Completion, CompletionQueue};
 use crate::error::Error;
 use crate::{fork, reserve};
 
-pub(super) static QUEUES: Table<Arc<Queue>> = Table::new(1);
+pub(super) static QUEUES: Table<Arc<CompletionQueue>> = Table::new(1);
 
 /// Opens a queue that asynchronous calls report to. It takes one descriptor.
 ///
@@ -35,7 +35,7 @@ pub unsafe extern "C" fn cachetory_queue_open(
             let out = arg::output(out, cachetory_queue_t::default())?;
             reserve::set_aside()?;
             fork::watch()?;
-            out.id = QUEUES.open(Arc::new(Queue::open()?))?;
+            out.id = QUEUES.open(Arc::new(CompletionQueue::open()?))?;
             Ok(CACHETORY_OK)
         })
     }

@@ -42,7 +42,7 @@ use self::shard::{Entry, NEVER, Shard, cost};
 use super::Backend;
 use crate::completion::Promise;
 use crate::error::{Error, Kind, Result};
-use crate::op::{Answer, Op, Ttl};
+use crate::op::{Answer, Condition, Op, Ttl};
 use crate::value::Value;
 
 /// As many as there are bits in the set of shards that a batch needs.
@@ -89,9 +89,7 @@ impl<C: Clock> Backend for Memory<C> {
             Op::Ping => self.ping(),
             Op::Get { key } => self.get(key),
             Op::MGet { keys } => self.mget(keys),
-            Op::Set { key, value, ttl_ms, if_not_exists } => {
-                self.set(key, value, ttl_ms, if_not_exists)
-            }
+            Op::Set { key, value, ttl_ms, condition } => self.set(key, value, ttl_ms, condition),
             Op::MSet { items, ttl_ms } => self.mset(items, ttl_ms),
             Op::ExpireIn { key, ttl_ms } => {
                 self.expire(key, |now| ttl_ms.map(|ttl| now.get().saturating_add(ttl)))
@@ -182,7 +180,7 @@ impl<C: Clock> Memory<C> {
     }
 
     #[inline(never)]
-    fn set(&self, key: &[u8], value: &[u8], ttl: Ttl, if_not_exists: bool) -> Result<Answer> {
+    fn set(&self, key: &[u8], value: &[u8], ttl: Ttl, condition: Condition) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
         let index = index(hash);
@@ -196,7 +194,7 @@ impl<C: Clock> Memory<C> {
             let mut lock = self.shards.write(index);
             let shard = lock.shard();
             self.check_open()?;
-            if if_not_exists
+            if condition == Condition::NotExists
                 && let Some(entry) = shard.find(hash, key).filter(|entry| entry.is_live(&now))
             {
                 self.touch(entry);

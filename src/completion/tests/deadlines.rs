@@ -11,7 +11,7 @@ fn they_pass_in_order() {
     let bench = Bench::new();
     let start = Instant::now();
     let calls: Vec<Promise> =
-        (1..=5).map(|tag| bench.promise(tag, true, tag as u32 * SECOND)).collect();
+        (1..=5).map(|tag| bench.promise(tag, Access::Read, tag as u32 * SECOND)).collect();
     assert!(calls.windows(2).all(|pair| pair[0].deadline() < pair[1].deadline()));
     assert!(calls[0].deadline() >= start + SECOND);
     assert_eq!(bench.inflight.next_deadline(), Some(calls[0].deadline()));
@@ -34,8 +34,8 @@ fn they_pass_in_order() {
 #[test]
 fn one_that_is_renewed() {
     let bench = Bench::new();
-    let first = bench.promise(1, false, SECOND);
-    let second = bench.promise(2, true, 2 * SECOND);
+    let first = bench.promise(1, Access::Write, SECOND);
+    let second = bench.promise(2, Access::Read, 2 * SECOND);
     let old = first.deadline();
     first.renew_deadline(3 * SECOND);
     assert!(first.deadline() > old + SECOND);
@@ -50,7 +50,7 @@ fn one_that_is_renewed() {
 #[test]
 fn the_longest() {
     let bench = Bench::new();
-    let call = bench.promise(1, true, Duration::MAX);
+    let call = bench.promise(1, Access::Read, Duration::MAX);
     assert!(call.deadline() > Instant::now() + LONG);
     assert_eq!(bench.inflight.next_deadline(), Some(call.deadline()));
 }
@@ -61,9 +61,9 @@ fn each_cache_has_its_own() {
     let bench = Bench::new();
     let other = Bench { queue: Arc::clone(&bench.queue), inflight: Bench::new().inflight };
     let elsewhere = Bench { queue: Bench::new().queue, inflight: Arc::clone(&bench.inflight) };
-    let long = bench.promise(1, true, 3 * SECOND);
-    let short = other.promise(2, true, SECOND);
-    let between = elsewhere.promise(3, true, 2 * SECOND);
+    let long = bench.promise(1, Access::Read, 3 * SECOND);
+    let short = other.promise(2, Access::Read, SECOND);
+    let between = elsewhere.promise(3, Access::Read, 2 * SECOND);
     assert_eq!(bench.inflight.next_deadline(), Some(between.deadline()));
     assert_eq!(other.inflight.next_deadline(), Some(short.deadline()));
     assert_eq!(bench.inflight.expire(between.deadline()), Some(long.deadline()));

@@ -154,10 +154,10 @@ fn every_call_completes_once() {
                         }
                     };
                     loop {
-                        let is_read = number % 2 == 0;
+                        let access = if number % 2 == 0 { Access::Read } else { Access::Write };
                         // Before, for the completion may be taken before the submission returns.
                         accepted[tag as usize].store(true, Ordering::SeqCst);
-                        match submit(&bench.queue, &bench.inflight, tag, is_read, span, backend) {
+                        match accept(&bench.queue, &bench.inflight, tag, access, span, backend) {
                             Ok(()) => break,
                             Err(error) => {
                                 accepted[tag as usize].store(false, Ordering::SeqCst);
@@ -247,7 +247,9 @@ fn closing_in_the_middle() {
                             promise.lock().unwrap().push(call);
                             Ok(())
                         };
-                        if let Err(error) = bench.submit(submitter * 1_000_000 + tag, false, keep) {
+                        if let Err(error) =
+                            bench.submit(submitter * 1_000_000 + tag, Access::Write, keep)
+                        {
                             assert_eq!(Outcome::of_error(&error), Outcome::Closed);
                             break;
                         }

@@ -49,13 +49,13 @@ fn only_a_write_that_was_sent_may_have_been_applied() {
         }),
     ];
     for (outcome, end) in ends {
-        for is_read in [true, false] {
+        for access in [Access::Read, Access::Write] {
             for sent in [true, false] {
                 let bench = Bench::new();
-                let call = bench.promise(1, is_read, LONG);
+                let call = bench.promise(1, access, LONG);
                 assert!(!sent || call.begin_send());
                 end(&bench);
-                assert_eq!(bench.taken(), [(1, outcome, sent && !is_read)]);
+                assert_eq!(bench.taken(), [(1, outcome, sent && access == Access::Write)]);
                 assert!(!call.begin_send(), "it must not be sent any more");
             }
         }
@@ -85,7 +85,7 @@ fn a_call_that_its_carrier_drops() {
     assert_eq!(bench.taken(), [(1, Outcome::Internal, false), (2, Outcome::Internal, true)]);
     // In the middle of the submission.
     bench
-        .submit(3, true, |call| {
+        .submit(3, Access::Read, |call| {
             drop(call);
             Ok(())
         })
@@ -97,11 +97,11 @@ fn a_call_that_its_carrier_drops() {
 #[test]
 fn a_call_that_is_refused() {
     let bench = Bench::new();
-    let refused = bench.submit(1, true, |_call| Err(Kind::Closed.into()));
+    let refused = bench.submit(1, Access::Read, |_call| Err(Kind::Closed.into()));
     assert_eq!(Outcome::of_error(&refused.unwrap_err()), Outcome::Closed);
     // Even where somebody has it still.
     let kept = RefCell::new(None);
-    let refused = bench.submit(2, true, |call| {
+    let refused = bench.submit(2, Access::Read, |call| {
         *kept.borrow_mut() = Some(call);
         Err(Kind::Closed.into())
     });
@@ -117,14 +117,14 @@ fn a_call_that_is_refused() {
 fn a_call_that_is_decided_and_refused() {
     let bench = Bench::new();
     bench
-        .submit(1, true, |_call| {
+        .submit(1, Access::Read, |_call| {
             assert!(bench.queue.cancel(1).unwrap());
             Err(Kind::Closed.into())
         })
         .unwrap();
     assert_eq!(bench.taken(), [(1, Outcome::Cancelled, false)]);
     bench
-        .submit(2, true, |call| {
+        .submit(2, Access::Read, |call| {
             call.complete(done());
             panic!("after the answer");
         })
@@ -138,7 +138,7 @@ fn a_backend_that_panics() {
     let kept = RefCell::new(None);
     for keep in [true, false] {
         let submit = || {
-            bench.submit(1, true, |call| {
+            bench.submit(1, Access::Read, |call| {
                 if keep {
                     *kept.borrow_mut() = Some(call);
                 }
@@ -161,7 +161,7 @@ fn a_closed_queue_reports_nothing() {
     assert_eq!(bench.inflight.count(), 0);
     assert!(second.is_completed() && !second.begin_send() && !second.complete(done()));
     drop(third);
-    let refused = bench.submit(4, true, |_| panic!("a backend never sees it"));
+    let refused = bench.submit(4, Access::Read, |_| panic!("a backend never sees it"));
     assert_eq!(Outcome::of_error(&refused.unwrap_err()), Outcome::Closed);
     assert_eq!(bench.inflight.count(), 0);
     assert!(bench.queue.cancel(1).is_err() && bench.queue.fd().is_err());
@@ -172,7 +172,7 @@ fn a_closed_account_takes_nothing() {
     let bench = Bench::new();
     let call = bench.read(1);
     bench.inflight.close();
-    let refused = bench.submit(2, true, |_| panic!("a backend never sees it"));
+    let refused = bench.submit(2, Access::Read, |_| panic!("a backend never sees it"));
     assert_eq!(Outcome::of_error(&refused.unwrap_err()), Outcome::Closed);
     assert!(!call.complete(done()));
     assert_eq!(bench.taken(), [(1, Outcome::Cancelled, false)]);
@@ -184,7 +184,7 @@ fn a_closed_account_takes_nothing() {
 fn too_many() {
     let bench = Bench::with_room_for(2);
     let (first, second) = (bench.read(1), bench.read(2));
-    let busy = || bench.submit(3, true, |_| panic!("a backend never sees it")).unwrap_err();
+    let busy = || bench.submit(3, Access::Read, |_| panic!("a backend never sees it")).unwrap_err();
     assert_eq!(Outcome::of_error(&busy()), Outcome::Busy);
     assert!(busy().is_retryable());
     // Completed is enough: it need not have been taken.
@@ -197,15 +197,17 @@ fn too_many() {
     drop((second, third, fourth));
     assert_eq!((bench.inflight.count(), bench.taken().len()), (0, 4));
     let none = Bench::with_room_for(0);
-    let refused = none.submit(1, true, |_| done().map(drop));
+    let refused = none.submit(1, Access::Read, |_| done().map(drop));
     assert_eq!(Outcome::of_error(&refused.unwrap_err()), Outcome::Busy);
 }
 
 #[test]
 fn a_delivery_to_several_queues() {
     let bench = Bench::new();
-    let other =
-        Bench { queue: Arc::new(Queue::open().unwrap()), inflight: Arc::clone(&bench.inflight) };
+    let other = Bench {
+        queue: Arc::new(CompletionQueue::open().unwrap()),
+        inflight: Arc::clone(&bench.inflight),
+    };
     let mut delivery = Delivery::default();
     for tag in 0..100 {
         let to = if tag % 3 == 0 { &other } else { &bench };

@@ -5,18 +5,18 @@ use std::thread;
 
 use super::*;
 
-fn take(queue: &Queue, room: usize, timeout: Option<Duration>) -> Result<usize> {
+fn take(queue: &CompletionQueue, room: usize, timeout: Option<Duration>) -> Result<usize> {
     queue.wait(room, timeout, |_, _| {})
 }
 
-fn is_readable(queue: &Queue) -> bool {
+fn is_readable(queue: &CompletionQueue) -> bool {
     // Who asks for the descriptor watches it from then on.
     queue.fd().unwrap();
     queue.is_readable()
 }
 
 /// Until so many sleep in it.
-fn until_asleep(queue: &Queue, wanted: usize) {
+fn until_asleep(queue: &CompletionQueue, wanted: usize) {
     while queue.sleeping() < wanted {
         thread::yield_now();
     }
@@ -42,7 +42,7 @@ fn the_descriptor_follows_every_way_to_be_decided() {
     take(queue, 1, None).unwrap();
     assert!(is_readable(queue), "one is left");
     drain();
-    let late = bench.promise(1, true, Duration::ZERO);
+    let late = bench.promise(1, Access::Read, Duration::ZERO);
     bench.inflight.expire(late.deadline());
     assert!(is_readable(queue));
     drain();

@@ -6,10 +6,10 @@ use loom::sync::Mutex;
 use loom::thread;
 
 use crate::completion::{
-    Completion, Delivery, Engine, Inflight, Promise, Queue, Wait, submit,
+    Completion, Delivery, Engine, Inflight, Promise, CompletionQueue, Wait, accept,
 };
 use crate::error::{Kind, Result};
-use crate::op::Answer;
+use crate::op::{Access, Answer};
 use crate::outcome::Outcome;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -17,18 +17,18 @@ const LONG: Duration = Duration::from_secs(3600);
 /// A queue and a cache's inflight.
 #[derive(Clone)]
 struct Bench {
-    queue: Arc<Queue>,
+    queue: Arc<CompletionQueue>,
     inflight: Arc<Inflight>,
 }
 
 impl Bench {
     fn new() -> Self {
-        let queue = Arc::new(Queue::open().unwrap());
+        let queue = Arc::new(CompletionQueue::open().unwrap());
         Self { queue, inflight: Arc::new(Inflight::new(9)) }
     }
 
-    fn submit(&self, tag: u64, backend: impl FnOnce(Promise) -> Result<()>) -> Result<()> {
-        submit(&self.queue, &self.inflight, tag, false, LONG, backend)
+    fn accept(&self, tag: u64, backend: impl FnOnce(Promise) -> Result<()>) -> Result<()> {
+        accept(&self.queue, &self.inflight, tag, Access::Write, LONG, backend)
     }
 
     /// A write, and what its carrier has of it.

@@ -14,7 +14,7 @@ use super::queue::{Queue, Ticket};
 use super::{Memory, NEVER, SHARDS, lock};
 use crate::backend::Backend;
 use crate::error::{Kind, Result};
-use crate::op::{Answer, Items, Keys, Op, Ttl};
+use crate::op::{Answer, Condition, Items, Keys, Op, Ttl};
 use crate::value::{Value, Values};
 
 const START: i64 = 1_700_000_000_000;
@@ -104,11 +104,11 @@ impl Store {
     }
 
     fn set(&self, key: &[u8], value: &[u8], ttl_ms: Ttl) {
-        assert!(self.done(Op::Set { key, value, ttl_ms, if_not_exists: false }));
+        assert!(self.done(Op::Set { key, value, ttl_ms, condition: Condition::Always }));
     }
 
     fn claim(&self, key: &[u8], value: &[u8], ttl_ms: Ttl) -> bool {
-        self.done(Op::Set { key, value, ttl_ms, if_not_exists: true })
+        self.done(Op::Set { key, value, ttl_ms, condition: Condition::NotExists })
     }
 
     fn mset(&self, items: &[(&[u8], &[u8])], ttl_ms: Ttl) {
@@ -320,8 +320,8 @@ fn a_closed_store_is_closed_for_every_call() {
         Op::Get { key },
         Op::MGet { keys: &one },
         Op::MGet { keys: &none },
-        Op::Set { key, value: key, ttl_ms: None, if_not_exists: false },
-        Op::Set { key, value: key, ttl_ms: Some(5), if_not_exists: true },
+        Op::Set { key, value: key, ttl_ms: None, condition: Condition::Always },
+        Op::Set { key, value: key, ttl_ms: Some(5), condition: Condition::NotExists },
         Op::MSet { items: &item, ttl_ms: None },
         Op::MSet { items: &no_item, ttl_ms: None },
         Op::ExpireIn { key, ttl_ms: Some(5) },
