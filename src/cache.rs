@@ -77,7 +77,8 @@ impl Cache {
         }
     }
 
-    /// Waits for nobody; calls under way finish or fail with [`Kind::Closed`], asynchronous ones with [`Kind::Cancelled`].
+    /// Waits for nobody; calls under way finish or fail with [`Kind::Closed`], asynchronous ones with
+    /// [`Kind::Cancelled`].
     pub fn close(&self) {
         self.process.for_each(|process, own| match process {
             Ok(process) if own => {

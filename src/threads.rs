@@ -1,5 +1,5 @@
-//! Threads of the library's own: named, and deaf to every signal, which are the host's business. And a number for every
-//! thread that calls.
+//! Threads of the library's own: named, and with all signals blocked, which are the host's business. And a number for
+//! every thread that calls.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! What a cache knows of its outstanding calls: how many, and which queues they report to.
+//! A cache's in-flight calls: how many there are, which queues they report to, and which engines carry them out.
 
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
@@ -15,7 +15,7 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, lock};
 /// The calls of one cache in one process. Those that report to one queue are a group in its index, in the order of
 /// their deadlines, which is that of their submission: all have the same time.
 pub struct Inflight {
-    /// A child process has an inflight of its own.
+    /// In a child process the parent's are closed; those of the child are counted elsewhere.
     generation: u64,
     max_pending: usize,
     outstanding: AtomicUsize,

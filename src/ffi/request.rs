@@ -1,5 +1,5 @@
-//! A call's arguments as C passes them -> an [`Op`], once for the synchronous and the asynchronous call. Batches are borrowed
-//! from what [`arg::keys`] and [`items`] have checked.
+//! A call's arguments as C passes them -> an [`Op`], once for the synchronous and the asynchronous call. Batches are
+//! borrowed from what [`arg::keys`] and [`items`] have checked.
 //!
 //! All of it is inlined, so that an operation is made where it is used.
 

@@ -1,4 +1,4 @@
-//! Deadlines, and what the inflight remembers for them.
+//! Deadlines, and what is remembered for their sake.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn they_pass_in_order() {
+fn deadlines_pass_in_their_order() {
     let bench = Bench::new();
     let start = Instant::now();
     let calls: Vec<Promise> =
@@ -32,7 +32,7 @@ fn they_pass_in_order() {
 }
 
 #[test]
-fn one_that_is_renewed() {
+fn a_renewed_deadline_comes_after_the_others() {
     let bench = Bench::new();
     let first = bench.promise(1, Access::Write, SECOND);
     let second = bench.promise(2, Access::Read, 2 * SECOND);
@@ -48,7 +48,7 @@ fn one_that_is_renewed() {
 }
 
 #[test]
-fn the_longest() {
+fn the_longest_deadline_overflows_nothing() {
     let bench = Bench::new();
     let call = bench.promise(1, Access::Read, Duration::MAX);
     assert!(call.deadline() > Instant::now() + LONG);
@@ -57,7 +57,7 @@ fn the_longest() {
 
 /// The calls of several caches and queues do not stand in each other's way.
 #[test]
-fn each_cache_has_its_own() {
+fn each_cache_has_deadlines_of_its_own() {
     let bench = Bench::new();
     let other = Bench { queue: Arc::clone(&bench.queue), inflight: Bench::new().inflight };
     let elsewhere = Bench { queue: Bench::new().queue, inflight: Arc::clone(&bench.inflight) };
@@ -77,7 +77,7 @@ fn each_cache_has_its_own() {
 
 /// A queue that outlives many caches, and a cache that outlives many queues, keep nothing of them.
 #[test]
-fn many_come_and_go() {
+fn queues_and_caches_that_come_and_go_leave_nothing_behind() {
     let bench = Bench::new();
     for _ in 0..1000 {
         let passing = Bench { queue: Arc::clone(&bench.queue), inflight: Bench::new().inflight };
@@ -92,7 +92,7 @@ fn many_come_and_go() {
 }
 
 #[test]
-fn nobody_keeps_anybody_alive() {
+fn calls_keep_no_queue_alive_and_a_queue_no_cache() {
     let bench = Bench::new();
     let (queue, inflight) = (Arc::downgrade(&bench.queue), Arc::downgrade(&bench.inflight));
     let (first, second) = (bench.read(1), bench.read(2));
@@ -107,7 +107,7 @@ fn nobody_keeps_anybody_alive() {
 
 /// A completed call is used again, once its carrier has dropped it.
 #[test]
-fn calls_are_used_again() {
+fn the_memory_of_a_completed_call_is_used_again() {
     let bench = Bench::new();
     let first = bench.write(1);
     let address = |call: &Promise| Arc::as_ptr(&call.share()).addr();

@@ -1,4 +1,4 @@
-//! Calls whose carrier is the test.
+//! Calls whose promises the test holds.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A queue and a cache's inflight.
+/// A queue, and a cache's in-flight calls.
 struct Bench {
     queue: Arc<CompletionQueue>,
     inflight: Arc<Inflight>,
@@ -45,7 +45,7 @@ impl Bench {
         accept(&self.queue, &self.inflight, tag, access, LONG, backend)
     }
 
-    /// Submits a call and keeps what its carrier has of it.
+    /// Submits a call and keeps its promise.
     fn promise(&self, tag: u64, access: Access, span: Duration) -> Promise {
         let kept = RefCell::new(None);
         let keep = |call| {

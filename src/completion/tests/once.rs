@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use super::*;
 
 #[test]
-fn an_answer() {
+fn an_answer_completes_the_call() {
     let bench = Bench::new();
     let call = bench.read(7);
     assert_eq!((bench.inflight.count(), bench.taken()), (1, vec![]));
@@ -17,7 +17,7 @@ fn an_answer() {
 }
 
 #[test]
-fn a_failure_goes_as_it_is() {
+fn a_failure_is_reported_as_it_is() {
     let bench = Bench::new();
     let call = bench.write(7);
     assert!(call.begin_send());
@@ -63,7 +63,7 @@ fn only_a_write_that_was_sent_may_have_been_applied() {
 }
 
 #[test]
-fn what_was_not_sent_after_all() {
+fn a_write_that_was_not_sent_after_all_was_not_applied() {
     let bench = Bench::new();
     let call = bench.write(1);
     assert!(call.begin_send() && call.begin_send());
@@ -76,7 +76,7 @@ fn what_was_not_sent_after_all() {
 }
 
 #[test]
-fn a_call_that_its_carrier_drops() {
+fn a_call_fails_when_its_promise_is_dropped() {
     let bench = Bench::new();
     drop(bench.read(1));
     let call = bench.write(2);
@@ -95,7 +95,7 @@ fn a_call_that_its_carrier_drops() {
 }
 
 #[test]
-fn a_call_that_is_refused() {
+fn a_refused_call_never_completes() {
     let bench = Bench::new();
     let refused = bench.submit(1, Access::Read, |_call| Err(Kind::Closed.into()));
     assert_eq!(Outcome::of_error(&refused.unwrap_err()), Outcome::Closed);
@@ -114,7 +114,7 @@ fn a_call_that_is_refused() {
 
 /// Its completion is there, so the submission must not say that it never will be.
 #[test]
-fn a_call_that_is_decided_and_refused() {
+fn a_refusal_after_the_completion_is_none() {
     let bench = Bench::new();
     bench
         .submit(1, Access::Read, |_call| {
@@ -133,7 +133,7 @@ fn a_call_that_is_decided_and_refused() {
 }
 
 #[test]
-fn a_backend_that_panics() {
+fn a_panic_of_the_backend_withdraws_the_call() {
     let bench = Bench::new();
     let kept = RefCell::new(None);
     for keep in [true, false] {
@@ -168,7 +168,7 @@ fn a_closed_queue_reports_nothing() {
 }
 
 #[test]
-fn a_closed_account_takes_nothing() {
+fn a_closed_cache_takes_no_more_calls() {
     let bench = Bench::new();
     let call = bench.read(1);
     bench.inflight.close();
@@ -181,7 +181,7 @@ fn a_closed_account_takes_nothing() {
 }
 
 #[test]
-fn too_many() {
+fn calls_beyond_the_bound_are_refused_until_others_complete() {
     let bench = Bench::with_room_for(2);
     let (first, second) = (bench.read(1), bench.read(2));
     let busy = || bench.submit(3, Access::Read, |_| panic!("a backend never sees it")).unwrap_err();
@@ -202,7 +202,7 @@ fn too_many() {
 }
 
 #[test]
-fn a_delivery_to_several_queues() {
+fn a_delivery_reaches_each_of_several_queues() {
     let bench = Bench::new();
     let other = Bench {
         queue: Arc::new(CompletionQueue::open().unwrap()),

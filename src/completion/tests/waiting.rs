@@ -23,7 +23,7 @@ fn until_asleep(queue: &CompletionQueue, wanted: usize) {
 }
 
 #[test]
-fn the_descriptor_follows_every_way_to_be_decided() {
+fn the_descriptor_is_readable_however_a_call_completes() {
     let bench = Bench::new();
     let queue = &bench.queue;
     let drain = || {
@@ -86,7 +86,7 @@ fn a_delivery_of_many_wakes_all_that_can_take() {
 }
 
 #[test]
-fn closing_wakes_all() {
+fn closing_wakes_all_who_wait() {
     let bench = Bench::new();
     thread::scope(|scope| {
         for timeout in [None, None, Some(LONG), Some(Duration::MAX)] {
@@ -103,7 +103,7 @@ fn closing_wakes_all() {
 }
 
 #[test]
-fn each_of_many_decisions_finds_a_waiter() {
+fn each_of_many_completions_finds_a_waiter() {
     let bench = Bench::new();
     thread::scope(|scope| {
         for _ in 0..3 {

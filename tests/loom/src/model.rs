@@ -14,7 +14,7 @@ use crate::outcome::Outcome;
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A queue and a cache's inflight.
+/// A queue, and a cache's in-flight calls.
 #[derive(Clone)]
 struct Bench {
     queue: Arc<CompletionQueue>,
@@ -31,7 +31,7 @@ impl Bench {
         accept(&self.queue, &self.inflight, tag, Access::Write, LONG, backend)
     }
 
-    /// A write, and what its carrier has of it.
+    /// Submits a write and keeps its promise.
     fn write(&self, tag: u64) -> Promise {
         let kept = RefCell::new(None);
         let keep = |call| {
@@ -268,7 +268,7 @@ fn nobody_sleeps_beside_a_completion() {
 }
 
 #[test]
-fn two_decisions_and_two_who_wait() {
+fn two_completions_each_find_one_who_waits() {
     explore(|| {
         let bench = Bench::new();
         let calls = [bench.write(1), bench.write(2)];

@@ -243,8 +243,8 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// A writer that lets the readers come back in between, so that doors are opened and closed all the time: each reader sees both
-/// keys alike, and never an older value after a newer one.
+/// A writer that lets the readers come back in between, so that doors are opened and closed all the time: each reader
+/// sees both keys alike, and never an older value after a newer one.
 #[test]
 fn no_door_leads_to_the_past() {
     let store = Store::new(1 << 20);
