@@ -1,3 +1,5 @@
+//! What races for a call.
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -5,12 +7,13 @@ use std::time::{Duration, Instant};
 use loom::sync::Mutex;
 use loom::thread;
 
+use super::explore;
 use crate::completion::{
-    Completion, Delivery, Engine, Inflight, Promise, CompletionQueue, Wait, accept,
+    Completion, CompletionQueue, Delivery, Engine, Inflight, Promise, Wait, accept,
 };
+use crate::completion_outcome::Outcome;
 use crate::error::{Kind, Result};
 use crate::op::{Access, Answer};
-use crate::outcome::Outcome;
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -27,7 +30,7 @@ impl Bench {
         Self { queue, inflight: Arc::new(Inflight::new(9)) }
     }
 
-    fn accept(&self, tag: u64, backend: impl FnOnce(Promise) -> Result<()>) -> Result<()> {
+    fn submit(&self, tag: u64, backend: impl FnOnce(Promise) -> Result<()>) -> Result<()> {
         accept(&self.queue, &self.inflight, tag, Access::Write, LONG, backend)
     }
 
@@ -67,13 +70,6 @@ impl Bench {
 
 fn done() -> Result<Answer> {
     Ok(Answer::Done)
-}
-
-fn explore(model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    // Every race of two or three that is known needs fewer.
-    builder.preemption_bound = Some(3);
-    builder.check(model);
 }
 
 /// As a backend does it. Whether it was sent, and whether the answer counted.
