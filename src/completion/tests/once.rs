@@ -229,3 +229,42 @@ fn a_delivery_reaches_each_of_several_queues() {
     assert_eq!(bench.taken(), [(1, Outcome::Done, false)]);
     assert_eq!(bench.inflight.count(), 0);
 }
+
+#[test]
+fn a_delivery_drops_what_is_for_a_queue_that_is_closed_or_gone() {
+    let bench = Bench::new();
+    let other = || Bench {
+        queue: Arc::new(CompletionQueue::open().unwrap()),
+        inflight: Arc::clone(&bench.inflight),
+    };
+    let (closed, gone) = (other(), other());
+    let mut delivery = Delivery::default();
+    for tag in 0..9 {
+        let to = [&bench, &closed, &gone][tag as usize % 3];
+        delivery.push(to.read(tag), done());
+    }
+    closed.queue.close().unwrap();
+    drop(gone);
+    delivery.deliver();
+    let mut tags: Vec<u64> = bench.taken().iter().map(|each| each.0).collect();
+    tags.sort_unstable();
+    assert_eq!(tags, [0, 3, 6]);
+    assert_eq!(bench.inflight.count(), 0);
+    assert!(closed.queue.wait(1, Some(Duration::ZERO), |_, _| {}).is_err());
+}
+
+#[test]
+fn a_delivery_of_nothing_wakes_nobody() {
+    let bench = Bench::new();
+    bench.queue.fd().unwrap();
+    let mut delivery = Delivery::default();
+    assert!(delivery.is_empty());
+    delivery.deliver();
+    let call = bench.read(1);
+    bench.queue.cancel(1).unwrap();
+    assert_eq!(bench.taken().len(), 1);
+    delivery.push(call, done());
+    assert!(!delivery.is_empty());
+    delivery.deliver();
+    assert!(delivery.is_empty() && !bench.queue.is_readable());
+}

@@ -119,3 +119,45 @@ fn each_of_many_completions_finds_a_waiter() {
     });
     assert_eq!(bench.taken(), []);
 }
+
+#[test]
+fn completions_are_taken_in_the_order_that_the_calls_completed_in_and_as_many_as_there_is_room_for()
+{
+    let bench = Bench::new();
+    let calls: Vec<Promise> = (0..5).map(|tag| bench.read(tag)).collect();
+    calls.into_iter().rev().for_each(|call| assert!(call.complete(done())));
+    let mut taken = Vec::new();
+    for (room, wanted) in [(2, 2), (1, 1), (9, 2), (9, 0)] {
+        let put = |index, completion: Completion| taken.push((index, completion.tag));
+        assert_eq!(bench.queue.wait(room, Some(Duration::ZERO), put).unwrap(), wanted);
+    }
+    assert_eq!(taken, [(0, 4), (1, 3), (0, 2), (0, 1), (1, 0)]);
+}
+
+#[test]
+fn a_wait_for_nothing_ends_at_its_time() {
+    let bench = Bench::new();
+    let start = std::time::Instant::now();
+    assert_eq!(take(&bench.queue, 1, Some(Duration::from_millis(5))).unwrap(), 0);
+    assert!(start.elapsed() >= Duration::from_millis(5));
+}
+
+#[test]
+fn a_descriptor_that_is_asked_for_late_tells_of_what_is_there() {
+    let bench = Bench::new();
+    bench.read(1).complete(done());
+    assert!(!bench.queue.is_readable(), "it costs no system call until then");
+    let fd = bench.queue.fd().unwrap();
+    assert!(bench.queue.is_readable());
+    assert_eq!(bench.queue.fd().unwrap(), fd);
+}
+
+#[test]
+fn a_tag_that_no_outstanding_call_has_cancels_nothing() {
+    let bench = Bench::new();
+    let call = bench.read(1);
+    assert!(!bench.queue.cancel(2).unwrap());
+    call.complete(done());
+    assert!(!bench.queue.cancel(1).unwrap());
+    assert_eq!(bench.taken(), [(1, Outcome::Done, false)]);
+}
