@@ -61,7 +61,7 @@ type Start = fn(&str, Task) -> io::Result<()>;
 impl Workers {
     /// No more than `most` threads; what comes beyond that waits.
     pub const fn new(name: &'static str, most: usize) -> Self {
-        Self::started_by(name, most, |name, body| spawn(name, body))
+        Self::started_by(name, most, spawn)
     }
 
     const fn started_by(name: &'static str, most: usize, start: Start) -> Self {
