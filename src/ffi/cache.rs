@@ -23,24 +23,21 @@ fn call(cache: cachetory_t, op: &Op<'_>) -> Result<Answer> {
 /// The status of an answer that carries nothing.
 #[inline(always)]
 fn plain(answer: Result<Answer>) -> Result<cachetory_status_t> {
-    if let Ok(Answer::Done) = answer {
-        // There is nothing in it to drop, which the compiler does not see.
-        std::mem::forget(answer);
-        return Ok(CACHETORY_OK);
-    }
     match answer {
         Ok(Answer::Done) => Ok(CACHETORY_OK),
-        Ok(Answer::NotFound) => Ok(CACHETORY_NOT_FOUND),
-        Ok(Answer::NotStored) => Ok(CACHETORY_NOT_STORED),
-        Ok(other) => Err(unexpected(&other)),
-        Err(error) => Err(error),
+        other => no_value(other),
     }
 }
 
-/// [`plain`] where there usually is a value, which is then not asked whether it is something else.
+/// The same of any other answer, apart, so that the usual one is handed on by itself.
 #[cold]
 fn no_value(answer: Result<Answer>) -> Result<cachetory_status_t> {
-    plain(answer)
+    match answer? {
+        Answer::Done => Ok(CACHETORY_OK),
+        Answer::NotFound => Ok(CACHETORY_NOT_FOUND),
+        Answer::NotStored => Ok(CACHETORY_NOT_STORED),
+        other => Err(unexpected(&other)),
+    }
 }
 
 #[cold]
@@ -124,8 +121,8 @@ pub unsafe extern "C" fn cachetory_ping(
 /// Gets the value of a key (GET).
 ///
 /// On CACHETORY_OK `out` holds the value and belongs to the caller: release it with cachetory_value_free. Otherwise it
-/// is empty. `key` is not kept; `key_len` may be CACHETORY_STRLEN. Blocks up to the deadline of a call. Tried once more
-/// when its connection breaks. Any thread.
+/// is empty. `key` is not kept; `key_len` may be CACHETORY_STRLEN.
+/// Blocks up to the deadline of a call. Tried once more when its connection breaks. Any thread.
 ///
 /// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT,
 /// _IO, _PROTOCOL, _SERVER (the key holds another type than a string, say), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
@@ -156,8 +153,8 @@ pub unsafe extern "C" fn cachetory_get(
 ///
 /// On CACHETORY_OK `out->items[i]` answers `keys[i]` (a miss has `data == NULL`; a key given twice is answered twice)
 /// and `out` belongs to the caller: release it with cachetory_values_free. Otherwise it is empty. With `count` 0 it is
-/// empty and the answer OK. `keys` is not kept; each key's len may be CACHETORY_STRLEN. Blocks up to the deadline of a
-/// call. Tried once more when its connection breaks. Any thread.
+/// empty and the answer OK. `keys` is not kept; each key's len may be CACHETORY_STRLEN.
+/// Blocks up to the deadline of a call. Tried once more when its connection breaks. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
 /// _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
@@ -189,8 +186,8 @@ pub unsafe extern "C" fn cachetory_mget(
 /// CACHETORY_NO_EXPIRY: then an earlier expiry is cleared.
 ///
 /// `flags`: 0, or CACHETORY_SET_IF_NOT_EXISTS (NX): nothing is changed where the key is there. Nothing is kept of what
-/// is passed in; `key_len` may be CACHETORY_STRLEN. Blocks up to the deadline of a call. Never sent twice: see
-/// CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
+/// is passed in; `key_len` may be CACHETORY_STRLEN.
+/// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
 /// Returns CACHETORY_OK, CACHETORY_NOT_STORED; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH,
 /// _TIMEOUT, _IO, _PROTOCOL, _SERVER (out of memory or a read-only replica, say: RETRYABLE), _UNSUPPORTED, _NO_MEMORY,
@@ -218,8 +215,8 @@ pub unsafe extern "C" fn cachetory_set(
 /// Sets `count` keys at once (MSET; with a ttl MULTI, SET … PX for each, EXEC): on one server all or nothing.
 ///
 /// Of a key given twice the last value wins. `ttl_ms` as for cachetory_set. `flags` must be 0. With `count` 0 the
-/// answer is OK. Nothing is kept of what is passed in; each key's len may be CACHETORY_STRLEN. Blocks up to the
-/// deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
+/// answer is OK. Nothing is kept of what is passed in; each key's len may be CACHETORY_STRLEN.
+/// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH (a server that refuses MULTI
 /// alone runs each SET by itself: MAYBE_APPLIED), _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
@@ -246,8 +243,8 @@ pub unsafe extern "C" fn cachetory_mset(
 /// one write).
 ///
 /// With 0 or less the key is gone at once, and the answer is still OK. `key` is not kept; `key_len` may be
-/// CACHETORY_STRLEN. Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any
-/// thread.
+/// CACHETORY_STRLEN.
+/// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
 /// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT (the ttl ends after the last int64_t
 /// millisecond, say), _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
@@ -306,8 +303,8 @@ pub unsafe extern "C" fn cachetory_delete(
 /// Deletes `count` keys at once (DEL).
 ///
 /// `deleted`, which may be NULL, receives how many of them were there. With `count` 0 that is 0 and the answer OK.
-/// `keys` is not kept; each key's len may be CACHETORY_STRLEN. Blocks up to the deadline of a call. Never sent twice:
-/// see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
+/// `keys` is not kept; each key's len may be CACHETORY_STRLEN.
+/// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
 /// _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
