@@ -20,15 +20,15 @@
  *
  * Handles. A handle (cachetory_t, cachetory_queue_t) is a small value with a number in it, not an address. {0} is no
  * handle: closing it is OK. Anything else on it, and anything at all on a stale, closed or made-up handle, gives
- * CACHETORY_ERR_CLOSED. It is never undefined behaviour, and neither is a second close, or a close while other threads are
- * inside a call: those calls finish or return CACHETORY_ERR_CLOSED.
+ * CACHETORY_ERR_CLOSED. It is never undefined behaviour, and neither is a second close, or a close while other threads
+ * are inside a call: those calls finish or return CACHETORY_ERR_CLOSED.
  *
  * Threads. Any thread may use any handle at any time; one cache is meant to be shared by the whole process. A struct of
  * the caller's (a value, an error) is the caller's to guard.
  *
- * Bytes are a pointer and a length; keys and values may hold any byte. (NULL, 0) is empty, (NULL, n) an argument error. The
- * length of a key, also in an array of keys, may be CACHETORY_STRLEN: "NUL-terminated, measure it". Any other length or
- * total above PTRDIFF_MAX, and any single key or value above 512 MiB, is an argument error.
+ * Bytes are a pointer and a length; keys and values may hold any byte. (NULL, 0) is empty, (NULL, n) an argument error.
+ * The length of a key, also in an array of keys, may be CACHETORY_STRLEN: "NUL-terminated, measure it". Any other
+ * length or total above PTRDIFF_MAX, and any single key or value above 512 MiB, is an argument error.
  *
  * Outputs come after the inputs, the error last. They are set empty first and filled only on success. A NULL `error` is
  * allowed everywhere; any other NULL output is an argument error unless its function says that it may be NULL.
@@ -36,13 +36,13 @@
  * Ownership. No pointer that is passed in is kept after the call returns, and the library never calls back. Values,
  * batches and completions belong to the caller until freed, and outlive the cache and the queue that they came from.
  *
- * Errors. A return value >= 0 is an answer (a miss is an answer), < 0 an error. Where an error is given, every call sets
- * it: `status` equals the returned value, and on success the message is empty. It is the caller's own struct: nothing to
- * free, nothing tied to a thread. No message ever shows a password. Where a handle is closed and an argument is bad as
- * well, either may be reported.
+ * Errors. A return value >= 0 is an answer (a miss is an answer), < 0 an error. Where an error is given, every call
+ * sets it: `status` equals the returned value, and on success the message is empty. It is the caller's own struct:
+ * nothing to free, nothing tied to a thread. No message ever shows a password. Where a handle is closed and an argument
+ * is bad as well, either may be reported.
  *
- *   CACHETORY_ERROR_RETRYABLE: trying the same call again later may succeed. It goes with CACHETORY_ERR_CONNECT, _TIMEOUT,
- *   _IO, _BUSY, _NO_MEMORY, and with _SERVER where the server said LOADING, READONLY, OOM or MASTERDOWN.
+ *   CACHETORY_ERROR_RETRYABLE: trying the same call again later may succeed. It goes with CACHETORY_ERR_CONNECT,
+ *   _TIMEOUT, _IO, _BUSY, _NO_MEMORY, and with _SERVER where the server said LOADING, READONLY, OOM or MASTERDOWN.
  *
  *   CACHETORY_ERROR_MAYBE_APPLIED: a write may have been applied, wholly or partly, or may still be, even after later
  *   calls were answered. Once a write may have reached the server only reads are tried again.
@@ -62,9 +62,9 @@
 /*
  * Asynchronous calls: submit and reap
  *
- * Each call on a cache but open and close has an asynchronous twin, cachetory_get_async and so on. It takes a queue and a
- * tag, a number of the caller's own, and the inputs of the synchronous call. It copies them, returns at once, and never
- * blocks on the network. The result comes to the queue as a completion that carries the tag.
+ * Each call on a cache but open and close has an asynchronous twin, cachetory_get_async and so on. It takes a queue and
+ * a tag, a number of the caller's own, and the inputs of the synchronous call. It copies them, returns at once, and
+ * never blocks on the network. The result comes to the queue as a completion that carries the tag.
  *
  *   cachetory_queue_open           a queue. Any number of caches and threads may use one.
  *   cachetory_get_async, ...       submit calls. From 0 up: accepted. Below 0: refused, nothing will come.
@@ -73,15 +73,15 @@
  *   cachetory_completion_free      release each.
  *   cachetory_queue_close          the end.
  *
- * Exactly once. An accepted call completes once and only once: with the answer, an error, its deadline, a cancel, whatever
- * becomes of the connection or the cache. Only closing its queue ends it without a completion. Deadlines hold also while
- * nobody waits on the queue. Closing a cache completes its outstanding calls with CACHETORY_ERR_CANCELLED.
+ * Exactly once. An accepted call completes once and only once: with the answer, an error, its deadline, a cancel,
+ * whatever becomes of the connection or the cache. Only closing its queue ends it without a completion. Deadlines hold
+ * also while nobody waits on the queue. Closing a cache completes its outstanding calls with CACHETORY_ERR_CANCELLED.
  *
  * Order. Completions need not come in the order of the submissions. A call that is submitted after the completion of
  * another was taken sees what that one did.
  *
- * Back-pressure. When as many calls of a cache are outstanding as the URL option `max_pending` says, 65536 unless given,
- * submissions fail with CACHETORY_ERR_BUSY. A call is outstanding until its completion is there.
+ * Back-pressure. When as many calls of a cache are outstanding as the URL option `max_pending` says, 65536 unless
+ * given, submissions fail with CACHETORY_ERR_BUSY. A call is outstanding until its completion is there.
  *
  * Mixing. One cache may be used by both kinds of call at the same time.
  */
@@ -190,7 +190,7 @@ typedef struct cachetory_value_t {
   // Never NULL for a hit, even when len == 0; data[len] == 0.
   const char *data;
   size_t len;
-  // The library's.
+  // Opaque; do not touch.
   void *owner;
 } cachetory_value_t;
 
@@ -206,7 +206,7 @@ typedef struct cachetory_values_t {
   // items[i] answers keys[i]. A miss has data == NULL; a hit is followed by a NUL that len does not count.
   const cachetory_bytes_t *items;
   size_t len;
-  // The library's.
+  // Opaque; do not touch.
   void *owner;
 } cachetory_values_t;
 
@@ -224,8 +224,8 @@ typedef struct cachetory_queue_t {
 // What became of an asynchronous call. It belongs to the caller, who releases it with cachetory_completion_free.
 //
 // `value` and `values` are owned on their own: release them, or move them out by zeroing the member, before
-// cachetory_completion_free, which releases what is left. Up to 16 values below 1000 bytes that came together share their memory, which
-// is freed when the last of them is released.
+// cachetory_completion_free, which releases what is left. Up to 16 values below 1000 bytes that came together share
+// one buffer, which is freed when the last of them is released.
 typedef struct cachetory_completion_t {
   // The caller's own, from the submission.
   uint64_t tag;
@@ -241,7 +241,7 @@ typedef struct cachetory_completion_t {
   uint64_t deleted;
   // Where status < 0: why, NUL-terminated UTF-8. Else NULL. Released with the completion.
   const char *message;
-  // The library's.
+  // Opaque; do not touch.
   void *owner;
   // Zero.
   uint64_t reserved[5];
@@ -257,10 +257,10 @@ extern "C" {
 // (cachetory_ping tells). The URL is the whole configuration; README.md lists its schemes and options.
 //
 // `out` receives a handle for any number of threads; end it with cachetory_close. `url` is not kept.
-// Blocks for nothing. Any thread.
+// Never blocks. Any thread.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`url` or `out` is NULL), CACHETORY_ERR_INVALID_URL (the message
-// names what is wrong), CACHETORY_ERR_UNSUPPORTED (a scheme this version knows but cannot serve),
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`url` or `out` is NULL), CACHETORY_ERR_INVALID_URL (the
+// message names what is wrong), CACHETORY_ERR_UNSUPPORTED (a scheme this version knows but cannot serve),
 // CACHETORY_ERR_NO_MEMORY.
 cachetory_status_t cachetory_open_url(const char *url,
                                       cachetory_t *out,
@@ -285,8 +285,8 @@ cachetory_status_t cachetory_ping(cachetory_t cache,
 
 // Gets the value of a key (GET).
 //
-// On CACHETORY_OK `out` holds the value and belongs to the caller: release it with cachetory_value_free. Otherwise it is
-// empty. `key` is not kept; `key_len` may be CACHETORY_STRLEN.
+// On CACHETORY_OK `out` holds the value and belongs to the caller: release it with cachetory_value_free. Otherwise it
+// is empty. `key` is not kept; `key_len` may be CACHETORY_STRLEN.
 // Blocks up to the deadline of a call. Tried once more when its connection breaks. Any thread.
 //
 // Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT,
@@ -299,9 +299,9 @@ cachetory_status_t cachetory_get(cachetory_t cache,
 
 // Gets the values of `count` keys at once (MGET): on one server, an atomic snapshot.
 //
-// On CACHETORY_OK `out->items[i]` answers `keys[i]` (a miss has `data == NULL`; a key given twice is answered twice) and `out`
-// belongs to the caller: release it with cachetory_values_free. Otherwise it is empty. With `count` 0 it is empty and the
-// answer OK. `keys` is not kept; each key's len may be CACHETORY_STRLEN.
+// On CACHETORY_OK `out->items[i]` answers `keys[i]` (a miss has `data == NULL`; a key given twice is answered twice)
+// and `out` belongs to the caller: release it with cachetory_values_free. Otherwise it is empty. With `count` 0 it is
+// empty and the answer OK. `keys` is not kept; each key's len may be CACHETORY_STRLEN.
 // Blocks up to the deadline of a call. Tried once more when its connection breaks. Any thread.
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
@@ -315,12 +315,13 @@ cachetory_status_t cachetory_mget(cachetory_t cache,
 // Sets the value of a key (SET), to live for `ttl_ms` milliseconds (PX; at least 1), or for ever with
 // CACHETORY_NO_EXPIRY: then an earlier expiry is cleared.
 //
-// `flags`: 0, or CACHETORY_SET_IF_NOT_EXISTS (NX): nothing is changed where the key is there. Nothing is kept of what is
-// passed in; `key_len` may be CACHETORY_STRLEN.
+// `flags`: 0, or CACHETORY_SET_IF_NOT_EXISTS (NX): nothing is changed where the key is there. Nothing is kept of what
+// is passed in; `key_len` may be CACHETORY_STRLEN.
 // Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 //
-// Returns CACHETORY_OK, CACHETORY_NOT_STORED; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT,
-// _IO, _PROTOCOL, _SERVER (out of memory or a read-only replica, say: RETRYABLE), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK, CACHETORY_NOT_STORED; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH,
+// _TIMEOUT, _IO, _PROTOCOL, _SERVER (out of memory or a read-only replica, say: RETRYABLE), _UNSUPPORTED, _NO_MEMORY,
+// _INTERNAL.
 cachetory_status_t cachetory_set(cachetory_t cache,
                                  const void *key,
                                  size_t key_len,
@@ -332,12 +333,13 @@ cachetory_status_t cachetory_set(cachetory_t cache,
 
 // Sets `count` keys at once (MSET; with a ttl MULTI, SET … PX for each, EXEC): on one server all or nothing.
 //
-// Of a key given twice the last value wins. `ttl_ms` as for cachetory_set. `flags` must be 0. With `count` 0 the answer is
-// OK. Nothing is kept of what is passed in; each key's len may be CACHETORY_STRLEN.
+// Of a key given twice the last value wins. `ttl_ms` as for cachetory_set. `flags` must be 0. With `count` 0 the
+// answer is OK. Nothing is kept of what is passed in; each key's len may be CACHETORY_STRLEN.
 // Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH (a server that refuses MULTI alone runs
-// each SET by itself: MAYBE_APPLIED), _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH (a server that refuses MULTI
+// alone runs each SET by itself: MAYBE_APPLIED), _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
+// _INTERNAL.
 cachetory_status_t cachetory_mset(cachetory_t cache,
                                   const cachetory_item_t *items,
                                   size_t count,
@@ -345,22 +347,24 @@ cachetory_status_t cachetory_mset(cachetory_t cache,
                                   uint32_t flags,
                                   cachetory_error_t *error);
 
-// Has a key expire `ttl_ms` milliseconds from now (PEXPIRE), or never with CACHETORY_NO_EXPIRY (PERSIST and EXISTS in one
-// write).
+// Has a key expire `ttl_ms` milliseconds from now (PEXPIRE), or never with CACHETORY_NO_EXPIRY (PERSIST and EXISTS in
+// one write).
 //
-// With 0 or less the key is gone at once, and the answer is still OK. `key` is not kept; `key_len` may be CACHETORY_STRLEN.
+// With 0 or less the key is gone at once, and the answer is still OK. `key` is not kept; `key_len` may be
+// CACHETORY_STRLEN.
 // Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 //
-// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT (the ttl ends after the last int64_t millisecond,
-// say), _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT (the ttl ends after the last int64_t
+// millisecond, say), _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
+// _INTERNAL.
 cachetory_status_t cachetory_expire_in(cachetory_t cache,
                                        const void *key,
                                        size_t key_len,
                                        int64_t ttl_ms,
                                        cachetory_error_t *error);
 
-// Has a key expire at `unix_ms` milliseconds after 1970-01-01 UTC (PEXPIREAT), or never with CACHETORY_NO_EXPIRY (PERSIST and
-// EXISTS in one write).
+// Has a key expire at `unix_ms` milliseconds after 1970-01-01 UTC (PEXPIREAT), or never with CACHETORY_NO_EXPIRY
+// (PERSIST and EXISTS in one write).
 //
 // With a time in the past the key is gone at once, and the answer is still OK. `key` is not kept; `key_len` may be
 // CACHETORY_STRLEN.
@@ -379,8 +383,8 @@ cachetory_status_t cachetory_expire_at(cachetory_t cache,
 // `key` is not kept; `key_len` may be CACHETORY_STRLEN.
 // Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 //
-// Returns CACHETORY_OK (it was there), CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH,
-// _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK (it was there), CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS,
+// _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
 cachetory_status_t cachetory_delete(cachetory_t cache,
                                     const void *key,
                                     size_t key_len,
@@ -388,8 +392,8 @@ cachetory_status_t cachetory_delete(cachetory_t cache,
 
 // Deletes `count` keys at once (DEL).
 //
-// `deleted`, which may be NULL, receives how many of them were there. With `count` 0 that is 0 and the answer OK. `keys` is not
-// kept; each key's len may be CACHETORY_STRLEN.
+// `deleted`, which may be NULL, receives how many of them were there. With `count` 0 that is 0 and the answer OK.
+// `keys` is not kept; each key's len may be CACHETORY_STRLEN.
 // Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
@@ -400,8 +404,8 @@ cachetory_status_t cachetory_mdelete(cachetory_t cache,
                                      uint64_t *deleted,
                                      cachetory_error_t *error);
 
-// Deletes every key of the cache's database (FLUSHDB ASYNC); with the URL option `prefix` only the keys that start with it
-// (SCAN and UNLINK), which is not atomic: keys set meanwhile may stay.
+// Deletes every key of the cache's database (FLUSHDB ASYNC); with the URL option `prefix` only the keys that start
+// with it (SCAN and UNLINK), which is not atomic: keys set meanwhile may stay.
 //
 // Blocks up to the deadline of a call, which with a `prefix` holds for each round trip. Any thread.
 //
@@ -410,12 +414,12 @@ cachetory_status_t cachetory_mdelete(cachetory_t cache,
 cachetory_status_t cachetory_clear(cachetory_t cache,
                                    cachetory_error_t *error);
 
-// Releases a value and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also after
-// the cache was closed.
+// Releases a value and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also
+// after the cache was closed.
 void cachetory_value_free(cachetory_value_t *value);
 
-// Releases a batch and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also after
-// the cache was closed.
+// Releases a batch and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also
+// after the cache was closed.
 void cachetory_values_free(cachetory_values_t *values);
 
 // The name of a status, such as "CACHETORY_OK"; never NULL, also for a number that is no status. Static: not to be
@@ -427,7 +431,7 @@ const char *cachetory_version(void);
 
 // Opens a queue that asynchronous calls report to. It takes one descriptor.
 //
-// `out` receives a handle for any number of threads and caches; end it with cachetory_queue_close. Blocks for nothing. Any
+// `out` receives a handle for any number of threads and caches; end it with cachetory_queue_close. Never blocks. Any
 // thread.
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` is NULL), CACHETORY_ERR_NO_MEMORY.
@@ -437,34 +441,36 @@ cachetory_status_t cachetory_queue_open(cachetory_queue_t *out,
 // Ends a queue: cancels its outstanding calls and releases the completions that nobody has taken. None of its tags is
 // reported any more. A write that was sent before may still be applied.
 //
-// Threads in cachetory_queue_wait return CACHETORY_ERR_CLOSED. The descriptor becomes readable, on its duplicates too, and is
-// closed: take it out of a poll set before. Completions that were taken stay the caller's. Closing {0} does nothing. Blocks
-// for nothing. Any thread.
+// Threads in cachetory_queue_wait return CACHETORY_ERR_CLOSED. The descriptor becomes readable, on its duplicates too,
+// and is closed: take it out of a poll set before. Completions that were taken stay the caller's. Closing {0} does
+// nothing. Never blocks. Any thread.
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (closed already, never opened, or inherited from the parent process).
 cachetory_status_t cachetory_queue_close(cachetory_queue_t queue);
 
 // The descriptor that tells when completions wait: for poll(2), epoll(7) and event loops.
 //
-// It is readable exactly while completions wait, non-blocking and closed on exec. It is the queue's: poll it, or a dup(2) of
-// it, and never read, write or close it. It is made readable anew at every change from no completion to some, so an
-// edge-triggered poller that calls cachetory_queue_wait until `*count` is 0 misses nothing. Every call gives the same
-// descriptor. Blocks for nothing. Any thread.
+// It is readable exactly while completions wait, non-blocking and closed on exec. It is the queue's: poll it, or a
+// dup(2) of it, and never read, write or close it. It is made readable anew at every change from no completion to
+// some, so an edge-triggered poller that calls cachetory_queue_wait until `*count` is 0 misses nothing. Every call
+// gives the same descriptor. Never blocks. Any thread.
 //
 // Returns the descriptor; -1 where there is no such queue.
 int cachetory_queue_fd(cachetory_queue_t queue);
 
-// Takes completions out of a queue, up to `capacity` of those that are there, and waits up to `timeout_ms` while there are
-// none: 0 does not wait, CACHETORY_NO_EXPIRY waits for ever.
+// Takes completions out of a queue, up to `capacity` of those that are there, and waits up to `timeout_ms` while there
+// are none: 0 does not wait, CACHETORY_NO_EXPIRY waits for ever.
 //
-// `*count` receives how many were written to `out`, whose further elements stay as they were; each of them belongs to the
-// caller: release it with cachetory_completion_free. Nothing in time is CACHETORY_OK and a `*count` of 0. On a failure no
-// completion is taken. Several threads may wait on one queue: each completion goes to one of them. A thread that waits alone, on a
-// queue whose descriptor nobody has asked for, carries the calls of a Redis cache out itself meanwhile. Blocks up to `timeout_ms`.
-// Any thread.
+// `*count` receives how many were written to `out`, whose further elements stay as they were; each of them belongs to
+// the caller: release it with cachetory_completion_free. Nothing in time is CACHETORY_OK and a `*count` of 0. On a
+// failure no completion is taken. Several threads may wait on one queue: each completion goes to one of them. A
+// thread that waits alone, on a queue whose descriptor nobody has asked for, drives the I/O of a Redis cache's calls
+// itself meanwhile.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` or `count` is NULL, `capacity` is 0, `timeout_ms` is negative),
-// CACHETORY_ERR_CLOSED (also while it waits), _INTERNAL.
+// Blocks up to `timeout_ms`. Any thread.
+//
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` or `count` is NULL, `capacity` is 0, `timeout_ms` is
+// negative), CACHETORY_ERR_CLOSED (also while it waits), _INTERNAL.
 cachetory_status_t cachetory_queue_wait(cachetory_queue_t queue,
                                         cachetory_completion_t *out,
                                         size_t capacity,
@@ -472,29 +478,31 @@ cachetory_status_t cachetory_queue_wait(cachetory_queue_t queue,
                                         size_t *count,
                                         cachetory_error_t *error);
 
-// Cancels every outstanding call with that tag: each completes at once, with CACHETORY_ERR_CANCELLED. Calls that have completed
-// stay as they are, taken or not.
+// Cancels every outstanding call with that tag: each completes at once, with CACHETORY_ERR_CANCELLED. Calls that have
+// completed stay as they are, taken or not.
 //
-// A write that had been sent completes with CACHETORY_ERROR_MAYBE_APPLIED; one without that flag is never sent. Blocks for
-// nothing. Any thread.
+// A write that had been sent completes with CACHETORY_ERROR_MAYBE_APPLIED; one without that flag is never sent. Never
+// blocks. Any thread.
 //
-// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _NO_MEMORY,
+// _INTERNAL.
 cachetory_status_t cachetory_queue_cancel(cachetory_queue_t queue,
                                           uint64_t tag,
                                           cachetory_error_t *error);
 
-// Releases a completion, with the value or batch that is still in it, and empties the struct, so that a second call does
-// nothing; NULL does nothing. Any thread, also after the queue or the cache was closed.
+// Releases a completion, with the value or batch that is still in it, and empties the struct, so that a second call
+// does nothing; NULL does nothing. Any thread, also after the queue or the cache was closed.
 void cachetory_completion_free(cachetory_completion_t *completion);
 
 // Submits a cachetory_ping.
 //
-// What holds for every cachetory_*_async call: with CACHETORY_OK the call is accepted, and its completion comes to `queue`,
-// with this `tag` (any number; more calls may have the same) and the status that cachetory_ping would have returned. Otherwise
-// nothing ever comes. Nothing is kept of what is passed in: it is copied. Blocks for nothing. Any thread.
+// What holds for every cachetory_*_async call: with CACHETORY_OK the call is accepted, and its completion comes to
+// `queue`, with this `tag` (any number; more calls may have the same) and the status that cachetory_ping would have
+// returned. Otherwise nothing ever comes. Nothing is kept of what is passed in: it is copied. Never blocks. Any
+// thread.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (the cache or the queue), _BUSY (`max_pending` calls of the cache are outstanding:
-// let some complete, and try again), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (the cache or the queue), _BUSY (`max_pending` calls of the cache are
+// outstanding: let some complete, and try again), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
 cachetory_status_t cachetory_ping_async(cachetory_t cache,
                                         cachetory_queue_t queue,
                                         uint64_t tag,
@@ -502,7 +510,8 @@ cachetory_status_t cachetory_ping_async(cachetory_t cache,
 
 // Submits a cachetory_get. See cachetory_ping_async.
 //
-// On CACHETORY_OK the completion's `value` is the value; CACHETORY_NOT_FOUND has none. `key_len` may be CACHETORY_STRLEN.
+// On CACHETORY_OK the completion's `value` is the value; CACHETORY_NOT_FOUND has none. `key_len` may be
+// CACHETORY_STRLEN.
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
 cachetory_status_t cachetory_get_async(cachetory_t cache,

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::backend::{self, Backend};
-use crate::completion::{self, Inflight, Queue};
+use crate::completion::{self, CompletionQueue, Inflight};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::fork::{self, PerProcess};
-use crate::op::{Answer, MAX_BULK, Op, unix_ms_now};
+use crate::op::{Answer, MAX_BULK, Op};
 use crate::reserve;
 
 pub struct Cache {
@@ -45,24 +45,22 @@ impl Cache {
     #[inline(always)]
     pub fn call(&self, op: &Op<'_>) -> Result<Answer> {
         reserve::check()?;
-        self.check(op)?;
+        op.check(self.longest_key)?;
         let backend = &self.process()?.backend;
         match *op {
             Op::Get { key } => backend.get(key),
-            Op::Set { key, value, ttl_ms, if_not_exists } => {
-                backend.set(key, value, ttl_ms, if_not_exists)
-            }
+            Op::Set { key, value, ttl_ms, condition } => backend.set(key, value, ttl_ms, condition),
             _ => backend.call(op),
         }
     }
 
     /// Has the call carried out without waiting for it; its completion goes to `queue`. An error: it never completes.
-    pub fn submit(&self, op: &Op<'_>, queue: &Arc<Queue>, tag: u64) -> Result<()> {
+    pub fn submit(&self, op: &Op<'_>, queue: &Arc<CompletionQueue>, tag: u64) -> Result<()> {
         reserve::check()?;
-        self.check(op)?;
+        op.check(self.longest_key)?;
         let Process { backend, inflight } = self.process()?;
         let hand_over = |call| backend.submit(op, call);
-        completion::submit(queue, inflight, tag, op.is_read(), self.config.timeout, hand_over)
+        completion::accept(queue, inflight, tag, op.access(), self.config.timeout, hand_over)
     }
 
     #[inline(always)]
@@ -79,7 +77,8 @@ impl Cache {
         }
     }
 
-    /// Waits for nobody; calls under way finish or fail with [`Kind::Closed`], asynchronous ones with [`Kind::Cancelled`].
+    /// Waits for nobody; calls under way finish or fail with [`Kind::Closed`], asynchronous ones with
+    /// [`Kind::Cancelled`].
     pub fn close(&self) {
         self.process.for_each(|process, own| match process {
             Ok(process) if own => {
@@ -91,74 +90,9 @@ impl Cache {
             Err(_) => {}
         });
     }
-
-    /// The bounds that hold on every backend alike.
-    #[inline(always)]
-    fn check(&self, op: &Op<'_>) -> Result<()> {
-        match *op {
-            Op::Ping | Op::Clear => Ok(()),
-            Op::Get { key } | Op::Delete { key } => self.check_key(key.len()),
-            Op::MGet { keys } | Op::MDelete { keys } => self.check_key(keys.longest_key()),
-            Op::Set { key, value, ttl_ms, .. } => {
-                self.check_key(key.len())?;
-                check_value(value.len())?;
-                check_ttl(ttl_ms)
-            }
-            Op::MSet { items, ttl_ms } => {
-                check_ttl(ttl_ms)?;
-                self.check_key(items.longest_key())?;
-                check_value(items.longest_value())
-            }
-            Op::ExpireIn { key, ttl_ms } => {
-                self.check_key(key.len())?;
-                check_end(ttl_ms)
-            }
-            Op::ExpireAt { key, .. } => self.check_key(key.len()),
-        }
-    }
-
-    #[inline]
-    fn check_key(&self, len: usize) -> Result<()> {
-        if len > self.longest_key {
-            return Err(Error::invalid_argument("the key is longer than 512 MiB"));
-        }
-        Ok(())
-    }
 }
 
 #[cold]
 fn unopened(error: &Error) -> Error {
     Kind::Internal(error.to_string().into()).into()
-}
-
-#[inline]
-fn check_value(len: usize) -> Result<()> {
-    if len > MAX_BULK {
-        return Err(Error::invalid_argument("the value is longer than 512 MiB"));
-    }
-    Ok(())
-}
-
-#[inline]
-fn check_ttl(ttl_ms: Option<i64>) -> Result<()> {
-    if ttl_ms.is_some_and(|ttl| ttl < 1) {
-        return Err(Error::invalid_argument(
-            "the ttl must be at least 1 ms, unless the key shall never expire",
-        ));
-    }
-    check_end(ttl_ms)
-}
-
-/// Ten thousand years. No clock need be read to see that a shorter ttl ends in time.
-const FAR: i64 = 10_000 * 366 * 24 * 3600 * 1000;
-
-/// A ttl must end within 64 bits of milliseconds, or the server would refuse it.
-#[inline]
-fn check_end(ttl_ms: Option<i64>) -> Result<()> {
-    match ttl_ms {
-        Some(ttl) if ttl > FAR && unix_ms_now().checked_add(ttl).is_none() => {
-            Err(Error::invalid_argument("the ttl ends later than 64 bits of milliseconds can say"))
-        }
-        _ => Ok(()),
-    }
 }

@@ -1,4 +1,4 @@
-//! One instant, promise through everything that may wait.
+//! One instant that bounds everything that may wait in a call.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
-//! Keeps the process alive where memory runs out. What is sized by the caller or by a server is asked for in a way that may
-//! fail; but a language's runtime also needs small pieces here and there, and without one it aborts. So a reserve is set
-//! aside: small pieces that cannot be had otherwise come from there, and as long as one is in use, calls fail with "no
-//! memory" before they begin, unless the system has memory again.
+//! Keeps the process alive where memory runs out. What is sized by the caller or by a server is asked for in a way that
+//! may fail; but a language's runtime also needs small pieces here and there, and without one it aborts. So a reserve
+//! is set aside: small pieces that cannot be had otherwise come from there, and as long as one is in use, calls fail
+//! with "no memory" before they begin, unless the system has memory again.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr;
@@ -20,7 +20,8 @@ struct Allocator;
 static ALLOCATOR: Allocator = Allocator;
 
 static RESERVE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
-/// How much of the reserve is taken, and in the upper half in how many pieces. It starts anew when the last is given back.
+/// How much of the reserve is taken, and in the upper half in how many pieces. It starts anew when the last is given
+/// back.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 const PIECE: u64 = 1 << 32;
 
@@ -132,8 +133,8 @@ unsafe impl GlobalAlloc for Allocator {
                 return got;
             }
         }
-        // SAFETY: the size is not above isize::MAX, by the caller's promise, nor the alignment changed; the old piece is
-        // as it was, and copied no further than both reach before it is given back.
+        // SAFETY: the size is not above isize::MAX, by the caller's promise, nor the alignment changed; the old piece
+        // is as it was, and copied no further than both reach before it is given back.
         unsafe {
             let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
             if !new.is_null() {

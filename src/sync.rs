@@ -17,19 +17,10 @@ mod real {
 
 #[cfg(loom)]
 mod real {
-    use std::time::Duration;
-
     pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
     pub use loom::sync::{Condvar, Mutex, MutexGuard};
 
-    /// Looks until the word is another, so that a wake-up that is missing is a model that never ends.
-    pub fn futex_wait(word: &AtomicU32, expected: u32, _left: Duration) {
-        while word.load(Ordering::Relaxed) == expected {
-            loom::thread::yield_now();
-        }
-    }
-
-    pub fn futex_wake_all(_word: &AtomicU32) {}
+    pub use crate::futex::{futex_wait, futex_wake_all};
 }
 
 use std::sync::PoisonError;

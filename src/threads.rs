@@ -1,5 +1,5 @@
-//! Threads of the library's own: named, and deaf to every signal, which are the host's business. And a number for every
-//! thread that calls.
+//! Threads of the library's own: named, and with all signals blocked, which are the host's business. And a number for
+//! every thread that calls.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -44,6 +44,8 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
 pub struct Workers {
     name: &'static str,
     most: usize,
+    /// Starts a thread: [`spawn`], but in tests.
+    start: Start,
     work: OnceBox<PerProcess<Mutex<Work>>>,
 }
 
@@ -54,11 +56,16 @@ struct Work {
 }
 
 type Task = Box<dyn FnOnce() + Send>;
+type Start = fn(&str, Task) -> io::Result<()>;
 
 impl Workers {
     /// No more than `most` threads; what comes beyond that waits.
     pub const fn new(name: &'static str, most: usize) -> Self {
-        Self { name, most, work: OnceBox::new() }
+        Self::started_by(name, most, spawn)
+    }
+
+    const fn started_by(name: &'static str, most: usize, start: Start) -> Self {
+        Self { name, most, start, work: OnceBox::new() }
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
@@ -78,7 +85,8 @@ impl Workers {
         }
         work.threads += 1;
         drop(work);
-        let Err(error) = spawn(self.name, || self.work_off()) else { return Ok(()) };
+        let body = Box::new(|| self.work_off());
+        let Err(error) = (self.start)(self.name, body) else { return Ok(()) };
         let mut work = self.work();
         work.threads -= 1;
         let dropped =
@@ -105,8 +113,61 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::thread;
 
     use super::*;
+
+    #[test]
+    fn a_task_is_dropped_where_no_thread_can_be_had_for_it() {
+        fn none(_: &str, _: Task) -> io::Result<()> {
+            Err(io::ErrorKind::OutOfMemory.into())
+        }
+        static WORKERS: Workers = Workers::started_by("cachetory-test", 2, none);
+        let (held, dropped) = mpsc::channel::<()>();
+        let refused = WORKERS.run(move || held.send(()).unwrap());
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+        assert_eq!(dropped.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+        let work = WORKERS.work();
+        assert_eq!((work.threads, work.tasks.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_task_waits_for_the_thread_that_there_is_where_no_other_can_be_had() {
+        fn one(name: &str, body: Task) -> io::Result<()> {
+            static STARTED: AtomicUsize = AtomicUsize::new(0);
+            match STARTED.fetch_add(1, Ordering::Relaxed) {
+                0 => spawn(name, body),
+                _ => Err(io::ErrorKind::OutOfMemory.into()),
+            }
+        }
+        static WORKERS: Workers = Workers::started_by("cachetory-test", 2, one);
+        let (go_on, goes_on) = mpsc::channel();
+        let (done, is_done) = mpsc::channel();
+        WORKERS.run(move || goes_on.recv().unwrap()).unwrap();
+        WORKERS.run(move || done.send(()).unwrap()).unwrap();
+        assert_eq!(WORKERS.work().threads, 1);
+        assert_eq!(is_done.try_recv(), Err(mpsc::TryRecvError::Empty));
+        go_on.send(()).unwrap();
+        is_done.recv().unwrap();
+    }
+
+    #[test]
+    fn a_panic_ends_neither_the_thread_nor_what_waits_for_it() {
+        static WORKERS: Workers = Workers::new("cachetory-test", 1);
+        let (go_on, goes_on) = mpsc::channel::<()>();
+        let (done, is_done) = mpsc::channel();
+        let also_done = done.clone();
+        WORKERS
+            .run(move || {
+                also_done.send(thread::current().id()).unwrap();
+                goes_on.recv().unwrap();
+                panic!("a task that panics");
+            })
+            .unwrap();
+        WORKERS.run(move || done.send(thread::current().id()).unwrap()).unwrap();
+        go_on.send(()).unwrap();
+        assert_eq!(is_done.recv().unwrap(), is_done.recv().unwrap(), "the thread goes on");
+    }
 
     #[test]
     fn what_waits_is_done_in_the_end() {

@@ -1,12 +1,12 @@
-//! Values and batches on their way to the caller: a small value in one exact allocation, or together with a few others, a large
-//! one or a batch in the buffer it arrived in.
+//! Values and batches on their way to the caller: a small value in one exact allocation, or together with a few others,
+//! a large one or a batch in the buffer it arrived in.
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::reserve;
 
-/// Bytes kept before every value, for what the C face needs to release the value from one pointer. In a shared value,
+/// Bytes before every value, for what the C boundary needs to release the value from one pointer. In a shared value,
 /// which cannot be written later, twice the length of the whole allocation, little-endian.
 pub const HEADER: usize = 8;
 
@@ -19,8 +19,8 @@ pub enum Value {
     Shared(Arc<[u8]>),
     /// A large value that is as cheap to clone as a small one.
     SharedBuffer(Arc<Vec<u8>>),
-    /// One of a few small values that came together and keep each other's memory: at `at` in it, with at least [`HEADER`]
-    /// bytes before it and a NUL after it.
+    /// One of a few small values that came together and share one buffer: at `at` in it, with at least [`HEADER`] bytes
+    /// before it and a NUL after it.
     Part { of: Arc<Vec<u8>>, at: u32, len: u32 },
 }
 
@@ -102,7 +102,7 @@ fn frame(framed: &mut [u8]) {
 }
 
 /// Where a value of a batch lies in the batch's arena. `at == MISS` means there is none.
-/// The layout is that of a pointer and a length, so the C face can turn an array of these into its own in place.
+/// The layout is that of a pointer and a length, so that an array of these can be turned into one of those in place.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
@@ -119,15 +119,15 @@ impl Span {
 /// The answers to a batch of keys, in their order.
 #[derive(Debug)]
 pub enum Values {
-    /// All in one buffer. The answers' spans follow [`Values::RESERVED_SPANS`] others. The first of those says from where in
-    /// the buffer the places are counted; for the rest they are free for the C face.
+    /// All in one buffer. The answers' spans follow [`Values::RESERVED_SPANS`] others. The first of those says from
+    /// where in the buffer the places are counted; for the rest they are free for the C boundary.
     Arena { spans: Vec<Span>, arena: Vec<u8> },
     /// Each on its own.
     Each(Vec<Option<Value>>),
 }
 
 impl Values {
-    /// Spans kept free before the answers: the C face stores there what it needs to release the batch from one pointer.
+    /// Spans kept free before the answers, for what the C boundary needs to release the batch from one pointer.
     pub const RESERVED_SPANS: usize = 2;
 
     pub fn len(&self) -> usize {

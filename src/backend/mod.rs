@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::completion::{Inflight, Promise};
 use crate::config::{Config, Target};
 use crate::error::{Kind, Result};
-use crate::op::{Answer, Op, Ttl};
+use crate::op::{Answer, Condition, Op, Ttl};
 
 pub mod dummy;
 pub mod memory;
@@ -15,26 +15,26 @@ pub mod redis;
 pub trait Backend: Send + Sync {
     fn call(&self, op: &Op<'_>) -> Result<Answer>;
 
-    /// [`Backend::call`] of `Op::Get`. This and the next are what callers do most, so each is compiled by itself, without the
-    /// questions which operation it is.
+    /// [`Backend::call`] of `Op::Get`. This and the next are what callers do most, so each is compiled by itself,
+    /// without the questions which operation it is.
     fn get(&self, key: &[u8]) -> Result<Answer> {
         self.call(&Op::Get { key })
     }
 
     /// The same of `Op::Set`.
-    fn set(&self, key: &[u8], value: &[u8], ttl_ms: Ttl, if_not_exists: bool) -> Result<Answer> {
-        self.call(&Op::Set { key, value, ttl_ms, if_not_exists })
+    fn set(&self, key: &[u8], value: &[u8], ttl_ms: Ttl, condition: Condition) -> Result<Answer> {
+        self.call(&Op::Set { key, value, ttl_ms, condition })
     }
 
-    /// Takes an asynchronous call, which waits for nothing. `Ok`: the call will be completed, if it is not already. An error: it
+    /// Takes an asynchronous call; never blocks. `Ok`: the call will be completed, if it is not already. An error: it
     /// is refused, and as if it had never been. The operation is borrowed until this returns.
     fn submit(&self, op: &Op<'_>, call: Promise) -> Result<()>;
 
     /// Frees what can be freed now and fails what waits; calls that are under way finish or fail. Waits for nobody.
     fn close(&self);
 
-    /// In a child process, of a backend that its parent opened: lets go of what the child should not keep. Takes no lock
-    /// that another thread of the parent's might have held.
+    /// In a child process, of a backend that its parent opened: lets go of what the child should not keep. Takes no
+    /// lock that another thread of the parent's might have held.
     fn abandon(&self) {}
 }
 
@@ -52,7 +52,8 @@ fn submit_at_once(backend: &impl Backend, op: &Op<'_>, call: Promise) -> Result<
     }
 }
 
-/// Opens what `config` names. Connects to nothing: the first call does. `inflight` has the asynchronous calls of the cache.
+/// Opens what `config` names. Connects to nothing: the first call does. `inflight` has the asynchronous calls of the
+/// cache.
 pub fn open(config: &Config, inflight: &Arc<Inflight>) -> Result<Box<dyn Backend>> {
     match &config.target {
         Target::Memory => Ok(Box::new(memory::Memory::new(config.max_bytes))),

@@ -8,53 +8,94 @@ use std::time::{Duration, Instant};
 
 use super::engine::QueueId;
 use super::inflight::Inflight;
-use super::queue::Queue;
+use super::queue::CompletionQueue;
+use super::state::{Atomic, State};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::op::Answer;
-use crate::sync::AtomicU8;
+use crate::op::{Access, Answer};
 
-/// The states of a call.
-const QUEUED: u8 = 0;
-const SENT: u8 = 1;
-const DECIDED: u8 = 2;
+/// How far a call has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Queued,
+    /// Some of the request may have left this machine.
+    Sent,
+    Completed,
+}
 
 /// Who is answerable for a call that nobody completes.
-const SUBMITTING: u8 = 0;
-const ACCEPTED: u8 = 1;
-const DROPPED: u8 = 2;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Custody {
+    /// The thread that submits it.
+    Submitter,
+    /// Whoever has its promise.
+    Promise,
+    /// The promise is gone.
+    Nobody,
+}
+
+impl State for Progress {
+    fn byte(self) -> u8 {
+        self as u8
+    }
+
+    fn of(byte: u8) -> Self {
+        match byte {
+            0 => Self::Queued,
+            1 => Self::Sent,
+            _ => Self::Completed,
+        }
+    }
+}
+
+impl State for Custody {
+    fn byte(self) -> u8 {
+        self as u8
+    }
+
+    fn of(byte: u8) -> Self {
+        match byte {
+            0 => Self::Submitter,
+            1 => Self::Promise,
+            _ => Self::Nobody,
+        }
+    }
+}
 
 /// One accepted call.
 pub struct Call {
-    tag: u64,
-    is_read: bool,
-    /// It may be left to the thread that submits it, which is about to wait for it.
-    is_awaited: bool,
-    /// Becomes [`DECIDED`] under the queue's lock only, and stays so.
-    state: AtomicU8,
-    custody: AtomicU8,
-    /// Where the queue's index has it.
-    place: u32,
-    deadline: Instant,
-    /// By how many nanoseconds it was put off; written and read under the queue's lock, or by who carries the call out.
+    terms: Terms,
+    /// Becomes [`Progress::Completed`] under the queue's lock only, and stays so.
+    progress: Atomic<Progress>,
+    custody: Atomic<Custody>,
+    /// By how many nanoseconds its deadline was put off; written and read under the queue's lock, or by its carrier.
     put_off: AtomicU64,
-    /// Completed calls are kept by the queue, to be used again, so it is not kept by them.
-    queue: Weak<Queue>,
+    /// Completed calls are kept by the queue, to be used again, so they do not keep it.
+    queue: Weak<CompletionQueue>,
     inflight: Arc<Inflight>,
 }
 
-/// What is particular to a call.
+/// What is asked for.
 pub(super) struct Request {
     pub(super) tag: u64,
-    pub(super) is_read: bool,
+    pub(super) access: Access,
     pub(super) deadline: Instant,
 }
 
-/// A call in the hands of who carries it out. Dropped uncompleted, the call fails as an internal error.
+/// What is particular to a call: all that another which uses the same memory does not have.
+pub(super) struct Terms {
+    pub(super) request: Request,
+    /// Where the queue's index has it.
+    pub(super) place: u32,
+    /// It may be left to the thread that submits it, which is about to wait for it.
+    pub(super) wait_is_predicted: bool,
+}
+
+/// A call in the hands of its carrier. Dropped uncompleted, the call fails as an internal error.
 pub struct Promise(Arc<Call>);
 
-/// Of a thread that was predicted to wait on a queue, and has not.
-pub struct Misprediction(Weak<Queue>);
+/// The report that a thread was predicted to wait on a queue, and has not.
+pub struct Misprediction(Weak<CompletionQueue>);
 
 impl Misprediction {
     pub fn report(self) {
@@ -66,17 +107,17 @@ impl Misprediction {
 
 /// Accepts a call and hands it to `backend`, which has the time `span` for it. An error: the call is not accepted and
 /// never completes.
-pub fn submit(
-    queue: &Arc<Queue>,
+pub fn accept(
+    queue: &Arc<CompletionQueue>,
     inflight: &Arc<Inflight>,
     tag: u64,
-    is_read: bool,
+    access: Access,
     span: Duration,
     backend: impl FnOnce(Promise) -> Result<()>,
 ) -> Result<()> {
     inflight.admit()?;
     let deadline = Deadline::after(span).instant();
-    let call = match queue.accept(inflight, Request { tag, is_read, deadline }) {
+    let call = match queue.insert(inflight, Request { tag, access, deadline }) {
         Ok(call) => call,
         Err(error) => {
             inflight.release();
@@ -87,7 +128,7 @@ pub fn submit(
     let promise = Promise(Arc::clone(&call));
     match panic::catch_unwind(AssertUnwindSafe(|| backend(promise))) {
         Ok(Ok(())) => {
-            call.accept();
+            call.leave_to_promise();
             Ok(())
         }
         Ok(Err(error)) => call.refuse(error),
@@ -104,32 +145,24 @@ impl Call {
     /// Uses `spare` again if nobody has it any more.
     pub(super) fn make(
         spare: Option<Arc<Self>>,
-        queue: &Arc<Queue>,
+        queue: &Arc<CompletionQueue>,
         inflight: &Arc<Inflight>,
-        request: Request,
-        place: u32,
-        is_awaited: bool,
+        terms: Terms,
     ) -> Arc<Self> {
-        let Request { tag, is_read, deadline } = request;
         if let Some(mut call) = spare
             && let Some(own) = Arc::get_mut(&mut call)
             && Arc::ptr_eq(&own.inflight, inflight)
         {
-            (own.tag, own.is_read, own.deadline, own.place) = (tag, is_read, deadline, place);
-            own.is_awaited = is_awaited;
-            own.state = AtomicU8::new(QUEUED);
-            own.custody = AtomicU8::new(SUBMITTING);
+            own.terms = terms;
+            own.progress = Atomic::new(Progress::Queued);
+            own.custody = Atomic::new(Custody::Submitter);
             own.put_off = AtomicU64::new(0);
             return call;
         }
         Arc::new(Self {
-            tag,
-            is_read,
-            is_awaited,
-            state: AtomicU8::new(QUEUED),
-            custody: AtomicU8::new(SUBMITTING),
-            place,
-            deadline,
+            terms,
+            progress: Atomic::new(Progress::Queued),
+            custody: Atomic::new(Custody::Submitter),
             put_off: AtomicU64::new(0),
             queue: Arc::downgrade(queue),
             inflight: Arc::clone(inflight),
@@ -137,17 +170,17 @@ impl Call {
     }
 
     pub fn deadline(&self) -> Instant {
-        self.deadline + Duration::from_nanos(self.put_off.load(Ordering::Relaxed))
+        self.terms.request.deadline + Duration::from_nanos(self.put_off.load(Ordering::Relaxed))
     }
 
     pub fn is_read(&self) -> bool {
-        self.is_read
+        self.terms.request.access == Access::Read
     }
 
     /// Whether it may be left to the thread that submits it. That this one does not come to wait is a
     /// [`Misprediction`].
     pub fn wait_is_predicted(&self) -> bool {
-        self.is_awaited
+        self.terms.wait_is_predicted
     }
 
     /// Which queue it reports to.
@@ -163,61 +196,57 @@ impl Call {
     /// The request is about to be written: from here on a write that is cancelled, or late, may have been applied.
     /// `false`: the call is completed already and must not be sent.
     pub fn begin_send(&self) -> bool {
-        self.change(QUEUED, SENT)
+        self.progress.replace_if(Progress::Queued, Progress::Sent) != Progress::Completed
     }
 
     /// Nothing of it was written after all.
     pub fn mark_unsent(&self) {
-        self.change(SENT, QUEUED);
-    }
-
-    fn change(&self, from: u8, to: u8) -> bool {
-        let exchange = (Ordering::AcqRel, Ordering::Acquire);
-        match self.state.compare_exchange(from, to, exchange.0, exchange.1) {
-            Ok(_) => true,
-            Err(state) => state == to,
-        }
+        self.progress.replace_if(Progress::Sent, Progress::Queued);
     }
 
     pub fn is_completed(&self) -> bool {
-        self.state.load(Ordering::Acquire) == DECIDED
+        self.progress.get() == Progress::Completed
     }
 
-    /// Decides it, if nobody has, and wakes who waits for it. `false`: it was completed already, and the answer is
+    /// Completes it, if nobody has, and wakes who waits for it. `false`: it was completed already, and the answer is
     /// dropped.
     pub fn complete(&self, result: Result<Answer>) -> bool {
         !self.is_completed() && self.finish(|_| result)
     }
 
     /// `false`: it was completed already, or the queue is gone.
-    fn finish(&self, result: impl FnOnce(bool) -> Result<Answer>) -> bool {
+    fn finish(&self, result: impl FnOnce(Progress) -> Result<Answer>) -> bool {
         self.queue.upgrade().is_some_and(|queue| queue.complete(self, result))
     }
 
     fn orphan(&self) -> bool {
-        self.finish(|was_sent| {
+        self.finish(|progress| {
             let kind = Kind::Internal("nobody carries the call out any more".into());
-            Err(self.failure(kind, was_sent))
+            Err(self.failure(kind, progress))
         })
     }
 
-    pub(super) fn cancelled(&self, was_sent: bool) -> Error {
-        self.failure(Kind::Cancelled, was_sent)
+    pub(super) fn cancelled(&self, progress: Progress) -> Error {
+        self.failure(Kind::Cancelled, progress)
     }
 
-    pub(super) fn timed_out(&self, was_sent: bool) -> Error {
-        let doing = if was_sent { "waiting for the reply" } else { "waiting for a connection" };
-        self.failure(Kind::Timeout(doing), was_sent)
+    pub(super) fn timed_out(&self, progress: Progress) -> Error {
+        let doing = match progress {
+            Progress::Queued => "waiting for a connection",
+            Progress::Sent | Progress::Completed => "waiting for the reply",
+        };
+        self.failure(Kind::Timeout(doing), progress)
     }
 
-    fn failure(&self, kind: Kind, was_sent: bool) -> Error {
+    /// The failure of a call that had come so far.
+    fn failure(&self, kind: Kind, progress: Progress) -> Error {
         let error = Error::from(kind);
-        if was_sent && !self.is_read { error.maybe_applied() } else { error }
+        if progress == Progress::Queued || self.is_read() { error } else { error.maybe_applied() }
     }
 
-    /// Who carries it out has it, or has dropped it already.
-    fn accept(&self) {
-        if !self.is_completed() && self.custody.swap(ACCEPTED, Ordering::AcqRel) == DROPPED {
+    /// The submission is over: from here on its carrier is answerable for it, who may have dropped it already.
+    fn leave_to_promise(&self) {
+        if !self.is_completed() && self.custody.replace(Custody::Promise) == Custody::Nobody {
             self.orphan();
         }
     }
@@ -234,32 +263,32 @@ impl Call {
     }
 
     pub(super) fn tag(&self) -> u64 {
-        self.tag
+        self.terms.request.tag
     }
 
-    pub(super) fn queue(&self) -> &Weak<Queue> {
+    pub(super) fn queue(&self) -> &Weak<CompletionQueue> {
         &self.queue
     }
 
     pub(super) fn put_off(&self, deadline: Instant) {
-        let by = deadline.saturating_duration_since(self.deadline).as_nanos();
+        let by = deadline.saturating_duration_since(self.terms.request.deadline).as_nanos();
         self.put_off.store(u64::try_from(by).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub(super) fn place(&self) -> u32 {
-        self.place
+        self.terms.place
     }
 
-    /// Marks it as completed, under the queue's lock; whether it had been sent.
-    pub(super) fn settle(&self) -> bool {
-        let was = self.state.swap(DECIDED, Ordering::AcqRel);
+    /// Marks it as completed, under the queue's lock; how far it had come.
+    pub(super) fn settle(&self) -> Progress {
+        let progress = self.progress.replace(Progress::Completed);
         self.inflight.release();
-        was == SENT
+        progress
     }
 }
 
 impl Promise {
-    /// Decides the call, if nobody has. `false`: it was completed already, and the answer is dropped.
+    /// Completes the call, if nobody has. `false`: it was completed already, and the answer is dropped.
     pub fn complete(self, result: Result<Answer>) -> bool {
         self.0.complete(result)
     }
@@ -289,7 +318,7 @@ impl Deref for Promise {
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        if !self.is_completed() && self.custody.swap(DROPPED, Ordering::AcqRel) == ACCEPTED {
+        if !self.is_completed() && self.custody.replace(Custody::Nobody) == Custody::Promise {
             self.orphan();
         }
     }

@@ -306,3 +306,129 @@ impl<C, K> Index<C, K> {
 fn no_memory<T>(_: T) -> Error {
     Error::no_memory("memory for another call")
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    type Numbers = Index<u64, ()>;
+
+    fn index() -> (Numbers, Arc<()>, u32) {
+        let (mut index, cache) = (Numbers::new(), Arc::new(()));
+        let group = index.open_group(&cache, || Ok(())).unwrap();
+        (index, cache, group)
+    }
+
+    fn insert(index: &mut Numbers, group: u32, tag: u64) -> u32 {
+        let mut at = 0;
+        let make = |_, place| {
+            at = place;
+            Arc::new(tag)
+        };
+        index.insert(tag, group, make).unwrap();
+        at
+    }
+
+    fn with_tag(index: &mut Numbers, tag: u64) -> Vec<u32> {
+        let first = index.first(tag).unwrap();
+        let mut places: Vec<u32> =
+            std::iter::successors(first, |&place| index.after(place)).collect();
+        places.sort_unstable();
+        places
+    }
+
+    #[test]
+    fn a_call_that_was_taken_out_is_offered_for_use_again() {
+        let (mut index, _cache, group) = index();
+        let place = insert(&mut index, group, 1);
+        let first = Arc::clone(index.call(place).unwrap());
+        assert!(index.remove(place));
+        let again = index.insert(2, group, |spare, at| {
+            assert_eq!(at, place);
+            spare.unwrap()
+        });
+        assert!(Arc::ptr_eq(&first, &again.unwrap()));
+        assert_eq!(index.len(), 1);
+    }
+
+    #[test]
+    fn a_call_is_taken_out_once() {
+        let (mut index, _cache, group) = index();
+        let place = insert(&mut index, group, 1);
+        assert!(!index.remove(place + 1), "nothing has ever been there");
+        assert!(index.remove(place) && !index.remove(place));
+        assert_eq!((index.len(), index.oldest(group)), (0, None));
+    }
+
+    #[test]
+    fn every_call_with_a_tag_is_found_however_many_came_before_and_after_the_first_search() {
+        let (mut index, _cache, group) = index();
+        let mut wanted = Vec::new();
+        for number in 0..100 {
+            let place = insert(&mut index, group, number % 3);
+            if number % 3 == 1 {
+                wanted.push(place);
+            }
+            if number == 50 {
+                assert_eq!(with_tag(&mut index, 1), wanted);
+            }
+        }
+        assert_eq!(with_tag(&mut index, 1), wanted);
+        index.remove(wanted.swap_remove(7));
+        wanted.sort_unstable();
+        assert_eq!(with_tag(&mut index, 1), wanted);
+        assert!(with_tag(&mut index, 3).is_empty());
+    }
+
+    #[test]
+    fn the_oldest_of_a_group_is_the_one_that_was_put_in_or_made_newest_first() {
+        let (mut index, _cache, group) = index();
+        let places = [1, 2, 3].map(|tag| insert(&mut index, group, tag));
+        assert_eq!(index.oldest(group), Some(places[0]));
+        index.make_newest(places[0]);
+        assert_eq!(index.oldest(group), Some(places[1]));
+        index.remove(places[1]);
+        index.remove(places[2]);
+        assert_eq!(index.oldest(group), Some(places[0]));
+    }
+
+    #[test]
+    fn a_group_whose_cache_is_gone_is_used_again() {
+        let (mut index, cache, group) = index();
+        assert!(index.has_one_group() && index.only_cache().is_some());
+        drop(cache);
+        assert!(index.only_cache().is_none());
+        let (other, third) = (Arc::new(()), Arc::new(()));
+        assert_eq!(index.group(&other), None);
+        assert_eq!(index.open_group(&other, || Ok(())).unwrap(), group);
+        assert_eq!((index.group(&other), index.groups()), (Some(group), 1));
+        index.open_group(&third, || Ok(())).unwrap();
+        assert!(!index.has_one_group() && index.only_cache().is_none());
+        index.close_group(group);
+        assert_eq!(index.group(&other), None);
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_announced_is_not_made() {
+        let (mut index, _cache, _) = index();
+        let other = Arc::new(());
+        assert!(index.open_group(&other, || Err(Kind::Closed.into())).is_err());
+        assert_eq!((index.group(&other), index.groups()), (None, 1));
+    }
+
+    #[test]
+    fn much_memory_is_given_back_once_it_is_empty() {
+        let (mut index, _cache, group) = index();
+        let places: Vec<u32> =
+            (0..KEPT as u64 + 1).map(|tag| insert(&mut index, group, tag)).collect();
+        for &place in &places {
+            index.shrink();
+            assert!(index.slots.capacity() > KEPT);
+            index.remove(place);
+        }
+        index.shrink();
+        assert_eq!(index.slots.capacity(), 0);
+        insert(&mut index, group, 1);
+        assert_eq!((index.len(), with_tag(&mut index, 1)), (1, vec![0]));
+    }
+}

@@ -1,4 +1,4 @@
-//! What a cache knows of its outstanding calls: how many, and which queues they report to.
+//! A cache's in-flight calls: how many there are, which queues they report to, and which engines carry them out.
 
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::engine::{Engine, QueueId, Wait};
-use super::queue::Queue;
+use super::queue::CompletionQueue;
 use crate::error::{Error, Kind, Result};
 use crate::fork;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, lock};
@@ -15,7 +15,7 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, lock};
 /// The calls of one cache in one process. Those that report to one queue are a group in its index, in the order of
 /// their deadlines, which is that of their submission: all have the same time.
 pub struct Inflight {
-    /// A child process has an inflight of its own.
+    /// In a child process the parent's are closed; those of the child are counted elsewhere.
     generation: u64,
     max_pending: usize,
     outstanding: AtomicUsize,
@@ -30,7 +30,7 @@ struct Others {
     /// No queue is added any more.
     closed: bool,
     /// Those that have, or had, a group. One that is gone leaves its place to another; none is moved.
-    queues: Vec<Weak<Queue>>,
+    queues: Vec<Weak<CompletionQueue>>,
     /// Those that carry the calls out. One that is gone is taken out by whoever comes across it.
     engines: Vec<Weak<dyn Engine>>,
     /// Which of them was driven last, as far as that is known.
@@ -153,7 +153,7 @@ impl Inflight {
     }
 
     /// The queue has a group for the cache from now on.
-    pub(super) fn enlist(&self, queue: &Arc<Queue>) -> Result<()> {
+    pub(super) fn enlist(&self, queue: &Arc<CompletionQueue>) -> Result<()> {
         let mut others = self.lock()?;
         if others.closed {
             return Err(Kind::Closed.into());
@@ -170,7 +170,7 @@ impl Inflight {
     }
 
     /// The earliest of what the queues answer. This lock is not held while one is asked.
-    fn of_each_queue(&self, ask: impl Fn(&Queue) -> Option<Instant>) -> Option<Instant> {
+    fn of_each_queue(&self, ask: impl Fn(&CompletionQueue) -> Option<Instant>) -> Option<Instant> {
         let mut earliest: Option<Instant> = None;
         for number in 0.. {
             let Some(queue) = self.lock().ok()?.queues.get(number).map(Weak::upgrade) else {

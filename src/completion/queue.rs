@@ -7,7 +7,7 @@ use std::sync::{Arc, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::Completion;
-use super::call::{Call, Promise, Request};
+use super::call::{Call, Progress, Promise, Request, Terms};
 use super::index::Index;
 use super::inflight::Inflight;
 use super::prediction::Prediction;
@@ -22,7 +22,7 @@ use crate::sys::Event;
 const KEPT: usize = 1024;
 
 /// Completions on their way to who sent the calls. `wait.rs` has the threads that wait for them.
-pub struct Queue {
+pub struct CompletionQueue {
     /// In a child process an inherited queue is closed; its calls stay the parent's.
     generation: u64,
     state: Mutex<State>,
@@ -60,7 +60,7 @@ pub(super) struct Completed {
     pub(super) result: Option<Result<Answer>>,
 }
 
-impl Queue {
+impl CompletionQueue {
     pub fn open() -> Result<Self> {
         let fd = Event::new().map_err(|_| Error::no_memory("a descriptor"))?;
         Ok(Self {
@@ -227,8 +227,8 @@ impl Queue {
         drop((index, done, fd));
     }
 
-    /// Makes a call and takes note of it, and sees to it that there is room for its completion.
-    pub(super) fn accept(
+    /// Makes a call and puts it into the index, and sees to it that there is room for its completion.
+    pub(super) fn insert(
         self: &Arc<Self>,
         inflight: &Arc<Inflight>,
         request: Request,
@@ -244,9 +244,9 @@ impl Queue {
             None => state.index.open_group(inflight, || inflight.enlist(self))?,
         };
         let tag = request.tag;
-        let is_awaited = state.wait_is_predicted();
+        let wait_is_predicted = state.wait_is_predicted();
         state.index.insert(tag, group, |spare, place| {
-            Call::make(spare, self, inflight, request, place, is_awaited)
+            Call::make(spare, self, inflight, Terms { request, place, wait_is_predicted })
         })
     }
 
@@ -255,15 +255,15 @@ impl Queue {
         self.lock().is_ok_and(|mut state| state.remove(call).is_some())
     }
 
-    /// Decides a call, if nobody has. `result` is given whether it had been sent.
+    /// Completes a call, if nobody has. `result` is given how far it had come.
     pub(super) fn complete(
         &self,
         call: &Call,
-        result: impl FnOnce(bool) -> Result<Answer>,
+        result: impl FnOnce(Progress) -> Result<Answer>,
     ) -> bool {
         let Ok(mut state) = self.lock() else { return false };
-        let Some(was_sent) = state.remove(call) else { return false };
-        state.done.push_back(Completion { tag: call.tag(), result: result(was_sent) });
+        let Some(progress) = state.remove(call) else { return false };
+        state.done.push_back(Completion { tag: call.tag(), result: result(progress) });
         self.announce(state);
         true
     }
@@ -330,23 +330,23 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
+impl Drop for CompletionQueue {
     fn drop(&mut self) {
         let _ = self.close();
     }
 }
 
 impl State {
-    /// Takes a call out of the index, and so completes it; whether it had been sent. `None`: it was completed already.
-    fn remove(&mut self, call: &Call) -> Option<bool> {
+    /// Takes a call out of the index, and so completes it; how far it had come. `None`: it was completed already.
+    fn remove(&mut self, call: &Call) -> Option<Progress> {
         if call.is_completed() {
             return None;
         }
         self.index.remove(call.place()).then(|| call.settle())
     }
 
-    /// Takes out the call at `place` with an error, given whether it had been sent.
-    fn fail(&mut self, place: u32, error: fn(&Call, bool) -> Error) {
+    /// Takes out the call at `place` with an error, given how far it had come.
+    fn fail(&mut self, place: u32, error: fn(&Call, Progress) -> Error) {
         if self.index.remove(place)
             && let Some(call) = self.index.call(place)
         {

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use super::engine::{QueueId, Wait};
 use super::inflight::Inflight;
-use super::queue::{Queue, State};
+use super::queue::{CompletionQueue, State};
 use crate::error::Result;
 use crate::sync::MutexGuard;
 use crate::sys::Event;
 
-impl Queue {
+impl CompletionQueue {
     /// Waits until something is done, or until `until`. A thread that waits alone drives the I/O of what it waits for,
     /// as far as the engines of the cache let it, which spares two context switches.
     pub(super) fn await_news<'a>(
@@ -83,7 +83,7 @@ impl Queue {
 
 /// A thread that waits and drives an engine.
 struct Waiting<'a> {
-    queue: &'a Queue,
+    queue: &'a CompletionQueue,
     until: Option<Instant>,
     /// The queue's, which may be closed meanwhile.
     wakeup: Arc<Event>,
@@ -119,11 +119,11 @@ impl Wait for Waiting<'_> {
 }
 
 /// Counts a thread that waits no more because of a panic; one that leaves as it should takes the queue out.
-struct Panicked<'a>(Option<&'a Queue>);
+struct Panicked<'a>(Option<&'a CompletionQueue>);
 
 impl Drop for Panicked<'_> {
     fn drop(&mut self) {
-        if let Some(Ok(mut state)) = self.0.map(Queue::lock) {
+        if let Some(Ok(mut state)) = self.0.map(CompletionQueue::lock) {
             state.waiting -= 1;
         }
     }

@@ -72,8 +72,8 @@ pub struct TlsOptions {
 }
 
 impl Config {
-    /// A link serves one caller at a time and is made when one more is needed: as many as threads are likely to call at
-    /// once, and few enough for a hundred processes to share a server (its `maxclients` is 10000).
+    /// Few enough for a hundred processes to share a server (its `maxclients` is 10000), and more than threads that
+    /// share links ever need: a link is made when it is needed.
     pub const DEFAULT_MAX_CONNECTIONS: usize = 64;
     pub const DEFAULT_MAX_PENDING: usize = 65536;
     /// About what a sleep and a wake-up cost on a virtual machine.

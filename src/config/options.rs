@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::ProtocolVersion;
 
-use super::url::{Flaw, Part, Parts, broken_escape, decode};
+use super::url::{Flaw, Part, Parts, Visibility, broken_escape, decode};
 use super::{Config, Target};
 use crate::deadline::Deadline;
 
@@ -63,8 +63,8 @@ const WITHOUT_EFFECT: [&str; 6] = [
 struct Expected(&'static str);
 
 impl Options {
-    /// As redis-py reads a query: an option that is empty is not there, of several the first counts, `+` is a space. Unlike
-    /// there, an unknown option is an error.
+    /// As redis-py reads a query: an option that is empty is not there, of several the first counts, `+` is a space.
+    /// Unlike there, an unknown option is an error.
     pub fn read(parts: &Parts) -> Result<Self, Flaw> {
         let flaw = |text| Part::Query.flaw(text);
         let mut options = Self {
@@ -78,21 +78,27 @@ impl Options {
         // After a password may come the rest of it, if it has a raw `&`.
         let mut after_password = false;
         for (field, shown, name_shown) in parts.fields().filter(|(field, ..)| !field.is_empty()) {
-            let shown = shown && !after_password;
+            let shown = if after_password { Visibility::Hidden } else { shown };
             let (name, value) = field.split_once('=').unwrap_or((field, ""));
             let name = name.replace('+', " ");
             let name = decode(&name)
                 .map_err(|escape| flaw(broken_escape(escape, "the name of an option", shown)))?;
-            let name = String::from_utf8(name).map_err(|_| flaw(unknown("", false)))?;
+            let name =
+                String::from_utf8(name).map_err(|_| flaw(unknown("", Visibility::Hidden)))?;
             if !NAMES.contains(&name.as_str()) && !WITHOUT_EFFECT.contains(&name.as_str()) {
-                let known = if name_shown { resembles(&name) } else { None };
+                let known = if name_shown == Visibility::Shown { resembles(&name) } else { None };
                 return Err(flaw(match known {
-                    Some(known) if !shown => format!("unknown option, perhaps {known:?} misspelt"),
+                    Some(known) if shown == Visibility::Hidden => {
+                        format!("unknown option, perhaps {known:?} misspelt")
+                    }
                     _ => unknown(&name, shown),
                 }));
             }
             after_password |= name == "password";
-            let shown = shown && !matches!(name.as_str(), "username" | "password");
+            let shown = match name.as_str() {
+                "username" | "password" => Visibility::Hidden,
+                _ => shown,
+            };
             let value = value.replace('+', " ");
             let value = decode(&value)
                 .map_err(|escape| flaw(broken_escape(escape, &format!("option {name}"), shown)))?;
@@ -100,7 +106,10 @@ impl Options {
                 continue;
             }
             if let Err(Expected(what)) = options.set(&name, &value) {
-                let found = if shown { format!(", not {}", quoted(&value)) } else { String::new() };
+                let found = match shown {
+                    Visibility::Shown => format!(", not {}", quoted(&value)),
+                    Visibility::Hidden => String::new(),
+                };
                 return Err(flaw(format!("option {name} must be {what}{found}")));
             }
             seen.push(name);
@@ -167,18 +176,19 @@ impl Options {
     }
 }
 
-/// The option that this may be a misspelling of. Where the text may be a piece of a password, that is all that is said of it.
+/// The option that this may be a misspelling of. Where the text may be a piece of a password, that is all that is said
+/// of it.
 fn resembles(name: &str) -> Option<&'static str> {
     const ENOUGH: usize = 8;
     let start = name.get(..ENOUGH)?;
     NAMES.iter().copied().find(|known| known.starts_with(start))
 }
 
-fn unknown(name: &str, shown: bool) -> String {
+fn unknown(name: &str, shown: Visibility) -> String {
     let is_identifier = name.len() <= 40
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if shown && is_identifier {
+    if shown == Visibility::Shown && is_identifier {
         format!("unknown option {name:?}")
     } else {
         "unknown option (not shown, for it may be a piece of a password)".into()

@@ -75,7 +75,8 @@ impl Scheme {
     pub fn may_follow_user_info(self, hosts: &str, path: &str) -> bool {
         match self {
             Self::Unix => hosts.is_empty() && path.starts_with('/'),
-            _ => url::are_plain_hosts(hosts, self.has_many_hosts()),
+            _ if self.has_many_hosts() => hosts.split(',').all(url::is_plain_host),
+            _ => url::is_plain_host(hosts),
         }
     }
 
@@ -144,7 +145,7 @@ impl Scheme {
 
     fn hosts(self, parts: &Parts) -> Result<Vec<(String, u16)>, Flaw> {
         let text = parts.hosts;
-        let host = |text| url::host_and_port(text, self.default_port(), parts.shows_escapes());
+        let host = |text| url::host_and_port(text, self.default_port(), parts.escapes());
         if matches!(self, Self::Unix) {
             return match text {
                 "" => Ok(Vec::new()),
@@ -172,7 +173,7 @@ impl Scheme {
 
 fn db_in_path(path: &str, parts: &Parts) -> Result<Option<i64>, Flaw> {
     let flaw = |text| Part::Path.flaw(text);
-    let path = url::decode_text(path, "the path", parts.shows_escapes()).map_err(flaw)?;
+    let path = url::decode_text(path, "the path", parts.escapes()).map_err(flaw)?;
     let path = path.trim_matches('/');
     if path.is_empty() {
         return Ok(None);
@@ -190,7 +191,7 @@ fn db_in_path(path: &str, parts: &Parts) -> Result<Option<i64>, Flaw> {
 fn service_and_db(parts: &Parts) -> Result<(String, Option<i64>), Flaw> {
     let path = parts.path.strip_prefix('/').unwrap_or(parts.path);
     let (service, db) = path.split_once('/').unwrap_or((path, ""));
-    let service = url::decode_text(service, "the service name", parts.shows_escapes())
+    let service = url::decode_text(service, "the service name", parts.escapes())
         .map_err(|text| Part::Path.flaw(text))?;
     if service.is_empty() || service.contains('\0') {
         return Err(Part::Path.flaw("a Sentinel URL needs the name of a service: …/service[/db]"));
@@ -204,7 +205,7 @@ const LONGEST_SOCKET_PATH: usize = 107;
 fn socket_path(parts: &Parts) -> Result<PathBuf, Flaw> {
     let flaw = |text: String| Part::Path.flaw(text);
     let path = url::decode(parts.path)
-        .map_err(|escape| flaw(url::broken_escape(escape, "the path", parts.shows_escapes())))?;
+        .map_err(|escape| flaw(url::broken_escape(escape, "the path", parts.escapes())))?;
     if path.len() > LONGEST_SOCKET_PATH {
         return Err(flaw(format!(
             "the path of a Unix socket has at most {LONGEST_SOCKET_PATH} bytes"

@@ -1,7 +1,7 @@
 //! Takes a URL apart, and finds out where its user info ends.
 //!
-//! No text of a user info, nor any other text before the last `@`, is ever put into a message: whatever is malformed, it may
-//! be a piece of a password.
+//! No text of a user info, nor any other text before the last `@`, is ever put into a message: whatever is malformed,
+//! it may be a piece of a password.
 
 use std::net::Ipv6Addr;
 
@@ -28,6 +28,13 @@ pub struct Flaw {
     pub error: Error,
 }
 
+/// Whether a message may show a piece of the URL, or it may be a piece of a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    Shown,
+    Hidden,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     UserInfo,
@@ -43,8 +50,8 @@ impl Part {
 }
 
 impl<'a> Parts<'a> {
-    /// Splits as RFC 3986 and Python's `urlsplit` do: the authority ends at the first `/`, `?` or `#`, and its last `@` ends the
-    /// user info.
+    /// Splits as RFC 3986 and Python's `urlsplit` do: the authority ends at the first `/`, `?` or `#`, and its last `@`
+    /// ends the user info.
     pub fn split(whole: &'a str) -> Self {
         let at = whole[..authority_end(whole, 0)].rfind('@');
         Self::split_at(whole, at)
@@ -67,10 +74,10 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The fields of the query, each with whether it and whether its name may be shown in a message: what follows the word
-    /// "password" may belong to one, however it is separated, and a second `=` tells of an option that lost its `&`. A
-    /// `name=value` there may be an option all the same.
-    pub fn fields(&self) -> impl Iterator<Item = (&'a str, bool, bool)> {
+    /// The fields of the query, each with whether it and whether its name may be shown in a message: what follows the
+    /// word "password" may belong to one, however it is separated, and a second `=` tells of an option that lost its
+    /// `&`. A `name=value` there may be an option all the same.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, Visibility, Visibility)> {
         let shown_from = self.whole.rfind('@').map_or(0, |at| at + 1);
         let shown_to = self.query.to_ascii_lowercase().find("password").unwrap_or(self.query.len());
         let shown_to = self.query_at + shown_to;
@@ -80,7 +87,8 @@ impl<'a> Parts<'a> {
             let shown = at >= shown_from && at + field.len() <= shown_to && equals <= 1;
             let name_shown = shown || at >= shown_from && equals == 1;
             at += field.len() + 1;
-            (field, shown, name_shown)
+            let visible = |shown| if shown { Visibility::Shown } else { Visibility::Hidden };
+            (field, visible(shown), visible(name_shown))
         })
     }
 
@@ -93,13 +101,13 @@ impl<'a> Parts<'a> {
     }
 
     /// Whether a broken escape in the host or the path may be shown in a message.
-    pub fn shows_escapes(&self) -> bool {
-        !self.whole.contains('@')
+    pub fn escapes(&self) -> Visibility {
+        if self.whole.contains('@') { Visibility::Hidden } else { Visibility::Shown }
     }
 
     /// Whether the path may be shown in a message: `user:1/word` without its host has a piece of a password there.
     pub fn shows_path(&self) -> bool {
-        self.shows_escapes() && !self.hosts.contains(':')
+        self.escapes() == Visibility::Shown && !self.hosts.contains(':')
     }
 }
 
@@ -107,9 +115,9 @@ fn authority_end(whole: &str, from: usize) -> usize {
     whole[from..].find(['/', '?', '#']).map_or(whole.len(), |end| from + end)
 }
 
-/// Reads `whole` with `read`: first as [`Parts::split`] has it, and when that is an error, with a raw `/`, `?` or `#` in the
-/// password. What the plain reading understands keeps that meaning. `may_follow` tells which text may stand between the
-/// end of a user info and the path.
+/// Reads `whole` with `read`: first as [`Parts::split`] has it, and when that is an error, with a raw `/`, `?` or `#`
+/// in the password. What the plain reading understands keeps that meaning. `may_follow` tells which text may stand
+/// between the end of a user info and the path.
 pub fn read<T>(
     whole: &str,
     may_follow: impl Fn(&str, &str) -> bool,
@@ -128,8 +136,8 @@ pub fn read<T>(
         Ok(value) => return Ok(value),
         Err(flaw) => flaw,
     };
-    // A password follows a colon that is not an IPv6 address's, and an option is no password: `?clientname=me@home` is a
-    // mistake in an option.
+    // A password follows a colon that is not an IPv6 address's, and an option is no password: `?clientname=me@home` is
+    // a mistake in an option.
     let is_password = authority.contains(':')
         && !authority.starts_with('[')
         && match flaw.part {
@@ -176,14 +184,19 @@ pub fn read<T>(
 pub fn user_info(text: &str) -> Result<(Option<String>, Option<String>), Flaw> {
     let (user, password) = text.split_once(':').unwrap_or((text, ""));
     let decoded = |text: &str, what| {
-        let text = decode_text(text, what, false).map_err(|text| Part::UserInfo.flaw(text))?;
+        let text = decode_text(text, what, Visibility::Hidden)
+            .map_err(|text| Part::UserInfo.flaw(text))?;
         Ok(Some(text).filter(|text| !text.is_empty()))
     };
     Ok((decoded(user, "the user name")?, decoded(password, "the password")?))
 }
 
 /// `host[:port]` or `[ipv6][:port]`; an empty host is localhost.
-pub fn host_and_port(text: &str, default_port: u16, shown: bool) -> Result<(String, u16), Flaw> {
+pub fn host_and_port(
+    text: &str,
+    default_port: u16,
+    escapes: Visibility,
+) -> Result<(String, u16), Flaw> {
     let flaw = |text| Part::Hosts.flaw(text);
     let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
         let (host, port) =
@@ -196,7 +209,7 @@ pub fn host_and_port(text: &str, default_port: u16, shown: bool) -> Result<(Stri
         (ipv6(host)?, port)
     } else {
         let (host, port) = text.split_once(':').unwrap_or((text, ""));
-        (host_name(host, shown)?, port)
+        (host_name(host, escapes)?, port)
     };
     let port = match port {
         "" => default_port,
@@ -212,7 +225,7 @@ pub fn host_and_port(text: &str, default_port: u16, shown: bool) -> Result<(Stri
     Ok((host, port))
 }
 
-fn host_name(text: &str, shown: bool) -> Result<String, Flaw> {
+fn host_name(text: &str, escapes: Visibility) -> Result<String, Flaw> {
     if text.is_empty() {
         return Ok("localhost".into());
     }
@@ -220,7 +233,7 @@ fn host_name(text: &str, shown: bool) -> Result<String, Flaw> {
     // As Python's `urlsplit` has it: an escaped part keeps its case.
     let escaped_at = text.find('%').unwrap_or(text.len());
     let lower = text[..escaped_at].to_lowercase() + &text[escaped_at..];
-    let host = decode_text(&lower, "the host", shown).map_err(flaw)?;
+    let host = decode_text(&lower, "the host", escapes).map_err(flaw)?;
     if host.contains('\0') || text.contains(['[', ']', ',']) {
         return Err(flaw(
             "the host is not a host name, an IPv4 or a bracketed IPv6 address".into(),
@@ -243,7 +256,8 @@ fn ipv6(text: &str) -> Result<String, Flaw> {
     let Some(zone) = zone else { return Ok(address) };
     let zone = match zone.strip_prefix("25") {
         Some(encoded) if !encoded.is_empty() => {
-            decode_text(encoded, "the zone of the IPv6 address", false).map_err(flaw)?
+            decode_text(encoded, "the zone of the IPv6 address", Visibility::Hidden)
+                .map_err(flaw)?
         }
         _ => zone.to_owned(),
     };
@@ -253,16 +267,12 @@ fn ipv6(text: &str) -> Result<String, Flaw> {
     Ok(format!("{address}%{zone}"))
 }
 
-/// Whether `text` is a host, or several where `many`, that one would write after a password: the plain reading is more
-/// liberal.
-pub fn are_plain_hosts(text: &str, many: bool) -> bool {
-    let is_plain = |host: &str| {
-        let name = host.split(':').next().unwrap_or_default();
-        let is_named = !name.is_empty()
-            && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '%'));
-        (host.starts_with('[') || is_named) && host_and_port(host, 1, false).is_ok()
-    };
-    if many { text.split(',').all(is_plain) } else { is_plain(text) }
+/// Whether `text` is a host that one would write after a password: the plain reading is more liberal.
+pub fn is_plain_host(text: &str) -> bool {
+    let name = text.split(':').next().unwrap_or_default();
+    let is_named = !name.is_empty()
+        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '%'));
+    (text.starts_with('[') || is_named) && host_and_port(text, 1, Visibility::Hidden).is_ok()
 }
 
 /// Decodes the escapes, or returns the first broken one.
@@ -279,15 +289,14 @@ pub fn decode(text: &str) -> Result<Vec<u8>, &str> {
 }
 
 /// Decodes text that must be UTF-8, or says what is wrong with `what`.
-pub fn decode_text(text: &str, what: &str, shown: bool) -> Result<String, String> {
-    let bytes = decode(text).map_err(|escape| broken_escape(escape, what, shown))?;
+pub fn decode_text(text: &str, what: &str, escapes: Visibility) -> Result<String, String> {
+    let bytes = decode(text).map_err(|escape| broken_escape(escape, what, escapes))?;
     String::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"))
 }
 
-pub fn broken_escape(escape: &str, what: &str, shown: bool) -> String {
-    if shown {
-        format!("broken escape {escape:?} in {what}")
-    } else {
-        format!("broken escape in {what} (a percent sign is written %25)")
+pub fn broken_escape(escape: &str, what: &str, escapes: Visibility) -> String {
+    match escapes {
+        Visibility::Shown => format!("broken escape {escape:?} in {what}"),
+        Visibility::Hidden => format!("broken escape in {what} (a percent sign is written %25)"),
     }
 }

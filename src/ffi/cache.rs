@@ -23,24 +23,21 @@ fn call(cache: cachetory_t, op: &Op<'_>) -> Result<Answer> {
 /// The status of an answer that carries nothing.
 #[inline(always)]
 fn plain(answer: Result<Answer>) -> Result<cachetory_status_t> {
-    if let Ok(Answer::Done) = answer {
-        // There is nothing in it to drop, which the compiler does not see.
-        std::mem::forget(answer);
-        return Ok(CACHETORY_OK);
-    }
     match answer {
         Ok(Answer::Done) => Ok(CACHETORY_OK),
-        Ok(Answer::NotFound) => Ok(CACHETORY_NOT_FOUND),
-        Ok(Answer::NotStored) => Ok(CACHETORY_NOT_STORED),
-        Ok(other) => Err(unexpected(&other)),
-        Err(error) => Err(error),
+        other => no_value(other),
     }
 }
 
-/// [`plain`] where there usually is a value, which is then not asked whether it is something else.
+/// The same of any other answer, apart, so that the usual one is handed on by itself.
 #[cold]
 fn no_value(answer: Result<Answer>) -> Result<cachetory_status_t> {
-    plain(answer)
+    match answer? {
+        Answer::Done => Ok(CACHETORY_OK),
+        Answer::NotFound => Ok(CACHETORY_NOT_FOUND),
+        Answer::NotStored => Ok(CACHETORY_NOT_STORED),
+        other => Err(unexpected(&other)),
+    }
 }
 
 #[cold]
@@ -62,10 +59,10 @@ fn unexpected(answer: &Answer) -> Error {
 /// (cachetory_ping tells). The URL is the whole configuration; README.md lists its schemes and options.
 ///
 /// `out` receives a handle for any number of threads; end it with cachetory_close. `url` is not kept.
-/// Blocks for nothing. Any thread.
+/// Never blocks. Any thread.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`url` or `out` is NULL), CACHETORY_ERR_INVALID_URL (the message
-/// names what is wrong), CACHETORY_ERR_UNSUPPORTED (a scheme this version knows but cannot serve),
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`url` or `out` is NULL), CACHETORY_ERR_INVALID_URL (the
+/// message names what is wrong), CACHETORY_ERR_UNSUPPORTED (a scheme this version knows but cannot serve),
 /// CACHETORY_ERR_NO_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_open_url(
@@ -123,8 +120,8 @@ pub unsafe extern "C" fn cachetory_ping(
 
 /// Gets the value of a key (GET).
 ///
-/// On CACHETORY_OK `out` holds the value and belongs to the caller: release it with cachetory_value_free. Otherwise it is
-/// empty. `key` is not kept; `key_len` may be CACHETORY_STRLEN.
+/// On CACHETORY_OK `out` holds the value and belongs to the caller: release it with cachetory_value_free. Otherwise it
+/// is empty. `key` is not kept; `key_len` may be CACHETORY_STRLEN.
 /// Blocks up to the deadline of a call. Tried once more when its connection breaks. Any thread.
 ///
 /// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT,
@@ -154,9 +151,9 @@ pub unsafe extern "C" fn cachetory_get(
 
 /// Gets the values of `count` keys at once (MGET): on one server, an atomic snapshot.
 ///
-/// On CACHETORY_OK `out->items[i]` answers `keys[i]` (a miss has `data == NULL`; a key given twice is answered twice) and `out`
-/// belongs to the caller: release it with cachetory_values_free. Otherwise it is empty. With `count` 0 it is empty and the
-/// answer OK. `keys` is not kept; each key's len may be CACHETORY_STRLEN.
+/// On CACHETORY_OK `out->items[i]` answers `keys[i]` (a miss has `data == NULL`; a key given twice is answered twice)
+/// and `out` belongs to the caller: release it with cachetory_values_free. Otherwise it is empty. With `count` 0 it is
+/// empty and the answer OK. `keys` is not kept; each key's len may be CACHETORY_STRLEN.
 /// Blocks up to the deadline of a call. Tried once more when its connection breaks. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
@@ -188,12 +185,13 @@ pub unsafe extern "C" fn cachetory_mget(
 /// Sets the value of a key (SET), to live for `ttl_ms` milliseconds (PX; at least 1), or for ever with
 /// CACHETORY_NO_EXPIRY: then an earlier expiry is cleared.
 ///
-/// `flags`: 0, or CACHETORY_SET_IF_NOT_EXISTS (NX): nothing is changed where the key is there. Nothing is kept of what is
-/// passed in; `key_len` may be CACHETORY_STRLEN.
+/// `flags`: 0, or CACHETORY_SET_IF_NOT_EXISTS (NX): nothing is changed where the key is there. Nothing is kept of what
+/// is passed in; `key_len` may be CACHETORY_STRLEN.
 /// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
-/// Returns CACHETORY_OK, CACHETORY_NOT_STORED; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT,
-/// _IO, _PROTOCOL, _SERVER (out of memory or a read-only replica, say: RETRYABLE), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK, CACHETORY_NOT_STORED; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH,
+/// _TIMEOUT, _IO, _PROTOCOL, _SERVER (out of memory or a read-only replica, say: RETRYABLE), _UNSUPPORTED, _NO_MEMORY,
+/// _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_set(
     cache: cachetory_t,
@@ -216,12 +214,13 @@ pub unsafe extern "C" fn cachetory_set(
 
 /// Sets `count` keys at once (MSET; with a ttl MULTI, SET … PX for each, EXEC): on one server all or nothing.
 ///
-/// Of a key given twice the last value wins. `ttl_ms` as for cachetory_set. `flags` must be 0. With `count` 0 the answer is
-/// OK. Nothing is kept of what is passed in; each key's len may be CACHETORY_STRLEN.
+/// Of a key given twice the last value wins. `ttl_ms` as for cachetory_set. `flags` must be 0. With `count` 0 the
+/// answer is OK. Nothing is kept of what is passed in; each key's len may be CACHETORY_STRLEN.
 /// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH (a server that refuses MULTI alone runs
-/// each SET by itself: MAYBE_APPLIED), _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH (a server that refuses MULTI
+/// alone runs each SET by itself: MAYBE_APPLIED), _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
+/// _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_mset(
     cache: cachetory_t,
@@ -240,14 +239,16 @@ pub unsafe extern "C" fn cachetory_mset(
     }
 }
 
-/// Has a key expire `ttl_ms` milliseconds from now (PEXPIRE), or never with CACHETORY_NO_EXPIRY (PERSIST and EXISTS in one
-/// write).
+/// Has a key expire `ttl_ms` milliseconds from now (PEXPIRE), or never with CACHETORY_NO_EXPIRY (PERSIST and EXISTS in
+/// one write).
 ///
-/// With 0 or less the key is gone at once, and the answer is still OK. `key` is not kept; `key_len` may be CACHETORY_STRLEN.
+/// With 0 or less the key is gone at once, and the answer is still OK. `key` is not kept; `key_len` may be
+/// CACHETORY_STRLEN.
 /// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
-/// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT (the ttl ends after the last int64_t millisecond,
-/// say), _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT (the ttl ends after the last int64_t
+/// millisecond, say), _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
+/// _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_expire_in(
     cache: cachetory_t,
@@ -260,8 +261,8 @@ pub unsafe extern "C" fn cachetory_expire_in(
     unsafe { guard(error, || plain(call(cache, &request::expire_in(key, key_len, ttl_ms)?))) }
 }
 
-/// Has a key expire at `unix_ms` milliseconds after 1970-01-01 UTC (PEXPIREAT), or never with CACHETORY_NO_EXPIRY (PERSIST and
-/// EXISTS in one write).
+/// Has a key expire at `unix_ms` milliseconds after 1970-01-01 UTC (PEXPIREAT), or never with CACHETORY_NO_EXPIRY
+/// (PERSIST and EXISTS in one write).
 ///
 /// With a time in the past the key is gone at once, and the answer is still OK. `key` is not kept; `key_len` may be
 /// CACHETORY_STRLEN.
@@ -286,8 +287,8 @@ pub unsafe extern "C" fn cachetory_expire_at(
 /// `key` is not kept; `key_len` may be CACHETORY_STRLEN.
 /// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
-/// Returns CACHETORY_OK (it was there), CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH,
-/// _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK (it was there), CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS,
+/// _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_delete(
     cache: cachetory_t,
@@ -301,8 +302,8 @@ pub unsafe extern "C" fn cachetory_delete(
 
 /// Deletes `count` keys at once (DEL).
 ///
-/// `deleted`, which may be NULL, receives how many of them were there. With `count` 0 that is 0 and the answer OK. `keys` is not
-/// kept; each key's len may be CACHETORY_STRLEN.
+/// `deleted`, which may be NULL, receives how many of them were there. With `count` 0 that is 0 and the answer OK.
+/// `keys` is not kept; each key's len may be CACHETORY_STRLEN.
 /// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
@@ -333,8 +334,8 @@ pub unsafe extern "C" fn cachetory_mdelete(
     }
 }
 
-/// Deletes every key of the cache's database (FLUSHDB ASYNC); with the URL option `prefix` only the keys that start with it
-/// (SCAN and UNLINK), which is not atomic: keys set meanwhile may stay.
+/// Deletes every key of the cache's database (FLUSHDB ASYNC); with the URL option `prefix` only the keys that start
+/// with it (SCAN and UNLINK), which is not atomic: keys set meanwhile may stay.
 ///
 /// Blocks up to the deadline of a call, which with a `prefix` holds for each round trip. Any thread.
 ///
@@ -349,8 +350,8 @@ pub unsafe extern "C" fn cachetory_clear(
     unsafe { guard(error, || plain(call(cache, &Op::Clear))) }
 }
 
-/// Releases a value and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also after
-/// the cache was closed.
+/// Releases a value and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also
+/// after the cache was closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_value_free(value: *mut cachetory_value_t) {
     // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.
@@ -361,8 +362,8 @@ pub unsafe extern "C" fn cachetory_value_free(value: *mut cachetory_value_t) {
     });
 }
 
-/// Releases a batch and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also after
-/// the cache was closed.
+/// Releases a batch and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also
+/// after the cache was closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_values_free(values: *mut cachetory_values_t) {
     // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.

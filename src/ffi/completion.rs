@@ -13,8 +13,8 @@ use crate::op::Answer;
 /// What became of an asynchronous call. It belongs to the caller, who releases it with cachetory_completion_free.
 ///
 /// `value` and `values` are owned on their own: release them, or move them out by zeroing the member, before
-/// cachetory_completion_free, which releases what is left. Up to 16 values below 1000 bytes that came together share their memory, which
-/// is freed when the last of them is released.
+/// cachetory_completion_free, which releases what is left. Up to 16 values below 1000 bytes that came together share
+/// one buffer, which is freed when the last of them is released.
 #[repr(C)]
 #[derive(Debug)]
 pub struct cachetory_completion_t {
@@ -32,7 +32,7 @@ pub struct cachetory_completion_t {
     pub deleted: u64,
     /// Where status < 0: why, NUL-terminated UTF-8. Else NULL. Released with the completion.
     pub message: *const c_char,
-    /// The library's.
+    /// Opaque; do not touch.
     pub owner: *mut c_void,
     /// Zero.
     pub reserved: [u64; 5],

@@ -43,8 +43,8 @@ pub unsafe fn guard(
     let filling = || match body() {
         Ok(status) => {
             if !error.is_null() {
-                // SAFETY: not NULL, and the caller's to write. It may be uninitialised, so no reference is made to it as a
-                // whole.
+                // SAFETY: not NULL, and the caller's to write. It may be uninitialised, so no reference is made to it
+                // as a whole.
                 unsafe {
                     (&raw mut (*error).status).write(status);
                     (&raw mut (*error).flags).write(0);
@@ -69,8 +69,8 @@ pub unsafe fn guard(
     }
 }
 
-/// Runs a body that only releases memory, and has neither a status nor a reason to panic: there is no mark that it is inside
-/// the library, so that a panic, though stopped here, would be printed.
+/// Runs a body that only releases memory, and has neither a status nor a reason to panic: there is no mark that it is
+/// inside the library, so that a panic, though stopped here, would be printed.
 #[inline]
 pub fn release(body: impl FnOnce()) {
     let _ = panic::catch_unwind(AssertUnwindSafe(body));

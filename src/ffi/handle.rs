@@ -1,6 +1,6 @@
-//! Handles: an id -> live object table, generation-checked, in which a stale, closed or made-up id is an error and never
-//! undefined behaviour. A look-up takes no lock and waits for nobody, nor does anything else here: a lock that another thread
-//! holds at the time of a fork would stay locked in the child for ever.
+//! Handles: an id -> live object table, generation-checked, in which a stale, closed or made-up id is an error and
+//! never undefined behaviour. A look-up takes no lock and waits for nobody, nor does anything else here: a lock that
+//! another thread holds at the time of a fork would stay locked in the child for ever.
 
 use std::cell::UnsafeCell;
 use std::hash::{BuildHasher, RandomState};
@@ -12,10 +12,10 @@ use once_cell::race::OnceBox;
 use crate::error::{Error, Kind, Result};
 use crate::threads;
 
-/// A slot's state in one word: a flag or two, and the generation, which changes with every object and is part of its id.
-/// Neither flag: free. Both: the object may be looked up. TAKEN alone: closed, and to be emptied when nobody uses it.
-/// OPEN alone: being filled or emptied by one thread, and of no concern to others. All other bits below the generation are zero;
-/// [`names`] says why the flags are not the lowest.
+/// A slot's state in one word: a flag or two, and the generation, which changes with every object and is part of its
+/// id. Neither flag: free. Both: the object may be looked up. TAKEN alone: closed, and to be emptied when nobody uses
+/// it. OPEN alone: being filled or emptied by one thread, and of no concern to others. All other bits below the
+/// generation are zero; [`names`] says why the flags are not the lowest.
 const OPEN: u64 = 1 << 6;
 const TAKEN: u64 = 1 << 7;
 const GENERATION_SHIFT: u32 = 26;
@@ -30,22 +30,23 @@ const GENERATIONS: u64 = 1 << (64 - GENERATION_SHIFT);
 /// A generation's remainder by this is its table's kind, so that no id is one of two tables.
 const KINDS: u64 = 2;
 
-/// Threads beyond that many share lanes.
-const LANES: usize = 16;
+/// Threads beyond that many share stripes.
+const STRIPES: usize = 16;
 
 struct Slot<T> {
     state: AtomicU64,
     object: UnsafeCell<Option<T>>,
 }
 
-/// How many calls of some threads are using the object in each slot. There are several lanes, because a count that every
-/// thread changes twice in a call would be handed around among the processors, at a price above that of the rest of a call.
+/// How many calls of some threads are using the object in each slot. There are several stripes, because a count that
+/// every thread changes twice in a call would be handed around among the processors, at a price above that of the rest
+/// of a call.
 #[repr(align(128))]
-struct Lane([AtomicU32; PAGE]);
+struct Stripe([AtomicU32; PAGE]);
 
 struct Page<T> {
     slots: [Slot<T>; PAGE],
-    lanes: [Box<Lane>; LANES],
+    stripes: [Box<Stripe>; STRIPES],
 }
 
 // SAFETY: the object is written only by the one thread that took the slot while nobody can look it up, and read only by
@@ -87,15 +88,15 @@ impl<T> Drop for Ref<'_, T> {
     }
 }
 
-// The order of accesses, all of them SeqCst: a reference is counted and then looks at the state; the slot is closed, or a
-// reference taken back, and then the counts are looked at. So a reference that found the slot open is seen by whoever empties
-// it; and of several who leave, the last sees that all have left.
+// The order of accesses, all of them SeqCst: a reference is counted and then looks at the state; the slot is closed, or
+// a reference taken back, and then the counts are looked at. So a reference that found the slot open is seen by whoever
+// empties it; and of several who leave, the last sees that all have left.
 
 impl<T> Page<T> {
     /// Counts a reference, before it is known whether there is such an object.
     #[inline]
     fn enter(&self, offset: usize) -> Ref<'_, T> {
-        let count = &self.lanes[threads::number() % LANES].0[offset];
+        let count = &self.stripes[threads::number() % STRIPES].0[offset];
         count.fetch_add(1, Ordering::SeqCst);
         Ref { slot: &self.slots[offset], page: self, offset, count }
     }
@@ -103,9 +104,9 @@ impl<T> Page<T> {
     /// Drops the object of a closed slot if nobody uses it. Several may find that it is time; one does it.
     #[cold]
     fn empty(&self, offset: usize, seen: u64) {
-        // In a closed slot only a look-up that comes too late counts up, and it touches nothing: where a lane was once seen at
-        // zero, nobody uses the object any more.
-        if self.lanes.iter().any(|lane| lane.0[offset].load(Ordering::SeqCst) != 0) {
+        // In a closed slot only a look-up that comes too late counts up, and it touches nothing: where a stripe was
+        // once seen at zero, nobody uses the object any more.
+        if self.stripes.iter().any(|stripe| stripe.0[offset].load(Ordering::SeqCst) != 0) {
             return;
         }
         let slot = &self.slots[offset];
@@ -161,8 +162,8 @@ impl<T> Table<T> {
     pub fn get(&self, id: u64) -> Result<Ref<'_, T>> {
         let Some((page, offset)) = self.find(id) else { return Err(closed()) };
         let found = page.enter(offset);
-        // An id that names nothing may have counted a reference to what is in the slot now, or to nothing: for a moment, and
-        // whoever empties the slot at that moment leaves it to this one.
+        // An id that names nothing may have counted a reference to what is in the slot now, or to nothing: for a
+        // moment, and whoever empties the slot at that moment leaves it to this one.
         if !names(found.slot.state.load(Ordering::SeqCst), id) {
             return Err(closed());
         }
@@ -195,8 +196,9 @@ fn closed() -> Error {
 
 #[inline]
 fn names(state: u64, id: u64) -> bool {
-    // One comparison for all. Rotated, the generation lies where the id has it; above it come the zeros, against whatever else
-    // an id that is made up has there; and then the flags, which are zero if they were both set, above all that an id has.
+    // One comparison for all. Rotated, the generation lies where the id has it; above it come the zeros, against
+    // whatever else an id that is made up has there; and then the flags, which are zero if they were both set, above
+    // all that an id has.
     const {
         assert!(OPEN.rotate_right(GENERATION_SHIFT) > u64::MAX >> INDEX_BITS);
         assert!(TAKEN.rotate_right(GENERATION_SHIFT) > u64::MAX >> INDEX_BITS);
@@ -212,8 +214,8 @@ fn new_page<T>(kind: u64) -> Box<Page<T>> {
         let start = FIRST_GENERATION + start * KINDS + kind;
         Slot { state: AtomicU64::new(start << GENERATION_SHIFT), object: UnsafeCell::new(None) }
     };
-    let lane = |_| Box::new(Lane([const { AtomicU32::new(0) }; PAGE]));
-    Box::new(Page { slots: std::array::from_fn(slot), lanes: std::array::from_fn(lane) })
+    let stripe = |_| Box::new(Stripe([const { AtomicU32::new(0) }; PAGE]));
+    Box::new(Page { slots: std::array::from_fn(slot), stripes: std::array::from_fn(stripe) })
 }
 
 #[cfg(test)]

@@ -11,15 +11,15 @@ use super::guard::{guard, silence_panics};
 use super::handle::Table;
 use super::status::{CACHETORY_NOT_FOUND, CACHETORY_OK};
 use super::types::*;
-use crate::completion::{Completion, Queue};
+use crate::completion::{Completion, CompletionQueue};
 use crate::error::Error;
 use crate::{fork, reserve};
 
-pub(super) static QUEUES: Table<Arc<Queue>> = Table::new(1);
+pub(super) static QUEUES: Table<Arc<CompletionQueue>> = Table::new(1);
 
 /// Opens a queue that asynchronous calls report to. It takes one descriptor.
 ///
-/// `out` receives a handle for any number of threads and caches; end it with cachetory_queue_close. Blocks for nothing. Any
+/// `out` receives a handle for any number of threads and caches; end it with cachetory_queue_close. Never blocks. Any
 /// thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` is NULL), CACHETORY_ERR_NO_MEMORY.
@@ -35,7 +35,7 @@ pub unsafe extern "C" fn cachetory_queue_open(
             let out = arg::output(out, cachetory_queue_t::default())?;
             reserve::set_aside()?;
             fork::watch()?;
-            out.id = QUEUES.open(Arc::new(Queue::open()?))?;
+            out.id = QUEUES.open(Arc::new(CompletionQueue::open()?))?;
             Ok(CACHETORY_OK)
         })
     }
@@ -44,9 +44,9 @@ pub unsafe extern "C" fn cachetory_queue_open(
 /// Ends a queue: cancels its outstanding calls and releases the completions that nobody has taken. None of its tags is
 /// reported any more. A write that was sent before may still be applied.
 ///
-/// Threads in cachetory_queue_wait return CACHETORY_ERR_CLOSED. The descriptor becomes readable, on its duplicates too, and is
-/// closed: take it out of a poll set before. Completions that were taken stay the caller's. Closing {0} does nothing. Blocks
-/// for nothing. Any thread.
+/// Threads in cachetory_queue_wait return CACHETORY_ERR_CLOSED. The descriptor becomes readable, on its duplicates too,
+/// and is closed: take it out of a poll set before. Completions that were taken stay the caller's. Closing {0} does
+/// nothing. Never blocks. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (closed already, never opened, or inherited from the parent process).
 #[unsafe(no_mangle)]
@@ -64,10 +64,10 @@ pub extern "C" fn cachetory_queue_close(queue: cachetory_queue_t) -> cachetory_s
 
 /// The descriptor that tells when completions wait: for poll(2), epoll(7) and event loops.
 ///
-/// It is readable exactly while completions wait, non-blocking and closed on exec. It is the queue's: poll it, or a dup(2) of
-/// it, and never read, write or close it. It is made readable anew at every change from no completion to some, so an
-/// edge-triggered poller that calls cachetory_queue_wait until `*count` is 0 misses nothing. Every call gives the same
-/// descriptor. Blocks for nothing. Any thread.
+/// It is readable exactly while completions wait, non-blocking and closed on exec. It is the queue's: poll it, or a
+/// dup(2) of it, and never read, write or close it. It is made readable anew at every change from no completion to
+/// some, so an edge-triggered poller that calls cachetory_queue_wait until `*count` is 0 misses nothing. Every call
+/// gives the same descriptor. Never blocks. Any thread.
 ///
 /// Returns the descriptor; -1 where there is no such queue.
 #[unsafe(no_mangle)]
@@ -82,17 +82,19 @@ pub extern "C" fn cachetory_queue_fd(queue: cachetory_queue_t) -> c_int {
     fd
 }
 
-/// Takes completions out of a queue, up to `capacity` of those that are there, and waits up to `timeout_ms` while there are
-/// none: 0 does not wait, CACHETORY_NO_EXPIRY waits for ever.
+/// Takes completions out of a queue, up to `capacity` of those that are there, and waits up to `timeout_ms` while there
+/// are none: 0 does not wait, CACHETORY_NO_EXPIRY waits for ever.
 ///
-/// `*count` receives how many were written to `out`, whose further elements stay as they were; each of them belongs to the
-/// caller: release it with cachetory_completion_free. Nothing in time is CACHETORY_OK and a `*count` of 0. On a failure no
-/// completion is taken. Several threads may wait on one queue: each completion goes to one of them. A thread that waits alone, on a
-/// queue whose descriptor nobody has asked for, carries the calls of a Redis cache out itself meanwhile. Blocks up to `timeout_ms`.
-/// Any thread.
+/// `*count` receives how many were written to `out`, whose further elements stay as they were; each of them belongs to
+/// the caller: release it with cachetory_completion_free. Nothing in time is CACHETORY_OK and a `*count` of 0. On a
+/// failure no completion is taken. Several threads may wait on one queue: each completion goes to one of them. A
+/// thread that waits alone, on a queue whose descriptor nobody has asked for, drives the I/O of a Redis cache's calls
+/// itself meanwhile.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` or `count` is NULL, `capacity` is 0, `timeout_ms` is negative),
-/// CACHETORY_ERR_CLOSED (also while it waits), _INTERNAL.
+/// Blocks up to `timeout_ms`. Any thread.
+///
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` or `count` is NULL, `capacity` is 0, `timeout_ms` is
+/// negative), CACHETORY_ERR_CLOSED (also while it waits), _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_queue_wait(
     queue: cachetory_queue_t,
@@ -133,8 +135,8 @@ pub unsafe extern "C" fn cachetory_queue_wait(
     }
 }
 
-/// The completions that take more than a few steps to be turned into what the caller sees. They wait for it, where they will lie,
-/// until the queue is no longer locked.
+/// The completions that take more than a few steps to be turned into what the caller sees. They wait for it, where they
+/// will lie, until the queue is no longer locked.
 #[derive(Default)]
 struct Lengthy([u64; Self::WORDS]);
 
@@ -161,13 +163,14 @@ impl Lengthy {
     }
 }
 
-/// Cancels every outstanding call with that tag: each completes at once, with CACHETORY_ERR_CANCELLED. Calls that have completed
-/// stay as they are, taken or not.
+/// Cancels every outstanding call with that tag: each completes at once, with CACHETORY_ERR_CANCELLED. Calls that have
+/// completed stay as they are, taken or not.
 ///
-/// A write that had been sent completes with CACHETORY_ERROR_MAYBE_APPLIED; one without that flag is never sent. Blocks for
-/// nothing. Any thread.
+/// A write that had been sent completes with CACHETORY_ERROR_MAYBE_APPLIED; one without that flag is never sent. Never
+/// blocks. Any thread.
 ///
-/// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _NO_MEMORY,
+/// _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_queue_cancel(
     queue: cachetory_queue_t,
@@ -183,8 +186,8 @@ pub unsafe extern "C" fn cachetory_queue_cancel(
     }
 }
 
-/// Releases a completion, with the value or batch that is still in it, and empties the struct, so that a second call does
-/// nothing; NULL does nothing. Any thread, also after the queue or the cache was closed.
+/// Releases a completion, with the value or batch that is still in it, and empties the struct, so that a second call
+/// does nothing; NULL does nothing. Any thread, also after the queue or the cache was closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_completion_free(completion: *mut cachetory_completion_t) {
     // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.

@@ -1,5 +1,5 @@
-//! A call's arguments as C passes them -> an [`Op`], once for the synchronous and the asynchronous call. Batches are borrowed
-//! from what [`arg::keys`] and [`items`] have checked.
+//! A call's arguments as C passes them -> an [`Op`], once for the synchronous and the asynchronous call. Batches are
+//! borrowed from what [`arg::keys`] and [`items`] have checked.
 //!
 //! All of it is inlined, so that an operation is made where it is used.
 
@@ -8,7 +8,7 @@ use std::ffi::c_void;
 use super::arg::{self, CheckedItems};
 use super::types::{CACHETORY_NO_EXPIRY, CACHETORY_SET_IF_NOT_EXISTS, cachetory_item_t};
 use crate::error::{Error, Result};
-use crate::op::Op;
+use crate::op::{Condition, Op};
 
 fn time(ms: i64) -> Option<i64> {
     (ms != CACHETORY_NO_EXPIRY).then_some(ms)
@@ -42,7 +42,10 @@ pub unsafe fn set<'a>(
         // SAFETY: by the caller's promise.
         value: unsafe { arg::bytes(value, value_len, "value")? },
         ttl_ms: time(ttl_ms),
-        if_not_exists: flags & CACHETORY_SET_IF_NOT_EXISTS != 0,
+        condition: match flags & CACHETORY_SET_IF_NOT_EXISTS {
+            0 => Condition::Always,
+            _ => Condition::NotExists,
+        },
     })
 }
 

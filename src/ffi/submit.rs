@@ -24,12 +24,13 @@ fn submit(
 
 /// Submits a cachetory_ping.
 ///
-/// What holds for every cachetory_*_async call: with CACHETORY_OK the call is accepted, and its completion comes to `queue`,
-/// with this `tag` (any number; more calls may have the same) and the status that cachetory_ping would have returned. Otherwise
-/// nothing ever comes. Nothing is kept of what is passed in: it is copied. Blocks for nothing. Any thread.
+/// What holds for every cachetory_*_async call: with CACHETORY_OK the call is accepted, and its completion comes to
+/// `queue`, with this `tag` (any number; more calls may have the same) and the status that cachetory_ping would have
+/// returned. Otherwise nothing ever comes. Nothing is kept of what is passed in: it is copied. Never blocks. Any
+/// thread.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (the cache or the queue), _BUSY (`max_pending` calls of the cache are outstanding:
-/// let some complete, and try again), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (the cache or the queue), _BUSY (`max_pending` calls of the cache are
+/// outstanding: let some complete, and try again), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_ping_async(
     cache: cachetory_t,
@@ -43,7 +44,8 @@ pub unsafe extern "C" fn cachetory_ping_async(
 
 /// Submits a cachetory_get. See cachetory_ping_async.
 ///
-/// On CACHETORY_OK the completion's `value` is the value; CACHETORY_NOT_FOUND has none. `key_len` may be CACHETORY_STRLEN.
+/// On CACHETORY_OK the completion's `value` is the value; CACHETORY_NOT_FOUND has none. `key_len` may be
+/// CACHETORY_STRLEN.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
 #[unsafe(no_mangle)]

@@ -65,7 +65,7 @@ pub struct cachetory_value_t {
     /// Never NULL for a hit, even when len == 0; data[len] == 0.
     pub data: *const c_char,
     pub len: usize,
-    /// The library's.
+    /// Opaque; do not touch.
     pub owner: *mut c_void,
 }
 
@@ -77,7 +77,7 @@ pub struct cachetory_values_t {
     /// items[i] answers keys[i]. A miss has data == NULL; a hit is followed by a NUL that len does not count.
     pub items: *const cachetory_bytes_t,
     pub len: usize,
-    /// The library's.
+    /// Opaque; do not touch.
     pub owner: *mut c_void,
 }
 
@@ -220,8 +220,8 @@ fn give_arena(spans: Vec<Span>, arena: Vec<u8>, len: usize) -> cachetory_values_
     let count = spans.len();
     let spans_at = spans.as_mut_ptr();
     let items = spans_at.cast::<cachetory_bytes_t>();
-    // SAFETY: a span and an item have the same size and alignment, so each is rewritten in its own place; every span that
-    // is not a miss lies within the arena, counted from where the first reserved one says.
+    // SAFETY: a span and an item have the same size and alignment, so each is rewritten in its own place; every span
+    // that is not a miss lies within the arena, counted from where the first reserved one says.
     unsafe {
         let origin = base.add(spans_at.read().at);
         for index in Values::RESERVED_SPANS..count {
@@ -250,7 +250,8 @@ pub unsafe fn release_values(values: &mut cachetory_values_t) {
     if owner.is_null() {
         return;
     }
-    // SAFETY: by the caller's promise the owner is one of the two kinds that `give_values` makes, told apart by the bit.
+    // SAFETY: by the caller's promise the owner is one of the two kinds that `give_values` makes, told apart by the
+    // bit.
     unsafe {
         if owner.addr() & SEPARATE != 0 {
             let batch = owner.map_addr(|address| address & !SEPARATE).cast::<Separate>();

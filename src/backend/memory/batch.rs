@@ -3,7 +3,7 @@
 use super::clock::{Clock, Now};
 use super::gate::Writing;
 use super::shard::{Entry, Shard};
-use super::{Memory, NEVER, SHARDS, SMALL, boxed, expires_at, index, indices, reserved};
+use super::{Memory, SHARDS, SMALL, boxed, expires_at, index, indices, reserved};
 use crate::error::Result;
 use crate::op::{Answer, Items, Keys, Ttl};
 use crate::value::{Span, Value, Values};
@@ -82,7 +82,7 @@ impl<C: Clock> Memory<C> {
             let mut counts = [0; SHARDS];
             plan.keys.iter().for_each(|&(hash, _)| counts[index(hash)] += 1);
             for (shard, index) in shards.iter_mut().zip(indices(plan.shards)) {
-                shard.try_reserve(counts[index], expires_at != NEVER)?;
+                shard.try_reserve(counts[index], expires_at)?;
             }
             for (&(hash, key), new) in plan.keys.iter().zip(new) {
                 let shard = &mut *shards[plan.position(hash)];

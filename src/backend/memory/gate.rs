@@ -1,9 +1,10 @@
 //! The shards and their locks.
 //!
-//! Readers do not stop each other at a readers-writer lock, but each writes to it as it comes and as it goes, and memory that
-//! several processors write in turn is handed around among them at the price of many reads. So where threads take turns at
-//! reading a shard, each opens a door of its own: another lock on the same shard, which it alone uses. The next writer closes
-//! the doors again, and waits for who is inside. One thread alone never has a door, and a writer then has one lock to take.
+//! Readers do not stop each other at a readers-writer lock, but each writes to it as it comes and as it goes, and
+//! memory that several processors write in turn is handed around among them at the price of many reads. So where
+//! threads take turns at reading a shard, each opens a door of its own: another lock on the same shard, which it alone
+//! uses. The next writer closes the doors again, and waits for who is inside. One thread alone never has a door, and a
+//! writer then has one lock to take.
 //!
 //! A shard's main lock is taken before its doors.
 
@@ -17,11 +18,11 @@ use super::shard::{NEVER, Shard};
 use super::{SHARDS, indices};
 use crate::threads;
 
-/// Threads beyond that many share lanes. As many as there are bits in the set of open doors.
-const LANES: usize = u32::BITS as usize;
+/// Threads beyond that many share stripes. As many as there are bits in the set of open doors.
+const STRIPES: usize = u32::BITS as usize;
 
-/// Doors are opened after so many changes of the reader since the last write, so that a shard that is written often, or read
-/// by one thread at a time, goes without.
+/// Doors are opened after so many changes of the reader since the last write, so that a shard that is written often, or
+/// read by one thread at a time, goes without.
 const TURNS: u32 = 8;
 
 type Lock = RwLock<Option<Arc<Shard>>>;
@@ -33,7 +34,7 @@ struct Slot {
     main: Lock,
     /// When the shard's first ticket of expiry is due. Written under the shard's lock.
     due: AtomicI64,
-    /// The lane that came through the main lock last, and how often that changed, roughly.
+    /// The stripe that came through the main lock last, and how often that changed, roughly.
     last: AtomicU32,
     turns: AtomicU32,
 }
@@ -41,7 +42,7 @@ struct Slot {
 /// What the threads of one number have to themselves.
 #[derive(Default)]
 #[repr(align(128))]
-struct Lane {
+struct Stripe {
     reads: AtomicU32,
     doors: OnceBox<Doors>,
 }
@@ -51,8 +52,8 @@ struct Doors([Lock; SHARDS]);
 
 pub struct Shards {
     slots: Box<[Slot; SHARDS]>,
-    lanes: Box<[Lane; LANES]>,
-    /// For each shard, the lanes with an open door to it.
+    stripes: Box<[Stripe; STRIPES]>,
+    /// For each shard, the stripes with an open door to it.
     open: Box<[AtomicU32; SHARDS]>,
 }
 
@@ -60,7 +61,7 @@ pub struct Shards {
 pub struct Reading<'a> {
     lock: RwLockReadGuard<'a, Option<Arc<Shard>>>,
     /// Several threads have been reading it since it was written.
-    pub is_crowded: bool,
+    pub is_contended: bool,
 }
 
 impl Deref for Reading<'_> {
@@ -98,7 +99,7 @@ impl Shards {
         };
         Self {
             slots: Box::new(std::array::from_fn(slot)),
-            lanes: Box::default(),
+            stripes: Box::default(),
             open: Box::new([const { AtomicU32::new(0) }; SHARDS]),
         }
     }
@@ -109,7 +110,7 @@ impl Shards {
 
     /// Counts a read of this thread's; the answer is how many there were, roughly.
     pub fn count_read(&self) -> u32 {
-        let reads = &self.lanes[lane()].reads;
+        let reads = &self.stripes[stripe()].reads;
         let count = reads.load(Ordering::Relaxed).wrapping_add(1);
         // Not an increment: a count lost to another thread does not matter.
         reads.store(count, Ordering::Relaxed);
@@ -118,43 +119,43 @@ impl Shards {
 
     #[inline(always)]
     pub fn read(&self, index: usize) -> Reading<'_> {
-        let lane = lane();
-        if self.open[index].load(Ordering::Relaxed) & 1 << lane != 0
-            && let Some(doors) = self.lanes[lane].doors.get()
+        let stripe = stripe();
+        if self.open[index].load(Ordering::Relaxed) & 1 << stripe != 0
+            && let Some(doors) = self.stripes[stripe].doors.get()
         {
             let lock = read(&doors.0[index]);
             if lock.is_some() {
-                return Reading { lock, is_crowded: true };
+                return Reading { lock, is_contended: true };
             }
         }
-        self.read_main(index, lane)
+        self.read_main(index, stripe)
     }
 
     #[inline(always)]
-    fn read_main(&self, index: usize, lane: usize) -> Reading<'_> {
+    fn read_main(&self, index: usize, stripe: usize) -> Reading<'_> {
         let slot = &self.slots[index];
         let lock = read(&slot.main);
-        if slot.last.load(Ordering::Relaxed) != lane as u32 {
-            slot.last.store(lane as u32, Ordering::Relaxed);
+        if slot.last.load(Ordering::Relaxed) != stripe as u32 {
+            slot.last.store(stripe as u32, Ordering::Relaxed);
             let turns = slot.turns.load(Ordering::Relaxed) + 1;
             if turns < TURNS {
                 slot.turns.store(turns, Ordering::Relaxed);
             } else {
-                self.open_door(index, lane, &lock);
+                self.open_door(index, stripe, &lock);
             }
         }
-        Reading { lock, is_crowded: false }
+        Reading { lock, is_contended: false }
     }
 
     /// To be called with the main lock, so that no writer misses it.
     #[cold]
-    fn open_door(&self, index: usize, lane: usize, shard: &Option<Arc<Shard>>) {
+    fn open_door(&self, index: usize, stripe: usize, shard: &Option<Arc<Shard>>) {
         let make = || Box::new(Doors(std::array::from_fn(|_| RwLock::default())));
-        let doors = self.lanes[lane].doors.get_or_init(make);
-        // Another thread of this lane may be inside. It is not waited for.
+        let doors = self.stripes[stripe].doors.get_or_init(make);
+        // Another thread of this stripe may be inside. It is not waited for.
         if let Ok(mut door) = doors.0[index].try_write() {
             door.clone_from(shard);
-            self.open[index].fetch_or(1 << lane, Ordering::Relaxed);
+            self.open[index].fetch_or(1 << stripe, Ordering::Relaxed);
         }
     }
 
@@ -172,8 +173,8 @@ impl Shards {
     #[cold]
     fn close_doors(&self, index: usize, open: u32) {
         self.open[index].store(0, Ordering::Relaxed);
-        for lane in indices(u64::from(open)) {
-            if let Some(doors) = self.lanes[lane].doors.get() {
+        for stripe in indices(u64::from(open)) {
+            if let Some(doors) = self.stripes[stripe].doors.get() {
                 *doors.0[index].write().unwrap_or_else(PoisonError::into_inner) = None;
             }
         }
@@ -198,8 +199,8 @@ impl Shards {
     }
 }
 
-fn lane() -> usize {
-    threads::number() % LANES
+fn stripe() -> usize {
+    threads::number() % STRIPES
 }
 
 fn read(lock: &Lock) -> RwLockReadGuard<'_, Option<Arc<Shard>>> {

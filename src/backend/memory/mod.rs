@@ -1,30 +1,31 @@
 //! The process's own memory, as strict as Redis in every answer.
 //!
-//! Keys are spread over shards by a hash with a secret seed. A shard is behind a readers-writer lock, so that readers do
-//! not stop each other ([`gate`]); a batch locks the shards it needs in ascending order and is atomic against everything else.
-//! Values are reference-counted: a hit is handed out without a copy, and stays the caller's whatever becomes of the entry. Only
-//! where several threads read is a small one copied, for they would contend for its count, and in the answer to a batch, where
-//! one buffer for all costs less.
+//! Keys are spread over shards by a hash with a secret seed. A shard is behind a readers-writer lock, so that readers
+//! do not stop each other ([`gate`]); a batch locks the shards it needs in ascending order and is atomic against
+//! everything else. Values are reference-counted: a hit is handed out without a copy, and stays the caller's whatever
+//! becomes of the entry. Only where several threads read is a small one copied, for they would contend for its count,
+//! and in the answer to a batch, where one buffer for all costs less.
 //!
-//! **Expiry.** An entry is gone, for every call, from the millisecond its time comes. Its memory is freed by later calls
-//! (any, on any key; `ping` too), which look at a bounded number of expired entries each; while nothing is due that costs
-//! them one atomic load. There is no thread for it: a cache that nobody calls keeps what it has, and does not grow.
+//! **Expiry.** An entry is gone, for every call, from the millisecond its time comes. Its memory is freed by later
+//! calls (any, on any key; `ping` too), which look at a bounded number of expired entries each; while nothing is due
+//! that costs them one atomic load. There is no thread for it: a cache that nobody calls keeps what it has, and does
+//! not grow.
 //!
 //! **`max_bytes`** bounds the sum over all entries of key length, value length and [`ENTRY_OVERHEAD`]. When a write
-//! returns the sum is within the bound (a write in another thread may be about to make its own room): expired entries went
-//! first, then the least recently used of the whole store; in one of more than a thousand entries, use is told apart to a
-//! thousandth of their number. Every call that finds a key uses it, `expire_*` and `set`
-//! if-not-exists included, as in Redis. A value that could not stay even alone is treated as stored and evicted at once:
-//! the answer is the usual one, an older value under the key is gone, and nothing else has to go for it. A cache may forget
-//! at any time, so that is no error, and a program that works with a large bound works, if slower, with a small one.
+//! returns the sum is within the bound (a write in another thread may be about to make its own room): expired entries
+//! went first, then the least recently used of the whole store; in one of more than a thousand entries, use is told
+//! apart to a thousandth of their number. Every call that finds a key uses it, `expire_*` and `set` if-not-exists
+//! included, as in Redis. A value that could not stay even alone is treated as stored and evicted at once: the answer
+//! is the usual one, an older value under the key is gone, and nothing else has to go for it. A cache may forget at any
+//! time, so that is no error, and a program that works with a large bound works, if slower, with a small one.
 //!
 //! Locks are taken in this order: `recency`, then shards, ascending. Only [`room`] holds `recency` and a shard at once.
 
 mod batch;
 mod clock;
+mod eviction;
 mod gate;
 mod hash;
-mod queue;
 mod room;
 mod shard;
 #[cfg(test)]
@@ -34,15 +35,15 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use self::clock::{Clock, Now, WallClock};
+use self::eviction::EvictionOrder;
 use self::gate::{Shards, Writing};
 use self::hash::Hasher;
-use self::queue::Queue;
 pub use self::shard::ENTRY_OVERHEAD;
 use self::shard::{Entry, NEVER, Shard, cost};
 use super::Backend;
 use crate::completion::Promise;
 use crate::error::{Error, Kind, Result};
-use crate::op::{Answer, Op, Ttl};
+use crate::op::{Answer, Condition, Op, Ttl};
 use crate::value::Value;
 
 /// As many as there are bits in the set of shards that a batch needs.
@@ -55,7 +56,7 @@ const SMALL: usize = 1 << 10;
 #[derive(Default)]
 #[repr(align(128))]
 struct Counts {
-    /// What the entries are accounted for, and their number.
+    /// What the entries cost together, and their number.
     bytes: AtomicI64,
     entries: AtomicUsize,
     /// Counts uses, where there is a bound.
@@ -73,7 +74,7 @@ pub struct Memory<C = WallClock> {
     /// `max_bytes`, if there is a bound.
     limit: Option<i64>,
     /// A ticket for each entry, ordered by last use, where there is a bound.
-    recency: Mutex<Queue>,
+    recency: Mutex<EvictionOrder>,
 }
 
 impl Memory {
@@ -89,9 +90,7 @@ impl<C: Clock> Backend for Memory<C> {
             Op::Ping => self.ping(),
             Op::Get { key } => self.get(key),
             Op::MGet { keys } => self.mget(keys),
-            Op::Set { key, value, ttl_ms, if_not_exists } => {
-                self.set(key, value, ttl_ms, if_not_exists)
-            }
+            Op::Set { key, value, ttl_ms, condition } => self.set(key, value, ttl_ms, condition),
             Op::MSet { items, ttl_ms } => self.mset(items, ttl_ms),
             Op::ExpireIn { key, ttl_ms } => {
                 self.expire(key, |now| ttl_ms.map(|ttl| now.get().saturating_add(ttl)))
@@ -146,9 +145,10 @@ impl<C: Clock> Memory<C> {
             let shard = self.shards.read(index);
             self.check_open()?;
             match self.find(&shard, hash, key, &now) {
-                // Another reference would be counted where the other threads count theirs, as it is made and as it is dropped.
+                // Another reference would be counted where the other threads count theirs, as it is made and as it is
+                // dropped.
                 Some(Entry { value: value @ Value::Shared(_), .. })
-                    if shard.is_crowded && value.data().len() <= SMALL =>
+                    if shard.is_contended && value.data().len() <= SMALL =>
                 {
                     Some(value.copy())
                 }
@@ -182,7 +182,7 @@ impl<C: Clock> Memory<C> {
     }
 
     #[inline(never)]
-    fn set(&self, key: &[u8], value: &[u8], ttl: Ttl, if_not_exists: bool) -> Result<Answer> {
+    fn set(&self, key: &[u8], value: &[u8], ttl: Ttl, condition: Condition) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
         let index = index(hash);
@@ -196,7 +196,7 @@ impl<C: Clock> Memory<C> {
             let mut lock = self.shards.write(index);
             let shard = lock.shard();
             self.check_open()?;
-            if if_not_exists
+            if condition == Condition::NotExists
                 && let Some(entry) = shard.find(hash, key).filter(|entry| entry.is_live(&now))
             {
                 self.touch(entry);
@@ -212,7 +212,7 @@ impl<C: Clock> Memory<C> {
                             _replaced = Some(old);
                         }
                         Err(value) => {
-                            shard.try_reserve(1, expires_at != NEVER)?;
+                            shard.try_reserve(1, expires_at)?;
                             let key = boxed(key)?;
                             self.count_in(key.len(), added);
                             fresh = Some(shard.insert(hash, key, value, expires_at, tick));
@@ -304,7 +304,8 @@ impl<C: Clock> Memory<C> {
         locks.iter_mut().enumerate().map(take).collect()
     }
 
-    /// To be called with the lock of every shard concerned: then nothing is added once [`Backend::close`] has been there.
+    /// To be called with the lock of every shard concerned: then nothing is added once [`Backend::close`] has been
+    /// there.
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Kind::Closed.into());
@@ -386,7 +387,8 @@ fn reserved<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
     Ok(room)
 }
 
-/// A panic under a lock is a bug that the caller is told of; the data are whole at every point where there could be one.
+/// A panic under a lock is a bug that the caller is told of; the data are whole at every point where there could be
+/// one.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::clock::{Clock, Now};
-use super::queue::{Queue, Ticket};
+use super::eviction::{EvictionOrder, Ticket};
 use super::shard::{Entry, NEVER, Shard};
 use super::{Memory, SHARDS, lock};
 use crate::error::{Error, Result};
@@ -124,7 +124,7 @@ impl<C: Clock> Memory<C> {
     }
 
     /// Removes the least recently used entry.
-    fn evict(&self, recency: &mut Queue) -> Option<Entry> {
+    fn evict(&self, recency: &mut EvictionOrder) -> Option<Entry> {
         while let Some(ticket) = recency.pop() {
             let index = super::index(ticket.hash);
             let mut lock = self.shards.write(index);
@@ -147,7 +147,7 @@ impl<C: Clock> Memory<C> {
         None
     }
 
-    fn compact(&self, recency: &mut Queue) {
+    fn compact(&self, recency: &mut EvictionOrder) {
         let entries = self.counts.entries.load(Ordering::Relaxed);
         recency.compact(entries, |ticket| {
             let shard = self.shards.read(super::index(ticket.hash));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use hashbrown::HashTable;
 
 use super::clock::{Clock, Now};
-use super::queue::{Queue, Ticket};
+use super::eviction::{EvictionOrder, Ticket};
 use crate::error::{Error, Result};
 use crate::value::Value;
 
@@ -25,8 +25,8 @@ pub struct Entry {
     /// The tick of its last use, where the store is bounded.
     pub used: AtomicI64,
     pub expires_at: i64,
-    /// The time on its ticket in the expiry queue, not later than `expires_at`; [`NEVER`]: it has none.
-    pub queued_at: i64,
+    /// The time on its ticket in `expiry`, not later than `expires_at`; [`NEVER`]: it has none.
+    pub ticket_at: i64,
 }
 
 impl Entry {
@@ -55,9 +55,9 @@ pub fn cost(key_len: usize, value_len: usize) -> i64 {
 #[derive(Default)]
 pub struct Shard {
     pub table: HashTable<Entry>,
-    pub expiry: Queue,
+    pub expiry: EvictionOrder,
     /// Entries that have a ticket in `expiry`.
-    pub queued: usize,
+    pub ticketed: usize,
     next_id: u64,
 }
 
@@ -71,17 +71,18 @@ impl Shard {
         self.table.find(hash, |entry| entry.id == id)
     }
 
-    /// Makes room for `count` entries, so that as many [`Shard::insert`]s cannot fail.
-    pub fn try_reserve(&mut self, count: usize, expiring: bool) -> Result<()> {
+    /// Makes room for `count` entries that expire then, so that as many [`Shard::insert`]s cannot fail.
+    pub fn try_reserve(&mut self, count: usize, expires_at: i64) -> Result<()> {
         let no_memory = || Error::no_memory("memory for the entries");
         self.table.try_reserve(count, |entry| entry.hash).map_err(|_| no_memory())?;
-        if expiring {
+        if expires_at != NEVER {
             self.expiry.try_reserve(count).map_err(|_| no_memory())?;
         }
         Ok(())
     }
 
-    /// Replaces the value of a key and gives back the old one; if there is no such key, gives back the new one as the error.
+    /// Replaces the value of a key and gives back the old one; if there is no such key, gives back the new one as the
+    /// error.
     pub fn replace(
         &mut self,
         hash: u64,
@@ -95,11 +96,11 @@ impl Shard {
         };
         *entry.used.get_mut() = tick;
         let old = std::mem::replace(&mut entry.value, value);
-        schedule(&mut self.expiry, &mut self.queued, entry, expires_at);
+        schedule(&mut self.expiry, &mut self.ticketed, entry, expires_at);
         Ok(old)
     }
 
-    /// Adds a key that is not there. The ticket is for the queue by last use.
+    /// Adds a key that is not there. The ticket is for the order of last use.
     pub fn insert(
         &mut self,
         hash: u64,
@@ -111,8 +112,8 @@ impl Shard {
         let id = self.next_id;
         self.next_id += 1;
         let used = AtomicI64::new(tick);
-        let mut entry = Entry { key, value, hash, id, used, expires_at: NEVER, queued_at: NEVER };
-        schedule(&mut self.expiry, &mut self.queued, &mut entry, expires_at);
+        let mut entry = Entry { key, value, hash, id, used, expires_at: NEVER, ticket_at: NEVER };
+        schedule(&mut self.expiry, &mut self.ticketed, &mut entry, expires_at);
         self.table.insert_unique(hash, entry, |entry| entry.hash);
         Ticket { at: tick, hash, id }
     }
@@ -120,14 +121,14 @@ impl Shard {
     /// Gives a key that is there another expiry.
     pub fn expire(&mut self, hash: u64, key: &[u8], expires_at: i64) {
         if let Some(entry) = self.table.find_mut(hash, |entry| *entry.key == *key) {
-            schedule(&mut self.expiry, &mut self.queued, entry, expires_at);
+            schedule(&mut self.expiry, &mut self.ticketed, entry, expires_at);
         }
     }
 
     pub fn remove(&mut self, hash: u64, is_it: impl FnMut(&Entry) -> bool) -> Option<Entry> {
         let (entry, _) = self.table.find_entry(hash, is_it).ok()?.remove();
-        if entry.queued_at != NEVER {
-            self.queued -= 1;
+        if entry.ticket_at != NEVER {
+            self.ticketed -= 1;
         }
         Some(entry)
     }
@@ -138,18 +139,18 @@ impl Shard {
             && let Some(ticket) = self.expiry.pop_due(now)
         {
             *budget -= 1;
-            let is_it = |entry: &Entry| entry.id == ticket.id && entry.queued_at == ticket.at;
+            let is_it = |entry: &Entry| entry.id == ticket.id && entry.ticket_at == ticket.at;
             let Ok(mut found) = self.table.find_entry(ticket.hash, is_it) else {
                 continue;
             };
             let entry = found.get_mut();
-            entry.queued_at = NEVER;
-            self.queued -= 1;
+            entry.ticket_at = NEVER;
+            self.ticketed -= 1;
             let expires_at = entry.expires_at;
             if expires_at <= now {
                 removed.push(found.remove().0);
             } else {
-                schedule(&mut self.expiry, &mut self.queued, entry, expires_at);
+                schedule(&mut self.expiry, &mut self.ticketed, entry, expires_at);
             }
         }
     }
@@ -161,9 +162,9 @@ impl Shard {
             self.table.shrink_to(2 * self.table.len(), |entry| entry.hash);
         }
         let table = &self.table;
-        self.expiry.compact(self.queued, |ticket| {
+        self.expiry.compact(self.ticketed, |ticket| {
             table
-                .find(ticket.hash, |entry| entry.id == ticket.id && entry.queued_at == ticket.at)
+                .find(ticket.hash, |entry| entry.id == ticket.id && entry.ticket_at == ticket.at)
                 .is_some()
         });
     }
@@ -175,14 +176,14 @@ impl Shard {
     }
 }
 
-fn schedule(expiry: &mut Queue, queued: &mut usize, entry: &mut Entry, expires_at: i64) {
+fn schedule(expiry: &mut EvictionOrder, ticketed: &mut usize, entry: &mut Entry, expires_at: i64) {
     entry.expires_at = expires_at;
-    if expires_at >= entry.queued_at {
+    if expires_at >= entry.ticket_at {
         return;
     }
-    if entry.queued_at == NEVER {
-        *queued += 1;
+    if entry.ticket_at == NEVER {
+        *ticketed += 1;
     }
-    entry.queued_at = expires_at;
+    entry.ticket_at = expires_at;
     expiry.push(Ticket { at: expires_at, hash: entry.hash, id: entry.id });
 }

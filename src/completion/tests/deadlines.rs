@@ -1,4 +1,4 @@
-//! Deadlines, and what the inflight remembers for them.
+//! Deadlines, and what is remembered for their sake.
 
 use std::time::Instant;
 
@@ -7,11 +7,11 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn they_pass_in_order() {
+fn deadlines_pass_in_their_order() {
     let bench = Bench::new();
     let start = Instant::now();
     let calls: Vec<Promise> =
-        (1..=5).map(|tag| bench.promise(tag, true, tag as u32 * SECOND)).collect();
+        (1..=5).map(|tag| bench.promise(tag, Access::Read, tag as u32 * SECOND)).collect();
     assert!(calls.windows(2).all(|pair| pair[0].deadline() < pair[1].deadline()));
     assert!(calls[0].deadline() >= start + SECOND);
     assert_eq!(bench.inflight.next_deadline(), Some(calls[0].deadline()));
@@ -32,10 +32,10 @@ fn they_pass_in_order() {
 }
 
 #[test]
-fn one_that_is_renewed() {
+fn a_renewed_deadline_comes_after_the_others() {
     let bench = Bench::new();
-    let first = bench.promise(1, false, SECOND);
-    let second = bench.promise(2, true, 2 * SECOND);
+    let first = bench.promise(1, Access::Write, SECOND);
+    let second = bench.promise(2, Access::Read, 2 * SECOND);
     let old = first.deadline();
     first.renew_deadline(3 * SECOND);
     assert!(first.deadline() > old + SECOND);
@@ -48,22 +48,22 @@ fn one_that_is_renewed() {
 }
 
 #[test]
-fn the_longest() {
+fn the_longest_deadline_overflows_nothing() {
     let bench = Bench::new();
-    let call = bench.promise(1, true, Duration::MAX);
+    let call = bench.promise(1, Access::Read, Duration::MAX);
     assert!(call.deadline() > Instant::now() + LONG);
     assert_eq!(bench.inflight.next_deadline(), Some(call.deadline()));
 }
 
 /// The calls of several caches and queues do not stand in each other's way.
 #[test]
-fn each_cache_has_its_own() {
+fn each_cache_has_deadlines_of_its_own() {
     let bench = Bench::new();
     let other = Bench { queue: Arc::clone(&bench.queue), inflight: Bench::new().inflight };
     let elsewhere = Bench { queue: Bench::new().queue, inflight: Arc::clone(&bench.inflight) };
-    let long = bench.promise(1, true, 3 * SECOND);
-    let short = other.promise(2, true, SECOND);
-    let between = elsewhere.promise(3, true, 2 * SECOND);
+    let long = bench.promise(1, Access::Read, 3 * SECOND);
+    let short = other.promise(2, Access::Read, SECOND);
+    let between = elsewhere.promise(3, Access::Read, 2 * SECOND);
     assert_eq!(bench.inflight.next_deadline(), Some(between.deadline()));
     assert_eq!(other.inflight.next_deadline(), Some(short.deadline()));
     assert_eq!(bench.inflight.expire(between.deadline()), Some(long.deadline()));
@@ -77,7 +77,7 @@ fn each_cache_has_its_own() {
 
 /// A queue that outlives many caches, and a cache that outlives many queues, keep nothing of them.
 #[test]
-fn many_come_and_go() {
+fn queues_and_caches_that_come_and_go_leave_nothing_behind() {
     let bench = Bench::new();
     for _ in 0..1000 {
         let passing = Bench { queue: Arc::clone(&bench.queue), inflight: Bench::new().inflight };
@@ -92,7 +92,7 @@ fn many_come_and_go() {
 }
 
 #[test]
-fn nobody_keeps_anybody_alive() {
+fn calls_keep_no_queue_alive_and_a_queue_no_cache() {
     let bench = Bench::new();
     let (queue, inflight) = (Arc::downgrade(&bench.queue), Arc::downgrade(&bench.inflight));
     let (first, second) = (bench.read(1), bench.read(2));
@@ -107,7 +107,7 @@ fn nobody_keeps_anybody_alive() {
 
 /// A completed call is used again, once its carrier has dropped it.
 #[test]
-fn calls_are_used_again() {
+fn the_memory_of_a_completed_call_is_used_again() {
     let bench = Bench::new();
     let first = bench.write(1);
     let address = |call: &Promise| Arc::as_ptr(&call.share()).addr();

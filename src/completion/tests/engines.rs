@@ -232,3 +232,45 @@ fn a_thread_that_sleeps_in_an_engine_is_woken_by_a_completion_and_by_the_time() 
         assert_eq!(waiter.join().unwrap(), 1);
     });
 }
+
+/// What is left to it completes when it is entrusted, or else never.
+#[test]
+fn what_other_engines_have_is_entrusted_before_the_driven_one_sleeps() {
+    let bench = Bench::new();
+    let sleeper: Arc<dyn Engine> = Arc::new(Sleeper::default());
+    bench.inflight.add_engine(Arc::downgrade(&sleeper));
+    let script = Script::of(&bench);
+    script.leave(bench.read(1));
+    assert_eq!(wait_for(&bench, 1), 1);
+    assert_eq!(script.counts(), (0, 0, 1));
+}
+
+/// Panics the first time that it is driven.
+struct Panicking(AtomicUsize);
+
+impl Engine for Panicking {
+    fn drive(&self, _wait: &dyn Wait) -> bool {
+        assert!(self.0.fetch_add(1, Ordering::SeqCst) > 0, "the first time");
+        false
+    }
+
+    fn entrust(&self) {}
+
+    fn forget_completed(&self) {}
+}
+
+#[test]
+fn a_thread_that_a_panic_of_an_engine_took_away_waits_no_more() {
+    let bench = Bench::new();
+    let engine: Arc<dyn Engine> = Arc::new(Panicking(AtomicUsize::new(0)));
+    bench.inflight.add_engine(Arc::downgrade(&engine));
+    let call = bench.read(1);
+    let wait = || bench.queue.wait(1, Some(Duration::from_millis(1)), |_, _| {});
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(wait));
+    assert!(caught.is_err());
+    // Nobody drives while two wait, so this tells whether the first is still counted.
+    let script = Script::of(&bench);
+    script.leave(call);
+    assert_eq!(wait_for(&bench, 1), 1);
+    assert_eq!(script.counts(), (1, 1, 0));
+}

@@ -1,4 +1,4 @@
-//! Many calls, many threads, and every tag accounted for.
+//! Many calls, many threads, and every tag reported once.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -26,7 +26,7 @@ impl Dice {
 
 /// A quadratic step would make each of these take minutes.
 #[test]
-fn as_many_as_may_be_outstanding() {
+fn as_many_calls_as_may_be_outstanding_take_no_quadratic_step() {
     let tags: [fn(u64) -> u64; 4] = [|_| 7, |n| n, |n| n << 32, |n| n.reverse_bits()];
     for tag in tags {
         let bench = Bench::new();
@@ -51,7 +51,7 @@ fn as_many_as_may_be_outstanding() {
 }
 
 #[test]
-fn the_index_beside_a_map() {
+fn the_index_agrees_with_a_map() {
     let bench = Bench::new();
     let call = |tag| {
         let call = bench.read(tag);
@@ -119,7 +119,7 @@ fn every_call_completes_once() {
     const SUBMITTERS: u64 = 3;
     const EACH: u64 = 3000;
     let bench = Bench::with_room_for(200);
-    let promise: Mutex<Vec<Promise>> = Mutex::default();
+    let promises: Mutex<Vec<Promise>> = Mutex::default();
     let accepted: Vec<AtomicBool> =
         (0..SUBMITTERS * EACH).map(|_| AtomicBool::new(false)).collect();
     let reported: Vec<AtomicUsize> = (0..SUBMITTERS * EACH).map(|_| AtomicUsize::new(0)).collect();
@@ -135,7 +135,8 @@ fn every_call_completes_once() {
     thread::scope(|scope| {
         for submitter in 0..SUBMITTERS {
             let mut dice = Dice(seed.hash_one(submitter) | 1);
-            let (bench, promise, accepted, submitting) = (&bench, &promise, &accepted, &submitting);
+            let (bench, promises, accepted, submitting) =
+                (&bench, &promises, &accepted, &submitting);
             scope.spawn(move || {
                 for number in 0..EACH {
                     let tag = submitter * EACH + number;
@@ -149,15 +150,15 @@ fn every_call_completes_once() {
                             Ok(())
                         }
                         _ => {
-                            promise.lock().unwrap().push(call);
+                            promises.lock().unwrap().push(call);
                             Ok(())
                         }
                     };
                     loop {
-                        let is_read = number % 2 == 0;
+                        let access = if number % 2 == 0 { Access::Read } else { Access::Write };
                         // Before, for the completion may be taken before the submission returns.
                         accepted[tag as usize].store(true, Ordering::SeqCst);
-                        match submit(&bench.queue, &bench.inflight, tag, is_read, span, backend) {
+                        match accept(&bench.queue, &bench.inflight, tag, access, span, backend) {
                             Ok(()) => break,
                             Err(error) => {
                                 accepted[tag as usize].store(false, Ordering::SeqCst);
@@ -174,11 +175,11 @@ fn every_call_completes_once() {
         }
         for carrier in 0..2 {
             let mut dice = Dice(seed.hash_one(100 + carrier) | 1);
-            let (promise, is_over) = (&promise, &is_over);
+            let (promises, is_over) = (&promises, &is_over);
             scope.spawn(move || {
                 while !is_over() {
                     let mut delivery = Delivery::default();
-                    let calls = std::mem::take(&mut *promise.lock().unwrap());
+                    let calls = std::mem::take(&mut *promises.lock().unwrap());
                     for call in calls {
                         match dice.throw(6) {
                             0 => drop(call),
@@ -186,11 +187,11 @@ fn every_call_completes_once() {
                             2 => {
                                 call.begin_send();
                                 call.mark_unsent();
-                                promise.lock().unwrap().push(call)
+                                promises.lock().unwrap().push(call)
                             }
                             3 => {
                                 call.renew_deadline(Duration::from_millis(1));
-                                promise.lock().unwrap().push(call)
+                                promises.lock().unwrap().push(call)
                             }
                             _ => {
                                 if call.begin_send() {
@@ -233,21 +234,23 @@ fn every_call_completes_once() {
 
 /// Nothing hangs and nothing is lost where queue and cache are closed under everybody's hands.
 #[test]
-fn closing_in_the_middle() {
+fn closing_in_the_middle_hangs_and_loses_nothing() {
     for round in 0..100 {
         let bench = Bench::new();
-        let promise: Mutex<Vec<Promise>> = Mutex::default();
+        let promises: Mutex<Vec<Promise>> = Mutex::default();
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             for submitter in 0..2_u64 {
-                let (bench, promise) = (&bench, &promise);
+                let (bench, promises) = (&bench, &promises);
                 scope.spawn(move || {
                     for tag in 0.. {
                         let keep = |call| {
-                            promise.lock().unwrap().push(call);
+                            promises.lock().unwrap().push(call);
                             Ok(())
                         };
-                        if let Err(error) = bench.submit(submitter * 1_000_000 + tag, false, keep) {
+                        if let Err(error) =
+                            bench.submit(submitter * 1_000_000 + tag, Access::Write, keep)
+                        {
                             assert_eq!(Outcome::of_error(&error), Outcome::Closed);
                             break;
                         }
@@ -256,7 +259,7 @@ fn closing_in_the_middle() {
             }
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    let calls = std::mem::take(&mut *promise.lock().unwrap());
+                    let calls = std::mem::take(&mut *promises.lock().unwrap());
                     for call in calls {
                         call.begin_send();
                         call.complete(done());
@@ -278,7 +281,7 @@ fn closing_in_the_middle() {
             }
             over.store(true, Ordering::Relaxed);
         });
-        drop(promise);
+        drop(promises);
         assert_eq!(bench.inflight.count(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Calls whose carrier is the test.
+//! Calls whose promises the test holds.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use self::outcome::Outcome;
 use super::*;
 use crate::error::{Error, Kind};
+use crate::op::Access;
 
 mod deadlines;
 mod engines;
@@ -18,9 +19,9 @@ use std::sync::Arc;
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A queue and a cache's inflight.
+/// A queue, and a cache's in-flight calls.
 struct Bench {
-    queue: Arc<Queue>,
+    queue: Arc<CompletionQueue>,
     inflight: Arc<Inflight>,
 }
 
@@ -31,36 +32,36 @@ impl Bench {
 
     fn with_room_for(max_pending: usize) -> Self {
         crate::reserve::set_aside().unwrap();
-        let queue = Arc::new(Queue::open().unwrap());
+        let queue = Arc::new(CompletionQueue::open().unwrap());
         Self { queue, inflight: Arc::new(Inflight::new(max_pending)) }
     }
 
     fn submit(
         &self,
         tag: u64,
-        is_read: bool,
+        access: Access,
         backend: impl FnOnce(Promise) -> Result<()>,
     ) -> Result<()> {
-        submit(&self.queue, &self.inflight, tag, is_read, LONG, backend)
+        accept(&self.queue, &self.inflight, tag, access, LONG, backend)
     }
 
-    /// Submits a call and keeps what its carrier has of it.
-    fn promise(&self, tag: u64, is_read: bool, span: Duration) -> Promise {
+    /// Submits a call and keeps its promise.
+    fn promise(&self, tag: u64, access: Access, span: Duration) -> Promise {
         let kept = RefCell::new(None);
         let keep = |call| {
             *kept.borrow_mut() = Some(call);
             Ok(())
         };
-        submit(&self.queue, &self.inflight, tag, is_read, span, keep).unwrap();
+        accept(&self.queue, &self.inflight, tag, access, span, keep).unwrap();
         kept.into_inner().unwrap()
     }
 
     fn read(&self, tag: u64) -> Promise {
-        self.promise(tag, true, LONG)
+        self.promise(tag, Access::Read, LONG)
     }
 
     fn write(&self, tag: u64) -> Promise {
-        self.promise(tag, false, LONG)
+        self.promise(tag, Access::Write, LONG)
     }
 
     /// All that is complete: tags, outcomes, and whether a write may have been applied.
@@ -69,7 +70,7 @@ impl Bench {
     }
 }
 
-fn taken(queue: &Queue) -> Vec<(u64, Outcome, bool)> {
+fn taken(queue: &CompletionQueue) -> Vec<(u64, Outcome, bool)> {
     let mut taken = Vec::new();
     let put = |_, completion: Completion| {
         let maybe_applied = completion.result.as_ref().is_err_and(|error| error.maybe_applied);

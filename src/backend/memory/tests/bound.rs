@@ -138,7 +138,7 @@ fn a_bound_too_small_for_anything_still_answers() {
 }
 
 #[test]
-fn the_queue_does_not_grow_with_keys_that_come_and_go() {
+fn the_order_does_not_grow_with_keys_that_come_and_go() {
     let store = Store::new(1 << 30);
     for i in 0..5000u32 {
         store.set(&i.to_le_bytes(), b"v", (i % 3 == 0).then_some(1));

@@ -146,7 +146,7 @@ fn a_writer_of_short_lived_keys_does_not_outrun_the_sweep() {
 }
 
 #[test]
-fn the_queue_does_not_grow_by_overwriting() {
+fn the_order_does_not_grow_by_overwriting() {
     let store = Store::new(1 << 20);
     let ttls: [&dyn Fn(i64) -> Ttl; 4] = [
         &|_| Some(1000),
@@ -173,16 +173,17 @@ fn the_queue_does_not_grow_by_overwriting() {
     assert!(tickets <= 2 * 66, "{tickets}");
 }
 
-/// Going back to a time that was given up leaves two tickets alike. If they stayed, every later call could find too many.
+/// Going back to a time that was given up leaves two tickets alike. If they stayed, every later call could find too
+/// many.
 #[test]
 fn tickets_alike_are_dropped() {
-    let mut queue = Queue::default();
+    let mut order = EvictionOrder::default();
     for i in 0..300 {
-        queue.push(Ticket { at: i % 10, hash: 1, id: 1 });
+        order.push(Ticket { at: i % 10, hash: 1, id: 1 });
     }
-    queue.compact(5, |ticket| ticket.at < 5);
-    assert_eq!(queue.tickets().len(), 5);
-    assert_eq!((0..5).map(|_| queue.pop_due(9).unwrap().at).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    order.compact(5, |ticket| ticket.at < 5);
+    assert_eq!(order.tickets().len(), 5);
+    assert_eq!((0..5).map(|_| order.pop_due(9).unwrap().at).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
 }
 
 #[test]

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::clock::Clock;
-use super::queue::{Queue, Ticket};
+use super::eviction::{EvictionOrder, Ticket};
 use super::{Memory, NEVER, SHARDS, lock};
 use crate::backend::Backend;
 use crate::error::{Kind, Result};
-use crate::op::{Answer, Items, Keys, Op, Ttl};
+use crate::op::{Answer, Condition, Items, Keys, Op, Ttl};
 use crate::value::{Value, Values};
 
 const START: i64 = 1_700_000_000_000;
@@ -104,11 +104,11 @@ impl Store {
     }
 
     fn set(&self, key: &[u8], value: &[u8], ttl_ms: Ttl) {
-        assert!(self.done(Op::Set { key, value, ttl_ms, if_not_exists: false }));
+        assert!(self.done(Op::Set { key, value, ttl_ms, condition: Condition::Always }));
     }
 
     fn claim(&self, key: &[u8], value: &[u8], ttl_ms: Ttl) -> bool {
-        self.done(Op::Set { key, value, ttl_ms, if_not_exists: true })
+        self.done(Op::Set { key, value, ttl_ms, condition: Condition::NotExists })
     }
 
     fn mset(&self, items: &[(&[u8], &[u8])], ttl_ms: Ttl) {
@@ -156,15 +156,15 @@ impl Store {
         for index in 0..SHARDS {
             let shard = self.memory.shards.read(index);
             let expiry: BTreeSet<Ticket> = shard.expiry.tickets().collect();
-            let mut queued = 0;
+            let mut ticketed = 0;
             for entry in &shard.table {
                 let ticket = |at| Ticket { at, hash: entry.hash, id: entry.id };
                 bytes += entry.cost();
                 entries += 1;
-                assert!(entry.queued_at <= entry.expires_at);
-                if entry.queued_at != NEVER {
-                    queued += 1;
-                    assert!(expiry.contains(&ticket(entry.queued_at)));
+                assert!(entry.ticket_at <= entry.expires_at);
+                if entry.ticket_at != NEVER {
+                    ticketed += 1;
+                    assert!(expiry.contains(&ticket(entry.ticket_at)));
                 }
                 if self.memory.limit.is_some() {
                     let used = entry.used.load(Ordering::Relaxed);
@@ -172,8 +172,8 @@ impl Store {
                     assert!(ticks.len() == 1 && ticks[0] <= used);
                 }
             }
-            assert_eq!(shard.queued, queued);
-            assert!(shard.expiry.tickets().len() <= 2 * queued + 64);
+            assert_eq!(shard.ticketed, ticketed);
+            assert!(shard.expiry.tickets().len() <= 2 * ticketed + 64);
             let due = self.memory.shards.due(index).load(Ordering::Relaxed);
             assert_eq!(due, shard.expiry.next().unwrap_or(NEVER));
             first = first.min(due);
@@ -320,8 +320,8 @@ fn a_closed_store_is_closed_for_every_call() {
         Op::Get { key },
         Op::MGet { keys: &one },
         Op::MGet { keys: &none },
-        Op::Set { key, value: key, ttl_ms: None, if_not_exists: false },
-        Op::Set { key, value: key, ttl_ms: Some(5), if_not_exists: true },
+        Op::Set { key, value: key, ttl_ms: None, condition: Condition::Always },
+        Op::Set { key, value: key, ttl_ms: Some(5), condition: Condition::NotExists },
         Op::MSet { items: &item, ttl_ms: None },
         Op::MSet { items: &no_item, ttl_ms: None },
         Op::ExpireIn { key, ttl_ms: Some(5) },

@@ -165,7 +165,7 @@ fn readers_do_not_stop_each_other() {
 }
 
 /// Two threads take turns at reading `key` until one has a door to its shard.
-fn crowd(store: &Store, key: &[u8]) {
+fn contend(store: &Store, key: &[u8]) {
     let index = index(store.memory.hash(key));
     for _ in 0..100 {
         if store.memory.shards.open_doors(index) > 0 {
@@ -203,7 +203,7 @@ fn doors_are_closed_by_whatever_writes() {
         let store = Store::new(1 << 20);
         store.set(b"k", b"v", None);
         for _ in 0..2 {
-            crowd(&store, b"k");
+            contend(&store, b"k");
             assert_eq!(store.get(b"k").unwrap(), b"v");
         }
         write(&store);
@@ -213,7 +213,7 @@ fn doors_are_closed_by_whatever_writes() {
 }
 
 #[test]
-fn in_a_crowd_a_small_value_is_a_copy_and_a_large_one_is_not() {
+fn where_threads_contend_a_small_value_is_a_copy_and_a_large_one_is_not() {
     let store = Store::new(0);
     for (len, is_copy) in
         [(0, true), (100, true), (1 << 10, true), (2 << 10, false), (1 << 20, false)]
@@ -243,8 +243,8 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// A writer that lets the readers come back in between, so that doors are opened and closed all the time: each reader sees both
-/// keys alike, and never an older value after a newer one.
+/// A writer that lets the readers come back in between, so that doors are opened and closed all the time: each reader
+/// sees both keys alike, and never an older value after a newer one.
 #[test]
 fn no_door_leads_to_the_past() {
     let store = Store::new(1 << 20);

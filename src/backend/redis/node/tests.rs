@@ -15,9 +15,9 @@ use crate::backend::redis::link::requests::Owner;
 use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting, Woken};
 use crate::backend::redis::link::wakeup::WakeupSet;
 use crate::backend::redis::wire::replies::Expect;
-use crate::completion::{self, Promise, Queue};
+use crate::completion::{self, CompletionQueue, Promise};
 use crate::config::Target;
-use crate::op::{Answer, Op};
+use crate::op::{Access, Answer, Op};
 use crate::reactor::Task;
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -69,7 +69,7 @@ struct Bench {
 
 /// Who completes what.
 struct Front {
-    queue: Arc<Queue>,
+    queue: Arc<CompletionQueue>,
     inflight: Arc<Inflight>,
 }
 
@@ -77,7 +77,7 @@ impl Front {
     fn new() -> Self {
         crate::reserve::set_aside().unwrap();
         let inflight = Arc::new(Inflight::new(usize::MAX));
-        Self { queue: Arc::new(Queue::open().unwrap()), inflight }
+        Self { queue: Arc::new(CompletionQueue::open().unwrap()), inflight }
     }
 
     fn node(&self) -> Bench {
@@ -91,7 +91,7 @@ impl Front {
     }
 
     fn submit(&self, tag: u64, backend: impl FnOnce(Promise) -> Result<()>) {
-        completion::submit(&self.queue, &self.inflight, tag, true, LONG, backend).unwrap();
+        completion::accept(&self.queue, &self.inflight, tag, Access::Read, LONG, backend).unwrap();
     }
 
     fn promise(&self) -> Promise {

@@ -5,7 +5,7 @@ use super::encode::{
 };
 use super::replies::Expect;
 use crate::error::Result;
-use crate::op::{Answer, Items, Keys, Op, Ttl, each_item, each_key};
+use crate::op::{Answer, Condition, Items, Keys, Op, Ttl, each_item, each_key};
 use crate::value::Values;
 
 /// Appends the commands of `op`, to be sent in one go. `Op::Clear` is FLUSHDB: see `clear.rs` for a clear within a prefix.
@@ -13,7 +13,8 @@ pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Re
     let out = &mut *outbox.bytes;
     match *op {
         Op::Get { key } => one(out, GET, prefix, key)?,
-        Op::Set { key, value, ttl_ms, if_not_exists } => {
+        Op::Set { key, value, ttl_ms, condition } => {
+            let if_not_exists = condition == Condition::NotExists;
             let copied = outbox.copied(value);
             reserve(outbox.bytes, 7, prefix.len() + key.len() + copied)?;
             set_head(outbox.bytes, prefix, key, ttl_ms, if_not_exists);
@@ -105,7 +106,8 @@ pub fn encode_short(op: &Op<'_>, prefix: &[u8], room: &mut [u8; SHORT]) -> Optio
             out.put(GET)?;
             out.prefixed(prefix, key)?;
         }
-        Op::Set { key, value, ttl_ms, if_not_exists } => {
+        Op::Set { key, value, ttl_ms, condition } => {
+            let if_not_exists = condition == Condition::NotExists;
             out.put(set_words(ttl_ms, if_not_exists))?;
             out.prefixed(prefix, key)?;
             out.argument(value)?;
@@ -214,8 +216,11 @@ pub fn plan(op: &Op<'_>, prefix: &[u8]) -> Plan {
     };
     match *op {
         Op::Get { key } => by_size(prefix.len() + key.len(), Expect::Get),
-        Op::Set { key, value, if_not_exists, .. } => {
-            let expect = if if_not_exists { Expect::SetIfNotExists } else { Expect::Set };
+        Op::Set { key, value, condition, .. } => {
+            let expect = match condition {
+                Condition::Always => Expect::Set,
+                Condition::NotExists => Expect::SetIfNotExists,
+            };
             by_size(prefix.len() + key.len() + value.len(), expect)
         }
         Op::MGet { keys } => match keys.count() {
@@ -267,8 +272,8 @@ mod tests {
                 compare(Op::Get { key }, prefix);
                 for value in lengths.map(|len| &text[..len]) {
                     for ttl_ms in [None, Some(1), Some(123_456), Some(i64::MAX)] {
-                        for if_not_exists in [false, true] {
-                            compare(Op::Set { key, value, ttl_ms, if_not_exists }, prefix);
+                        for condition in [Condition::Always, Condition::NotExists] {
+                            compare(Op::Set { key, value, ttl_ms, condition }, prefix);
                         }
                     }
                 }

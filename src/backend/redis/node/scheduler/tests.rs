@@ -8,8 +8,8 @@ use crate::backend::redis::link::outcome::Exchanged;
 use crate::backend::redis::link::requests::{Entry, Owner};
 use crate::backend::redis::link::waiter::{Waiter, Woken};
 use crate::backend::redis::wire::replies::{Expect, Reuse};
-use crate::completion::{self, Engine, Inflight, Promise, Queue, QueueId, Wait};
-use crate::op::Answer;
+use crate::completion::{self, CompletionQueue, Engine, Inflight, Promise, QueueId, Wait};
+use crate::op::{Access, Answer};
 
 #[derive(Default)]
 struct Probe {
@@ -74,7 +74,7 @@ struct World {
     woken: usize,
     watch: Option<(WatchId, Option<usize>, Duration)>,
     threads: Vec<Arc<Waiter<Probe>>>,
-    queue: Arc<Queue>,
+    queue: Arc<CompletionQueue>,
     inflight: Arc<Inflight>,
     _engine: Arc<Idle>,
     /// Keeps the prediction in force.
@@ -87,7 +87,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed * 2 + 1);
         let (queue, inflight) =
-            (Arc::new(Queue::open().unwrap()), Arc::new(Inflight::new(usize::MAX)));
+            (Arc::new(CompletionQueue::open().unwrap()), Arc::new(Inflight::new(usize::MAX)));
         let engine = Arc::new(Idle);
         let weak: Weak<dyn Engine> = Arc::downgrade(&(engine.clone() as Arc<dyn Engine>));
         inflight.add_engine(weak);
@@ -492,7 +492,7 @@ impl World {
 }
 
 /// From here on calls are left to the thread that submits them, which is likely to wait for them.
-fn wait_often(queue: &Queue) {
+fn wait_often(queue: &CompletionQueue) {
     queue.wait(usize::MAX, Some(Duration::ZERO), |_, _| {}).unwrap();
     for _ in 0..20 {
         queue.wait(1, Some(Duration::from_nanos(1)), |_, _| {}).unwrap();
@@ -503,14 +503,14 @@ fn refuse(entry: Entry<Probe>) {
     entry.refuse(crate::error::Kind::Closed.into());
 }
 
-fn promise(queue: &Arc<Queue>, inflight: &Arc<Inflight>, tag: u64) -> Promise {
+fn promise(queue: &Arc<CompletionQueue>, inflight: &Arc<Inflight>, tag: u64) -> Promise {
     let mut kept = None;
     let keep = |call| {
         kept = Some(call);
         Ok(())
     };
-    let is_read = tag.is_multiple_of(2);
-    completion::submit(queue, inflight, tag, is_read, Duration::from_secs(3600), keep).unwrap();
+    let access = if tag.is_multiple_of(2) { Access::Read } else { Access::Write };
+    completion::accept(queue, inflight, tag, access, Duration::from_secs(3600), keep).unwrap();
     kept.unwrap()
 }
 

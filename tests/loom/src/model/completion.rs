@@ -1,3 +1,5 @@
+//! What races for a call.
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -5,33 +7,34 @@ use std::time::{Duration, Instant};
 use loom::sync::Mutex;
 use loom::thread;
 
+use super::explore;
 use crate::completion::{
-    Completion, Delivery, Engine, Inflight, Promise, Queue, Wait, submit,
+    Completion, CompletionQueue, Delivery, Engine, Inflight, Promise, Wait, accept,
 };
+use crate::completion_outcome::Outcome;
 use crate::error::{Kind, Result};
-use crate::op::Answer;
-use crate::outcome::Outcome;
+use crate::op::{Access, Answer};
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A queue and a cache's inflight.
+/// A queue, and a cache's in-flight calls.
 #[derive(Clone)]
 struct Bench {
-    queue: Arc<Queue>,
+    queue: Arc<CompletionQueue>,
     inflight: Arc<Inflight>,
 }
 
 impl Bench {
     fn new() -> Self {
-        let queue = Arc::new(Queue::open().unwrap());
+        let queue = Arc::new(CompletionQueue::open().unwrap());
         Self { queue, inflight: Arc::new(Inflight::new(9)) }
     }
 
     fn submit(&self, tag: u64, backend: impl FnOnce(Promise) -> Result<()>) -> Result<()> {
-        submit(&self.queue, &self.inflight, tag, false, LONG, backend)
+        accept(&self.queue, &self.inflight, tag, Access::Write, LONG, backend)
     }
 
-    /// A write, and what its carrier has of it.
+    /// Submits a write and keeps its promise.
     fn write(&self, tag: u64) -> Promise {
         let kept = RefCell::new(None);
         let keep = |call| {
@@ -67,13 +70,6 @@ impl Bench {
 
 fn done() -> Result<Answer> {
     Ok(Answer::Done)
-}
-
-fn explore(model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    // Every race of two or three that is known needs fewer.
-    builder.preemption_bound = Some(3);
-    builder.check(model);
 }
 
 /// As a backend does it. Whether it was sent, and whether the answer counted.
@@ -268,7 +264,7 @@ fn nobody_sleeps_beside_a_completion() {
 }
 
 #[test]
-fn two_decisions_and_two_who_wait() {
+fn two_completions_each_find_one_who_waits() {
     explore(|| {
         let bench = Bench::new();
         let calls = [bench.write(1), bench.write(2)];

@@ -1,11 +1,12 @@
-//! Which entry to look at next, by expiry or by last use.
+//! Which entry goes first, by expiry or by last use.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, TryReserveError};
 
-/// Names an entry, and a time that is never later than the entry's own: the entry may have been prolonged or used since.
-/// Whoever takes a ticket compares and, where the entry's time has moved on, puts a later one back. So a ticket is not
-/// touched by what happens to its entry most often, and the earliest ticket that still agrees is the earliest entry.
+/// Names an entry, and a time that is never later than the entry's own: the entry may have been prolonged or used
+/// since. Whoever takes a ticket compares and, where the entry's time has moved on, puts a later one back. So a ticket
+/// is not touched by what happens to its entry most often, and the earliest ticket that still agrees is the earliest
+/// entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
     pub at: i64,
@@ -15,16 +16,16 @@ pub struct Ticket {
 
 /// Tickets, the earliest first. Those of entries that are gone stay until they are taken or too many.
 #[derive(Default)]
-pub struct Queue {
+pub struct EvictionOrder {
     heap: BinaryHeap<Reverse<Ticket>>,
 }
 
 /// Stale tickets that are not worth a compaction.
 const SLACK: usize = 64;
 
-impl Queue {
-    /// Where there is no memory for the ticket, its entry goes without: it stays until it is asked for or removed, which is
-    /// better than the end of the process.
+impl EvictionOrder {
+    /// Where there is no memory for the ticket, its entry goes without: it stays until it is asked for or removed,
+    /// which is better than the end of the process.
     pub fn push(&mut self, ticket: Ticket) {
         if self.heap.try_reserve(1).is_ok() {
             self.heap.push(Reverse(ticket));
