@@ -63,7 +63,7 @@ impl Link {
     ) -> Result<Self, Failure> {
         let mut link = Self {
             stream,
-            inbox: Inbox::new(),
+            inbox: Inbox::default(),
             short: [0; SHORT],
             batch: Batch::default(),
             spans: Vec::new(),

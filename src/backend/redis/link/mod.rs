@@ -12,5 +12,7 @@ pub mod outcome;
 pub mod pipeline;
 pub mod requests;
 pub mod single;
+#[cfg(test)]
+mod tests;
 pub mod waiter;
 pub mod wakeup;

@@ -66,7 +66,7 @@ impl<'a> Lease<'a> {
 
     /// Hands the link to a thread that waits in its batch; where none does, to the reactor. `but`: a thread that cannot.
     pub fn hand_over(mut self, but: Option<&Arc<Waiter<Link>>>) {
-        let Some(link) = self.to_waiter(but) else { return };
+        let Some(link) = self.offer_to_waiter(but) else { return };
         if link.batch.has_calls() {
             return self.node.to_reactor(link);
         }
@@ -75,13 +75,13 @@ impl<'a> Lease<'a> {
 
     /// Hands the link to a thread that waits in its batch; where none does, nobody wants the rest, and it is closed.
     pub fn hand_over_or_close(mut self) {
-        if let Some(link) = self.to_waiter(None) {
+        if let Some(link) = self.offer_to_waiter(None) {
             self.abandon(link);
         }
     }
 
     /// The link comes back if no thread takes it.
-    fn to_waiter(&mut self, but: Option<&Arc<Waiter<Link>>>) -> Option<Box<Link>> {
+    fn offer_to_waiter(&mut self, but: Option<&Arc<Waiter<Link>>>) -> Option<Box<Link>> {
         let mut link = self.link.take()?;
         while let Some(next) = link.batch.next_driver(but) {
             match next.waiter.hand_over(link) {

@@ -121,7 +121,7 @@ pub fn encode_short(op: &Op<'_>, prefix: &[u8], room: &mut [u8; SHORT]) -> Optio
         }
         _ => return None,
     }
-    Some(out.len())
+    Some(out.written())
 }
 
 /// Makes room for what of a batch is copied; whether that is all of it.

@@ -136,7 +136,7 @@ impl<'a> Short<'a> {
     }
 
     /// How much has been written.
-    pub fn len(&self) -> usize {
+    pub fn written(&self) -> usize {
         SHORT - self.0.len()
     }
 

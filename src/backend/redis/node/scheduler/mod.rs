@@ -89,10 +89,6 @@ pub struct Scheduler<L> {
     /// Callers spin for the reply, and it pays.
     spins: bool,
     /// The one used last at the end: the others may then be left to the server's idle timeout.
-    #[expect(
-        clippy::vec_box,
-        reason = "a link changes hands twice a call: a pointer is moved, not the link"
-    )]
     idle: Vec<Box<L>>,
     count: usize,
     in_use: usize,

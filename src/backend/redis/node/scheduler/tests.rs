@@ -66,6 +66,7 @@ struct World {
     random: Random,
     now: Instant,
     /// Links that are out.
+    #[expect(clippy::vec_box, reason = "as the scheduler gives them")]
     out: Vec<Box<Probe>>,
     reservations: Vec<Reservation>,
     dials: usize,
@@ -288,7 +289,7 @@ impl World {
             self.woken += 1;
             for entry in remains.into_iter().flat_map(|remains| remains.requests) {
                 self.see("a failed dial");
-                entry.into_entries().into_iter().for_each(|entry| refuse(entry));
+                entry.into_entries().into_iter().for_each(refuse);
             }
         }
     }

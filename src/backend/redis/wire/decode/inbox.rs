@@ -41,13 +41,15 @@ pub enum Head {
     OtherLine,
 }
 
-impl Inbox {
-    pub fn new() -> Self {
+impl Default for Inbox {
+    fn default() -> Self {
         let mut bytes = Vec::with_capacity(HEADER + READ_SIZE);
         bytes.resize(HEADER, 0);
         Self { bytes, start: HEADER }
     }
+}
 
+impl Inbox {
     /// Whether everything that arrived has been decoded.
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
@@ -61,7 +63,7 @@ impl Inbox {
     /// Gives memory back that one call has needed and the next may not.
     pub fn tidy(&mut self) {
         if self.is_empty() && self.bytes.capacity() > KEEP {
-            *self = Self::new();
+            *self = Self::default();
         }
     }
 
@@ -430,7 +432,7 @@ impl Inbox {
         self.start = frame.end;
         if self.is_empty() && end >= self.bytes.capacity() / 2 {
             spans[0].at = frame.start;
-            let arena = std::mem::replace(self, Inbox::new()).bytes;
+            let arena = std::mem::take(self).bytes;
             return Ok(Values::Arena { spans, arena });
         }
         let mut arena = Vec::new();

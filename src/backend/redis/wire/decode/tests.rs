@@ -5,7 +5,7 @@ use super::*;
 
 /// Decodes `bytes` in pieces of `step`; the reply, and whether all was used.
 fn decode(want: Want, bytes: &[u8], step: usize) -> Result<Option<(Reply, bool)>> {
-    let mut inbox = Inbox::new();
+    let mut inbox = Inbox::default();
     let mut decoder = Decoder::new(want);
     let mut pieces = bytes.chunks(step);
     loop {
@@ -97,7 +97,7 @@ fn a_long_chain_of_attributes() {
 
 #[test]
 fn what_is_skipped_is_not_kept() {
-    let mut inbox = Inbox::new();
+    let mut inbox = Inbox::default();
     let mut decoder = Decoder::new(Want::Value);
     let mut piece = b">1000000\r\n".to_vec();
     for _ in 0..1000 {
@@ -156,7 +156,7 @@ fn values_of_every_length() {
 
 #[test]
 fn a_batch_after_other_bytes_keeps_them() {
-    let mut inbox = Inbox::new();
+    let mut inbox = Inbox::default();
     inbox.bytes.extend_from_slice(b"*1\r\n$1\r\na\r\n:7\r\n");
     let batch = Decoder::new(Want::Batch(1)).advance(&mut inbox).unwrap();
     assert!(matches!(batch, Some(Reply::Batch(values)) if values.get(0) == Some(b"a")));
