@@ -1,9 +1,9 @@
-//! The reactor: the library's one thread, which goes on with tasks that wait for descriptors and times. It starts with the first
-//! who needs it and ends with the last.
+//! The reactor: the library's one thread, which goes on with tasks that wait for descriptors and times. It starts with
+//! the first who needs it and ends with the last.
 //!
-//! It never waits for one task: each goes on as far as it can without waiting, and then the next. What blocks, as a name that
-//! must be resolved, is done elsewhere. It sleeps in poll(2), on the descriptors of its tasks and on one that is written when
-//! there is something new for it. A panic in a task ends that task.
+//! It never waits for one task: each goes on as far as it can without waiting, and then the next. What blocks, as a
+//! name that must be resolved, is done elsewhere. It sleeps in poll(2), on the descriptors of its tasks and on one that
+//! is written when there is something new for it. A panic in a task ends that task.
 
 #[cfg(test)]
 mod tests;
@@ -25,8 +25,8 @@ use crate::threads;
 
 /// Something that goes on now and then. Dropped, it is over, also after a panic in the middle of it.
 pub trait Task: Send {
-    /// Goes on as far as that goes without waiting. Called once at first, and then whenever its descriptor is ready or its time
-    /// has come, and sometimes for nothing.
+    /// Goes on as far as that goes without waiting. Called once at first, and then whenever its descriptor is ready or
+    /// its time has come, and sometimes for nothing.
     fn step(&mut self, now: Instant) -> Progress;
 
     /// The descriptor to wait for, and its events.
@@ -177,11 +177,11 @@ impl<'a> Loop<'a> {
 
     fn run(&mut self) {
         // A panic outside of a step, as in a task's end; all goes on with what is left.
-        while panic::catch_unwind(AssertUnwindSafe(|| while self.turn() {})).is_err() {}
+        while panic::catch_unwind(AssertUnwindSafe(|| while self.iterate() {})).is_err() {}
     }
 
-    /// One round; false, when it was the last.
-    fn turn(&mut self) -> bool {
+    /// One iteration; false, when it was the last.
+    fn iterate(&mut self) -> bool {
         let is_stopped = self.shared.stopped.load(Ordering::Acquire);
         self.take_news();
         self.step();

@@ -1,10 +1,10 @@
-//! Spinning for a reply before sleeping for it: a sleep and a wake-up cost more than all the rest of a call to a server that
-//! is near. It is tried while it pays, and left alone, for longer and longer, while replies come from far away or the
-//! processor has others to serve.
+//! Spinning for a reply before sleeping for it: a sleep and a wake-up cost more than all the rest of a call to a server
+//! that is near. It is tried while it pays, and left alone, for longer and longer, while replies come from far away or
+//! the processor has others to serve.
 //!
-//! Between two looks the processor is offered to others. So spinning threads that share a processor take turns at next to no
-//! cost, and what the others take is not counted as spinning: a look counts as a microsecond, which is what it takes. But
-//! where others take much longer, they are at work, and the time is better left to them.
+//! Between two looks the processor is offered to others. So spinning threads that share a processor take turns at next
+//! to no cost, and what the others take is not counted as spinning: a look counts as a microsecond, which is what it
+//! takes. But where others take much longer, they are at work, and the time is better left to them.
 
 use std::time::{Duration, Instant};
 
@@ -54,8 +54,8 @@ impl Spinner {
         self.looks != 0 && self.next_pause <= LONG_PAUSE
     }
 
-    /// Calls `ready` again and again, letting others run in between, until it has an answer, the limit is reached, or the
-    /// deadline.
+    /// Calls `ready` again and again, letting others run in between, until it has an answer, the limit is reached, or
+    /// the deadline.
     pub fn spin<T>(&mut self, deadline: Instant, ready: impl FnMut() -> Option<T>) -> Option<T> {
         if self.is_due() { self.spin_now(deadline, ready) } else { None }
     }
@@ -100,7 +100,7 @@ fn looks(limit: Duration) -> u32 {
 }
 
 impl Spinner {
-    /// Doubts grow faster than trust: to spin beside somebody who computes costs a hundred times what it can save.
+    /// Misses count for more than hits: to spin beside somebody who computes costs a hundred times what it can save.
     fn learn(&mut self, is_late: bool, is_answered: bool) {
         let next = match (is_late, is_answered) {
             (true, _) => self.next_pause * 8,

@@ -1,5 +1,5 @@
-//! `clear` within a prefix: SCAN for its keys and UNLINK them, a page at a time. A neighbour's key is never touched, whatever
-//! the server takes the pattern for.
+//! `clear` within a prefix: SCAN for its keys and UNLINK them, a page at a time. A neighbour's key is never touched,
+//! whatever the server takes the pattern for.
 
 use super::Redis;
 use super::wire::decode::{Reply, Tree, Want};

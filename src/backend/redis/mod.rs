@@ -1,7 +1,7 @@
 //! Redis and Valkey: an operation on however many servers there are.
 //!
-//! The rooms, and which of them know of which, from the top: `topology` says which server, `node` is one server, `link` one
-//! connection; below it `net` has sockets and knows no RESP, and `wire` has bytes and does no I/O.
+//! The rooms, and which of them know of which, from the top: `topology` says which server, `node` is one server, `link`
+//! one connection; below it `net` has sockets and knows no RESP, and `wire` has bytes and does no I/O.
 
 mod clear;
 pub mod link;

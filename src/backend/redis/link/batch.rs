@@ -1,5 +1,5 @@
-//! Calls that go together over one link: the requests lie one behind the other in the outbox, the replies come in the same
-//! order.
+//! Calls that go together over one link: the requests lie one behind the other in the outbox, the replies come in the
+//! same order.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -17,9 +17,10 @@ use crate::op::Answer;
 
 /// Calls on their way over a link of type `L`.
 ///
-/// The entries are those that are not complete yet, in the order of their requests; the first one's begins at `start` in the
-/// outbox, and `sent` bytes of the outbox have gone. Where `start` is beyond `sent`, something was answered that was not asked.
-/// `calls` is how many calls there were when it was sent, or `None` where what they take is no round trip.
+/// The entries are those that are not complete yet, in the order of their requests; the first one's begins at `start`
+/// in the outbox, and `sent` bytes of the outbox have gone. Where `start` is beyond `sent`, something was answered that
+/// was not asked. `calls` is how many calls there were when it was sent, or `None` where what they take is no round
+/// trip.
 pub struct Batch<L> {
     pub outbox: Vec<u8>,
     pub sent: usize,
@@ -55,8 +56,8 @@ impl<L> Default for Batch<L> {
 }
 
 impl<L> Batch<L> {
-    /// Takes requests over, to be sent next, where the last batch is complete: `requests` gets what was left of that, which is
-    /// nothing but memory.
+    /// Takes requests over, to be sent next, where the last batch is complete: `requests` gets what was left of that,
+    /// which is nothing but memory.
     pub fn load(&mut self, requests: &mut Requests<L>, wakeups: WakeupSet) {
         self.outbox.clear();
         let (bytes, entries, waiters) = requests.parts();
@@ -217,7 +218,8 @@ impl<L> Batch<L> {
         self.entries.iter().any(|entry| entry.call().is_some())
     }
 
-    /// The latest deadline of its asynchronous calls, which all have the same time and are in the order of their submission.
+    /// The latest deadline of its asynchronous calls, which all have the same time and are in the order of their
+    /// submission.
     pub fn last_deadline(&self) -> Option<Instant> {
         self.entries.iter().rev().find_map(|entry| Some(entry.call()?.deadline()))
     }

@@ -1,5 +1,5 @@
-//! A call that has the link to itself. What is usual is compiled by itself and takes one write and one read; whatever else
-//! happens is finished by the loop that drives everything else.
+//! A call that has the link to itself. What is usual is compiled by itself and takes one write and one read; whatever
+//! else happens is finished by the loop that drives everything else.
 
 use super::connection::Link;
 use super::drive::{Blocking, Stop, drive};
@@ -19,7 +19,7 @@ use crate::op::{Answer, Op};
 /// Whether anything has been waited for since the deadline was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Nothing, so that the socket's own patience is as good a bound as the deadline.
+    /// Nothing, so that the socket's receive timeout is as good a bound as the deadline.
     AtOnce,
     AfterWait,
 }
@@ -40,8 +40,8 @@ enum Missed {
 }
 
 impl Link {
-    /// Sends what `encode` writes, and reads what `replies` waits for. `quick` takes the reply where it is the usual one and has
-    /// arrived whole.
+    /// Sends what `encode` writes, and reads what `replies` waits for. `quick` takes the reply where it is the usual
+    /// one and has arrived whole.
     pub fn call<'a, R: Replies>(
         &mut self,
         encode: impl FnOnce(&mut Outbox<'_, 'a>) -> Result<()>,
@@ -73,8 +73,8 @@ impl Link {
         exchanged
     }
 
-    /// The same for an operation that may share a link, with the usual answer, after which the link may be used again; `None`:
-    /// whatever else it came to is put into `other`, so that what is usual is handed on by itself.
+    /// The same for an operation that may share a link, with the usual answer, after which the link may be used again;
+    /// `None`: whatever else it came to is put into `other`, so that what is usual is handed on by itself.
     #[inline(always)]
     pub fn call_shared(
         &mut self,
@@ -126,7 +126,8 @@ impl Link {
         self.batch.outbox.len() + slices
     }
 
-    /// Sends the outbox, or so much of what is short, and reads once: the usual course, after which the reply may be all there.
+    /// Sends the outbox, or so much of what is short, and reads once: the usual course, after which the reply may be
+    /// all there.
     #[inline(always)]
     fn ask(
         &mut self,

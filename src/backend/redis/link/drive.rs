@@ -1,5 +1,5 @@
-//! The loop that carries requests out and replies in, whoever drives it: a calling thread, a thread in a queue's wait, or the
-//! library's own thread. They differ only in how they wait, which is a [`Driver`]'s business.
+//! The loop that carries requests out and replies in, whoever drives it: a calling thread, a thread in a queue's wait,
+//! or the library's own thread. They differ only in how they wait, which is a [`Driver`]'s business.
 
 use std::time::Instant;
 
@@ -162,8 +162,8 @@ impl<L> HasAnswer for Waiter<L> {
 }
 
 impl<'a> Blocking<'a> {
-    /// For a call that has the link to itself. Once some of its reply is there, the rest is slept for: to spin for that would
-    /// be to take it piece by piece.
+    /// For a call that has the link to itself. Once some of its reply is there, the rest is slept for: to spin for that
+    /// would be to take it piece by piece.
     pub fn alone(deadline: &'a Deadline, inbox: &Inbox) -> Self {
         Self { deadline, spins: inbox.is_empty(), shared: None }
     }
@@ -199,8 +199,8 @@ impl Driver for Blocking<'_> {
         }
         if sending == Sending::Blocked {
             exchange.deliver();
-            // What arrives meanwhile is taken in, so that a server that answers before it has read everything is not kept
-            // waiting in turn.
+            // What arrives meanwhile is taken in, so that a server that answers before it has read everything is not
+            // kept waiting in turn.
             let events = interest(sending, inbox);
             stream.wait(events, self.deadline)?;
             if events.contains(PollFlags::IN) {

@@ -49,8 +49,8 @@ pub fn refusal<T>(result: &Result<T>) -> Option<&Error> {
     result.as_ref().err().filter(|error| matches!(error.kind, Kind::Full { .. }))
 }
 
-/// The server has looked at nothing that was sent, for it had no room for the connection. Said on one that had been in use
-/// before (`is_first` is false), it may mean anything, and is no reason to send the call again.
+/// The server has looked at nothing that was sent, for it had no room for the connection. Said on one that had been in
+/// use before (`is_first` is false), it may mean anything, and is no reason to send the call again.
 pub fn turned_away(refused: &mut Option<Error>, error: &Error, is_first: bool) -> Failure {
     if is_first {
         *refused = Some(error.again());
@@ -65,8 +65,8 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Whether the call goes over another link. After the first link that broke: what was not sent, and a read. Where the
-    /// server had no room for the connection it has looked at nothing, so any call does, however often.
+    /// Whether the call goes over another link. After the first link that broke: what was not sent, and a read. Where
+    /// the server had no room for the connection it has looked at nothing, so any call does, however often.
     pub fn allow_another(&mut self, failure: &Failure, is_read: bool) -> bool {
         if !failure.lost {
             return false;
@@ -79,7 +79,8 @@ impl Attempts {
         may
     }
 
-    /// Whether a link has been found broken under the call, so that the others must be revalidated however lately they were used.
+    /// Whether a link has been found broken under the call, so that the others must be revalidated however lately they
+    /// were used.
     pub fn has_lost_link(self) -> bool {
         self.has_lost_link
     }

@@ -185,8 +185,8 @@ impl Pipeline<'_> {
         None
     }
 
-    /// Answers asynchronous calls, each of which waits for one value, as far as short values have arrived; whether that was
-    /// any. The values share one buffer: few, for one that is kept for long keeps the others' memory too.
+    /// Answers asynchronous calls, each of which waits for one value, as far as short values have arrived; whether that
+    /// was any. The values share one buffer: few, for one that is kept for long keeps the others' memory too.
     fn take_values(&mut self, inbox: &mut Inbox) -> bool {
         const FEW: usize = 16;
         let count = self.batch.gets(FEW);

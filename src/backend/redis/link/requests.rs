@@ -100,8 +100,8 @@ impl Waiters {
 
 /// Requests one behind the other.
 ///
-/// The bytes are those of the entries, in their order, after `taken` bytes of requests that were taken out. These are never
-/// much more than half, so that taking out a part costs no more than the part, however much is left.
+/// The bytes are those of the entries, in their order, after `taken` bytes of requests that were taken out. These are
+/// never much more than half, so that taking out a part costs no more than the part, however much is left.
 pub struct Requests<L> {
     bytes: Vec<u8>,
     entries: VecDeque<Entry<L>>,
@@ -228,8 +228,8 @@ impl<L> Requests<L> {
         self.entries.iter().any(Entry::is_wanted)
     }
 
-    /// To be called before they are sent: asynchronous calls that were completed meanwhile are left out, and of the others it is
-    /// known from now on that they may have been sent.
+    /// To be called before they are sent: asynchronous calls that were completed meanwhile are left out, and of the
+    /// others it is known from now on that they may have been sent.
     pub fn begin_send(&mut self) {
         let goes = |entry: &Entry<L>| entry.call().is_none_or(|call| call.begin_send());
         if !self.entries.iter().all(goes) {
@@ -268,8 +268,8 @@ impl<L> Requests<L> {
     }
 }
 
-/// A request that is being written behind others. Unless it is kept, what there is of it is taken back: half a request would
-/// be sent with the beginning of the next for its end.
+/// A request that is being written behind others. Unless it is kept, what there is of it is taken back: half a request
+/// would be sent with the beginning of the next for its end.
 struct Draft<'a> {
     bytes: &'a mut Vec<u8>,
     before: usize,

@@ -13,9 +13,9 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
 
 /// One thread's place in the queue for a link of type `L`.
 ///
-/// What it waits for is decided once, under the lock of the cell: an answer, or the link itself, to go on with its own call and
-/// those behind it. Whoever finds the cell other than `Waiting` keeps what it brought: an answer is dropped, a link comes back.
-/// `completed` says that there is something in the cell; it is written under the lock.
+/// What it waits for is decided once, under the lock of the cell: an answer, or the link itself, to go on with its own
+/// call and those behind it. Whoever finds the cell other than `Waiting` keeps what it brought: an answer is dropped, a
+/// link comes back. `completed` says that there is something in the cell; it is written under the lock.
 pub struct Waiter<L> {
     completed: AtomicBool,
     cell: Mutex<Cell<L>>,

@@ -6,9 +6,9 @@ use crate::sync::{AtomicU32, Ordering, fence, futex_wait, futex_wake_all};
 
 /// Something to sleep on.
 ///
-/// Whoever wakes need not know whether anybody sleeps. A sleeper marks the word before it looks once more at what it waits for;
-/// a waker puts that in place before it looks at the mark; and a fence stands between the two on either side. So either the
-/// waker sees the mark, or the sleeper sees what it waits for.
+/// Whoever wakes need not know whether anybody sleeps. A sleeper marks the word before it looks once more at what it
+/// waits for; a waker puts that in place before it looks at the mark; and a fence stands between the two on either
+/// side. So either the waker sees the mark, or the sleeper sees what it waits for.
 #[derive(Default)]
 pub struct Wakeup(AtomicU32);
 
@@ -40,8 +40,8 @@ impl Wakeup {
     }
 }
 
-/// What the callers of one node sleep on: those of one batch on one, those of the next on another. Where two batches meet on
-/// one, some are woken for nothing.
+/// What the callers of one node sleep on: those of one batch on one, those of the next on another. Where two batches
+/// meet on one, some are woken for nothing.
 #[derive(Default)]
 pub struct Wakeups([Wakeup; WakeupSet::SIZE]);
 

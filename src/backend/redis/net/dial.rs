@@ -30,7 +30,7 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 /// How connections are made, whatever the address.
 pub struct Dialer {
     keepalive: bool,
-    patience: Duration,
+    receive_timeout: Duration,
     spin: Duration,
     trust: Trust,
 }
@@ -39,7 +39,7 @@ impl Dialer {
     pub fn new(config: &Config) -> Self {
         Self {
             keepalive: config.keepalive,
-            patience: config.timeout.min(Deadline::LONGEST),
+            receive_timeout: config.timeout.min(Deadline::LONGEST),
             spin: config.spin,
             trust: Trust::new(&config.tls),
         }
@@ -166,7 +166,7 @@ impl Dial<'_> {
     fn socket(&self, fd: OwnedFd) -> Result<Socket, Error> {
         let blocking = rustix::io::ioctl_fionbio(&fd, false).map_err(io::Error::from);
         blocking
-            .and_then(|()| Socket::new(fd, self.dialer.patience))
+            .and_then(|()| Socket::new(fd, self.dialer.receive_timeout))
             .map_err(|error| self.failed(&error))
     }
 

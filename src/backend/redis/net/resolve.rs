@@ -1,5 +1,5 @@
-//! Name resolution that a deadline can end. getaddrinfo(3) cannot be interrupted, so it runs on a thread of the library's
-//! own, of which there are few; a caller whose deadline passes leaves its question behind.
+//! Name resolution that a deadline can end. getaddrinfo(3) cannot be interrupted, so it runs on a thread of the
+//! library's own, of which there are few; a caller whose deadline passes leaves its question behind.
 
 use std::collections::VecDeque;
 use std::io;

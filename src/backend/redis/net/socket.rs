@@ -93,10 +93,10 @@ impl From<Broken> for Stopped {
 }
 
 impl Socket {
-    /// Takes a connected, blocking socket. A blocking receive shall wait for `patience` before it gives up.
-    pub fn new(fd: OwnedFd, patience: Duration) -> io::Result<Self> {
+    /// Takes a connected, blocking socket. A blocking receive waits for `receive_timeout` before it gives up.
+    pub fn new(fd: OwnedFd, receive_timeout: Duration) -> io::Result<Self> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
-        set_socket_timeout(&fd, Timeout::Recv, Some(patience))?;
+        set_socket_timeout(&fd, Timeout::Recv, Some(receive_timeout))?;
         Ok(Self { fd: Arc::new(fd) })
     }
 
@@ -130,7 +130,7 @@ impl Socket {
         retry(|| recv(&*self.fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(count, _)| count))
     }
 
-    /// Appends at least one byte. Waits in the call itself, for as long as the socket has patience; `AGAIN` after that.
+    /// Appends at least one byte. Waits in the call itself, for the receive timeout; after that: `AGAIN`.
     #[inline(always)]
     pub fn receive_blocking(&self, buffer: &mut Vec<u8>) -> rustix::io::Result<usize> {
         recv(&*self.fd, spare_capacity(buffer), RecvFlags::empty()).map(|(count, _)| count)
@@ -161,8 +161,8 @@ impl CutOff {
     /// In a child process: closes what the parent's other threads were using, and nothing else is done to it.
     pub fn close_inherited(&self) {
         if let Some(fd) = self.0.upgrade() {
-            // Whoever owns it is a thread of the parent's that this process does not have, so nobody will use it or close it
-            // again.
+            // Whoever owns it is a thread of the parent's that this process does not have, so nobody will use it or
+            // close it again.
             sys::close_inherited(fd.as_fd());
             // The owner's count is never given back either: the descriptor must not be closed a second time.
             std::mem::forget(fd);

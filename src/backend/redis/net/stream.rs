@@ -16,7 +16,7 @@ pub struct Stream {
     socket: Socket,
     tls: Option<Box<TlsSession>>,
     spinner: Spinner,
-    /// Whether a read may be one system call, which waits for as long as the socket has patience.
+    /// Whether a read may be one system call, which waits for as long as the socket's receive timeout.
     reads_at_once: bool,
 }
 
@@ -80,8 +80,8 @@ impl Stream {
         self.flush()
     }
 
-    /// The same of a request that does not lie in one piece: `total` bytes long, and in the slices that `rest` tells, from that
-    /// byte on.
+    /// The same of a request that does not lie in one piece: `total` bytes long, and in the slices that `rest` tells,
+    /// from that byte on.
     pub fn write_slices<'a>(
         &mut self,
         total: usize,
@@ -163,8 +163,8 @@ impl Stream {
         receive(&self.socket, self.tls.as_deref_mut(), buffer)
     }
 
-    /// Appends at least one byte. The deadline was set just now, so that the socket's own patience is as good a bound, and one
-    /// system call will do where spinning does not.
+    /// Appends at least one byte. The deadline was set just now, so that the socket's receive timeout is as good a
+    /// bound, and one system call will do where spinning does not.
     #[inline(always)]
     pub fn read_first(&mut self, buffer: &mut Vec<u8>, deadline: &Deadline) -> Result<(), Stopped> {
         let Self { socket, tls, spinner, .. } = self;
@@ -186,8 +186,8 @@ impl Stream {
         self.read(buffer, *deadline)
     }
 
-    /// Appends at least one byte, with a look first and a poll(2) for each wait. For what arrives piece by piece: to spin for
-    /// the rest would be to take it in smaller pieces.
+    /// Appends at least one byte, with a look first and a poll(2) for each wait. For what arrives piece by piece: to
+    /// spin for the rest would be to take it in smaller pieces.
     #[cold]
     #[inline(never)]
     pub fn read(&mut self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<(), Stopped> {

@@ -32,8 +32,8 @@ pub enum Unusable {
 }
 
 /// The configuration of a cache's TLS sessions, made with its first connection: reading the trusted certificates takes
-/// milliseconds, and may hang with the file system. So it is done on a thread of its own, which callers wait for no longer
-/// than they can.
+/// milliseconds, and may hang with the file system. So it is done on a thread of its own, which callers wait for no
+/// longer than they can.
 pub struct Trust {
     options: TlsOptions,
     shared: Arc<Shared>,

@@ -19,8 +19,8 @@ use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Op};
 
 impl Node {
-    /// Carries out an operation that may share a link with others. There are functions of their own for what is less usual, so
-    /// that what is usual costs less. They take copies, so that only they need what is copied in memory.
+    /// Carries out an operation that may share a link with others. There are functions of their own for what is less
+    /// usual, so that what is usual costs less. They take copies, so that only they need what is copied in memory.
     #[inline(always)]
     pub fn call_shared(
         &self,
@@ -95,8 +95,8 @@ impl Node {
         let mut other = None;
         match lease.link()?.call_shared(op, expect, prefix, deadline, start, &mut other) {
             Some(answer) => {
-                // It stays in registers, for a panic in between would leak it rather than drop it. And there is nothing in the
-                // other to drop, which the compiler does not see.
+                // It stays in registers, for a panic in between would leak it rather than drop it. And there is nothing
+                // in the other to drop, which the compiler does not see.
                 let answer = ManuallyDrop::new(answer);
                 lease.give_back();
                 std::mem::forget(other);

@@ -114,7 +114,7 @@ impl Node {
                     return ended;
                 }
             } else if now >= look {
-                self.lose_patience(waiter, deadline);
+                self.find_another_link(waiter, deadline);
                 bound = (bound * 2).min(LONGEST_QUEUEING_BOUND);
                 look = now + bound;
             }
@@ -148,14 +148,14 @@ impl Node {
         rustix::thread::sched_yield();
         match self.revalidate(lease, deadline, Revalidate::Idle) {
             Some(lease) => self.drive_queued(lease, waiter, deadline),
-            None => self.lose_patience(waiter, deadline),
+            None => self.find_another_link(waiter, deadline),
         }
     }
 
     /// The links in use are slow: finds another for the queue.
-    fn lose_patience(&self, waiter: &Arc<Waiter<Link>>, deadline: &Deadline) {
+    fn find_another_link(&self, waiter: &Arc<Waiter<Link>>, deadline: &Deadline) {
         loop {
-            let next = self.scheduler().patience_over(waiter, Instant::now);
+            let next = self.scheduler().queueing_bound_over(waiter, Instant::now);
             match next {
                 WhatNext::Wait => return,
                 WhatNext::Dial => return self.dial_out_of_band(),

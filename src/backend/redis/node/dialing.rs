@@ -29,7 +29,7 @@ impl Node {
         let mut link = Box::new(self.dial(deadline)?);
         own.over(Dialled::Link(&mut link));
         let mut lease = Lease::new(self, link);
-        // The socket's own patience is as long as a whole call.
+        // The socket's receive timeout is as long as a whole call.
         lease.start = Start::AfterWait;
         Ok(lease)
     }

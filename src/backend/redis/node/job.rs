@@ -15,8 +15,8 @@ use crate::backend::redis::link::pipeline::Driven;
 use crate::deadline::Deadline;
 use crate::reactor::{Progress, Task};
 
-/// A link with a batch. Dropped, it ends with the batch. A batch that no answer comes to is given up when nobody waits for it
-/// any more but threads, who go on with it themselves.
+/// A link with a batch. Dropped, it ends with the batch. A batch that no answer comes to is given up when nobody waits
+/// for it any more but threads, who go on with it themselves.
 pub struct Job {
     node: Arc<Node>,
     link: Option<Box<Link>>,

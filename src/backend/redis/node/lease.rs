@@ -56,7 +56,8 @@ impl<'a> Lease<'a> {
         exchanged
     }
 
-    /// The call is done, and the link may serve the next: the first in the queue, with all that is queued, or whoever comes.
+    /// The call is done, and the link may serve the next: the first in the queue, with all that is queued, or whoever
+    /// comes.
     #[inline(always)]
     pub fn give_back(mut self) {
         if let Some(link) = self.link.take() {
@@ -64,7 +65,8 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// Hands the link to a thread that waits in its batch; where none does, to the reactor. `but`: a thread that cannot.
+    /// Hands the link to a thread that waits in its batch; where none does, to the reactor. `but`: a thread that
+    /// cannot.
     pub fn hand_over(mut self, but: Option<&Arc<Waiter<Link>>>) {
         let Some(link) = self.offer_to_waiter(but) else { return };
         if link.batch.has_calls() {
@@ -141,8 +143,8 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// A link's place among those of its node. Dropped, it is another's: at the end, for the socket is closed before another may be
-/// dialled in its place, and also after a panic.
+/// A link's place among those of its node. Dropped, it is another's: at the end, for the socket is closed before
+/// another may be dialled in its place, and also after a panic.
 struct Place<'a> {
     node: &'a Node,
     seat: Seat,

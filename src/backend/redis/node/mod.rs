@@ -1,11 +1,12 @@
 //! One server: its endpoint, its links, the scheduler that says which call goes over which of them, and who drives it.
 //!
-//! The scheduler is a value under the node's lock ([`Node::scheduler`]). Its node tells it what has happened, lets go of the
-//! lock, and does what it said ([`Node::perform`]). Nothing else is locked under that lock but by the system's allocator.
+//! The scheduler is a value under the node's lock ([`Node::scheduler`]). Its node tells it what has happened, lets go
+//! of the lock, and does what it said ([`Node::perform`]). Nothing else is locked under that lock but by the system's
+//! allocator.
 //!
 //! Who drives a link: a calling thread for its own call (`call`), or for all that is queued (`combine`); a thread in a
-//! completion queue's wait (`self_drive`); or the reactor (`job`). Whoever has a link holds it as a [`Lease`](lease::Lease), or
-//! hands it over: to a waiter, to the reactor, or to the scheduler, which may park it.
+//! completion queue's wait (`self_drive`); or the reactor (`job`). Whoever has a link holds it as a
+//! [`Lease`](lease::Lease), or hands it over: to a waiter, to the reactor, or to the scheduler, which may park it.
 
 pub mod call;
 pub mod combine;

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::sys;
 
-/// Whether a thread that drives has a core to itself, or shares it with others, the server perhaps: then it is of no use to send
-/// a part of what it submits before the rest, and costs a system call.
+/// Whether a thread that drives has a core to itself, or shares it with others, the server perhaps: then it is of no
+/// use to send a part of what it submits before the rest, and costs a system call.
 #[derive(Default)]
 pub struct OwnCore {
     /// Waits since the last look.

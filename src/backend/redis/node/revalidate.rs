@@ -8,8 +8,9 @@ use crate::backend::redis::link::call::Start;
 use crate::backend::redis::link::connection::Link;
 use crate::deadline::Deadline;
 
-/// A link that was used longer ago than this is looked at before it is used again. Shorter than a server takes to go away
-/// and come back. Where a call takes longer than this, or calls are further apart, the look costs next to nothing beside it.
+/// A link that was used longer ago than this is looked at before it is used again. Shorter than a server takes to go
+/// away and come back. Where a call takes longer than this, or calls are further apart, the look costs next to nothing
+/// beside it.
 const RECENT: Duration = Duration::from_micros(100);
 
 /// Which links are revalidated before they are used.

@@ -1,6 +1,6 @@
-//! Asynchronous calls driven by the thread that waits for their completions: it takes the link that the reactor would be given,
-//! and nobody has to be woken. When it has what it waited for, it parks the link as it is, in the middle of a batch perhaps, and
-//! finds it again when it comes back. If it does not, the reactor goes on with it.
+//! Asynchronous calls driven by the thread that waits for their completions: it takes the link that the reactor would
+//! be given, and nobody has to be woken. When it has what it waited for, it parks the link as it is, in the middle of a
+//! batch perhaps, and finds it again when it comes back. If it does not, the reactor goes on with it.
 
 use std::time::{Duration, Instant};
 
@@ -54,8 +54,8 @@ impl Engine for Node {
 }
 
 impl Node {
-    /// Sends what was loaded onto a link, as far as that goes, and waits for nothing. `queue`: where the thread is expected to
-    /// wait.
+    /// Sends what was loaded onto a link, as far as that goes, and waits for nothing. `queue`: where the thread is
+    /// expected to wait.
     pub fn send_off(&self, link: Box<Link>, queue: QueueId) {
         let now = Instant::now();
         let Some(mut link) = self.revalidate_loaded(Lease::of(self, link), now) else { return };
@@ -97,7 +97,8 @@ impl Node {
         is_refilled
     }
 
-    /// Leaves a link to the thread that is expected to wait on this queue, or, if others wait for what is on it, to those.
+    /// Leaves a link to the thread that is expected to wait on this queue, or, if others wait for what is on it, to
+    /// those.
     fn park(&self, lease: Lease<'_>, queue: QueueId) {
         let Some(link) = lease.into_link() else { return };
         let parked = self.scheduler().park(link, queue);

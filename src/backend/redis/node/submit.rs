@@ -1,8 +1,8 @@
 //! Asynchronous calls: they join the queue that threads queue in, or, if they are large, wait for a link of their own.
 //!
-//! Nothing here waits for the network. Where an idle link is there it goes to the reactor with all that is queued; where none
-//! is, one is dialled out of band, and given to the queue like any other link that becomes free. Calls of a thread that is
-//! likely to wait for them next are left in the queue for it (`self_drive.rs`).
+//! Nothing here waits for the network. Where an idle link is there it goes to the reactor with all that is queued;
+//! where none is, one is dialled out of band, and given to the queue like any other link that becomes free. Calls of a
+//! thread that is likely to wait for them next are left in the queue for it (`self_drive.rs`).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -79,8 +79,8 @@ impl Node {
         Ok(())
     }
 
-    /// Looks at a link before its batch is begun; it comes back if it may be used. Otherwise the batch is back in the queue, or
-    /// the link is being asked whether it is there.
+    /// Looks at a link before its batch is begun; it comes back if it may be used. Otherwise the batch is back in the
+    /// queue, or the link is being asked whether it is there.
     pub fn revalidate_loaded(&self, mut lease: Lease<'_>, now: Instant) -> Option<Box<Link>> {
         let link = lease.link().ok()?;
         if link.batch.sent > 0 {
@@ -119,8 +119,8 @@ impl Node {
     }
 }
 
-/// A link with a batch that is asked whether it is there, in no call's hands. Dropped, it is closed, and its batch goes over
-/// another.
+/// A link with a batch that is asked whether it is there, in no call's hands. Dropped, it is closed, and its batch goes
+/// over another.
 struct Asked {
     node: Arc<Node>,
     link: Option<Box<Link>>,

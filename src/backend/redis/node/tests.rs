@@ -1,5 +1,5 @@
-//! A node over Unix sockets whose other ends the test holds. Where it says so the reactor has no thread, so that whatever goes on
-//! is driven by the thread that waits.
+//! A node over Unix sockets whose other ends the test holds. Where it says so the reactor has no thread, so that
+//! whatever goes on is driven by the thread that waits.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::op::{Answer, Condition, Items, Keys, Op, Ttl, each_item, each_key};
 use crate::value::Values;
 
-/// Appends the commands of `op`, to be sent in one go. `Op::Clear` is FLUSHDB: see `clear.rs` for a clear within a prefix.
+/// Appends the commands of `op`, to be sent in one go. `Op::Clear` is FLUSHDB: see `clear.rs` for a clear within a
+/// prefix.
 pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Result<()> {
     let out = &mut *outbox.bytes;
     match *op {
@@ -47,7 +48,8 @@ pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Re
     Ok(())
 }
 
-/// A command whose first argument is the key; `head` is all that comes before it. There is room for one number after it.
+/// A command whose first argument is the key; `head` is all that comes before it. There is room for one number after
+/// it.
 #[inline(always)]
 fn one(out: &mut Vec<u8>, head: &[u8], prefix: &[u8], key: &[u8]) -> Result<()> {
     reserve(out, 3, prefix.len() + key.len())?;
@@ -96,8 +98,8 @@ fn set_tail(out: &mut Vec<u8>, ttl: Ttl, nx: bool) {
     }
 }
 
-/// The length of the command, written into `room`: the two most common ones, where they are short. `None`: another, or there is
-/// too little room.
+/// The length of the command, written into `room`: the two most common ones, where they are short. `None`: another, or
+/// there is too little room.
 #[inline(always)]
 pub fn encode_short(op: &Op<'_>, prefix: &[u8], room: &mut [u8; SHORT]) -> Option<usize> {
     let mut out = Short::new(room);
@@ -192,8 +194,8 @@ const MOST_KEYS: usize = 128;
 
 /// How an operation is carried out.
 pub enum Plan {
-    /// It may share a link with others: its request is short, its replies are likely to be, and whatever they are, the link
-    /// serves the next call as well as ever.
+    /// It may share a link with others: its request is short, its replies are likely to be, and whatever they are, the
+    /// link serves the next call as well as ever.
     Shared(Expect),
     /// It gets a link to itself.
     Exclusive(Expect),

@@ -126,8 +126,8 @@ pub fn integer(out: &mut Vec<u8>, number: i64) {
 /// Room for a request as most are.
 pub const SHORT: usize = 512;
 
-/// What is left of room that does not grow. A request that fits is written in a fraction of the instructions that a vector
-/// takes, which asks at every piece whether it must grow. Each piece: `None` where there is no room for it.
+/// What is left of room that does not grow. A request that fits is written in a fraction of the instructions that a
+/// vector takes, which asks at every piece whether it must grow. Each piece: `None` where there is no room for it.
 pub struct Short<'a>(&'a mut [u8]);
 
 impl<'a> Short<'a> {
@@ -215,8 +215,8 @@ static LINES: [[u8; 8]; 1000] = {
     lines
 };
 
-/// Lengths are mostly short. The line of such a one is appended as eight bytes, which is one store, and those that are too many
-/// are taken back.
+/// Lengths are mostly short. The line of such a one is appended as eight bytes, which is one store, and those that are
+/// too many are taken back.
 #[inline(always)]
 fn length(out: &mut Vec<u8>, number: usize) {
     match LINES.get(number) {

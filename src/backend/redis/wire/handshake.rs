@@ -63,8 +63,9 @@ impl Handshake {
         &self.bytes
     }
 
-    /// The server's words without what is secret in them: it quotes the arguments of a command that it does not know. A very
-    /// short password is part of ordinary words, where hiding it would only give it away: then only the error's code is left.
+    /// The server's words without what is secret in them: it quotes the arguments of a command that it does not know. A
+    /// very short password is part of ordinary words, where hiding it would only give it away: then only the error's
+    /// code is left.
     pub fn censor(&self, text: &str) -> String {
         const SHORT: usize = 4;
         let text = text.split(", with args beginning with").next().unwrap_or_default();

@@ -1,5 +1,6 @@
-//! The replies to a request, taken as they arrive, and what they come to: an operation's answer, or the error that the server's
-//! words are. Which replies are to come is all that must be known of the operation once its commands are written.
+//! The replies to a request, taken as they arrive, and what they come to: an operation's answer, or the error that the
+//! server's words are. Which replies are to come is all that must be known of the operation once its commands are
+//! written.
 
 use super::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
 use crate::error::{Error, Kind, Result};
@@ -15,8 +16,8 @@ pub struct Outcome<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
     Keep,
-    /// Nobody knows what comes next on it. After a transaction that was not carried out as a whole, say, the server may still be
-    /// queueing commands.
+    /// Nobody knows what comes next on it. After a transaction that was not carried out as a whole, say, the server may
+    /// still be queueing commands.
     Close,
 }
 
@@ -255,8 +256,8 @@ fn refused(reply: Reply) -> Result<Error> {
 /// What a server says to a connection that it closes at once: `maxclients` is reached, or `protected-mode` is on.
 const TURNED_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
 
-/// What a server says to a request that is too large from somebody who has not logged in: "unauthenticated bulk length",
-/// "unauthenticated multibulk length".
+/// What a server says to a request that is too large from somebody who has not logged in: "unauthenticated bulk
+/// length", "unauthenticated multibulk length".
 const UNAUTHENTICATED: &str = "ERR Protocol error: unauthenticated";
 
 /// What the server's words come to. The first word is the error's code.

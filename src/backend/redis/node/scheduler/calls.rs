@@ -12,8 +12,8 @@ use crate::backend::redis::wire::replies::Expect;
 use crate::completion::Promise;
 use crate::error::{Kind, Result};
 
-/// So many calls that are left to a thread, and at least a quarter of all that are outstanding, are sent before it comes, so that
-/// the server need not wait for the rest.
+/// So many calls that are left to a thread, and at least a quarter of all that are outstanding, are sent before it
+/// comes, so that the server need not wait for the rest.
 const FEW: usize = 16;
 /// Fewer large calls are not looked through for those that nobody wants any more.
 const FEW_EXCLUSIVE: usize = 16;
@@ -65,7 +65,8 @@ pub enum WhatNext<L> {
 
 /// What is to be done about a call that was taken in.
 pub enum Submitted<L> {
-    /// It is left to a thread that is likely to come and drive it. The reactor is to look after it, where that is not begun.
+    /// It is left to a thread that is likely to come and drive it. The reactor is to look after it, where that is not
+    /// begun.
     Deferred(Option<WatchId>),
     /// It is the reactor's, or one's who drives a link already.
     Entrusted(Actions<L>),
@@ -104,7 +105,7 @@ impl<L: Carrier> Scheduler<L> {
     }
 
     /// A queued thread has waited for longer than it should: the links in use are slow.
-    pub fn patience_over(
+    pub fn queueing_bound_over(
         &mut self,
         waiter: &Arc<Waiter<L>>,
         now: impl Fn() -> Instant,
@@ -194,8 +195,8 @@ impl<L: Carrier> Scheduler<L> {
         self.waiting -= 1;
     }
 
-    /// Takes in a small asynchronous call. `is_enough`: whether so many that are queued are worth sending before the rest. An
-    /// error: it is not taken in.
+    /// Takes in a small asynchronous call. `is_enough`: whether so many that are queued are worth sending before the
+    /// rest. An error: it is not taken in.
     #[inline(always)]
     pub fn submit(
         &mut self,

@@ -90,8 +90,8 @@ impl<L: Carrier> Scheduler<L> {
         self.deferral.parked.as_deref()
     }
 
-    /// A thread leaves a link in the middle of a batch, and is likely to come back to it: to the queue whose completions it took.
-    /// The link comes back where others may wait for what is on it, or for the link.
+    /// A thread leaves a link in the middle of a batch, and is likely to come back to it: to the queue whose
+    /// completions it took. The link comes back where others may wait for what is on it, or for the link.
     pub fn park(&mut self, mut link: Box<L>, queue: QueueId) -> Result<Actions<L>, Box<L>> {
         let is_private = link.batch().waiters().are_only(queue);
         let is_wanted = self.is_claimed() || !self.queue.waiters().are_only(queue);
@@ -104,7 +104,8 @@ impl<L: Carrier> Scheduler<L> {
         Ok(Actions { watch: self.deferral.defer(), ..Actions::default() })
     }
 
-    /// The reactor looks at what is queued. `seen`: what it was told `bound` ago, when it looked last. `None`: this watch is over.
+    /// The reactor looks at what is queued. `seen`: what it was told `bound` ago, when it looked last. `None`: this
+    /// watch is over.
     pub fn look_after(
         &mut self,
         watch: WatchId,

@@ -1,39 +1,45 @@
 //! Which call goes over which link of a node, and who drives it.
 //!
-//! A scheduler is a value: it does no I/O, takes no lock and knows no thread and no clock. Its node tells it what has happened,
-//! under a lock, and does what it answers when it has let go of that: see [`Actions`]. There are four kinds of methods:
+//! A scheduler is a value: it does no I/O, takes no lock and knows no thread and no clock. Its node tells it what has
+//! happened, under a lock, and does what it answers when it has let go of that: see [`Actions`]. There are four kinds
+//! of methods:
 //!
-//! - a call comes: `take_at_hand`, `admit`, `enqueue`, `check_out_exclusive`, `submit`, `submit_exclusive` (`calls.rs`);
-//! - a call or its driver has waited: `patience_over`, `withdraw`, `look_after` (`calls.rs`, `deferral.rs`);
-//! - who drives asks for more: `load`, `top_up`, `refill`, `keep_busy`, `take_link_to_drive`, `park` (`calls.rs`, `deferral.rs`);
+//! - a call comes: `take_at_hand`, `admit`, `enqueue`, `check_out_exclusive`, `submit`, `submit_exclusive`
+//!   (`calls.rs`);
+//! - a call or its driver has waited: `queueing_bound_over`, `withdraw`, `look_after` (`calls.rs`, `deferral.rs`);
+//! - who drives asks for more: `load`, `top_up`, `refill`, `keep_busy`, `take_link_to_drive`, `park` (`calls.rs`,
+//!   `deferral.rs`);
 //! - a link comes or goes: `give_back`, `lost`, `dialled`, `dial_failed`, `own_dial_over`, `close` (here).
 //!
-//! A call takes an idle link and is driven by its own thread: one write, one read. While as many links are in use as serve
-//! contending callers best, a small call joins the queue instead: its request is appended to the queue's, and whoever gives a
-//! link back hands it, with all that is queued, to the first in the queue, who drives that batch while the next one gathers.
-//! Nobody drives more than one batch. An asynchronous call always joins the queue; it is driven by the thread that waits for
-//! its completion, or by the reactor. Large calls, and those that leave a link in doubt, have a link to themselves.
+//! A call takes an idle link and is driven by its own thread: one write, one read. While as many links are in use as
+//! serve contending callers best, a small call joins the queue instead: its request is appended to the queue's, and
+//! whoever gives a link back hands it, with all that is queued, to the first in the queue, who drives that batch while
+//! the next one gathers. Nobody drives more than one batch. An asynchronous call always joins the queue; it is driven
+//! by the thread that waits for its completion, or by the reactor. Large calls, and those that leave a link in doubt,
+//! have a link to themselves.
 //!
-//! Requests are bound to a link only when it is free to send them, or when replies have just come over it, so a slow answer
-//! holds up nobody who comes later: who has waited for [`QUEUEING_BOUND`] begins a new epoch, in which the links in use count no
-//! more, and takes another one, or has one dialled, for all that is queued.
+//! Requests are bound to a link only when it is free to send them, or when replies have just come over it, so a slow
+//! answer holds up nobody who comes later: who has waited for [`QUEUEING_BOUND`] begins a new epoch, in which the links
+//! in use count no more, and takes another one, or has one dialled, for all that is queued.
 //!
 //! # Invariants
 //!
-//! - A link is idle, or parked, or out: in the hands of a call, of a waiter, or of the reactor. `count` is how many there are, with
-//!   those that are being dialled, by threads for themselves (`own_dials`) or out of band (`dials`). It never exceeds `most`.
-//! - A link that is out or parked has a [`Seat`]: exclusive, or shared since an epoch. `in_use` is the number of those, and of
-//!   reservations, that are shared since the current epoch.
+//! - A link is idle, or parked, or out: in the hands of a call, of a waiter, or of the reactor. `count` is how many
+//!   there are, with those that are being dialled, by threads for themselves (`own_dials`) or out of band (`dials`). It
+//!   never exceeds `most`.
+//! - A link that is out or parked has a [`Seat`]: exclusive, or shared since an epoch. `in_use` is the number of those,
+//!   and of reservations, that are shared since the current epoch.
 //! - An idle link has no batch; a parked one has, and its batch waits for one completion queue only.
-//! - A call is in one place: in the queue, among the exclusive ones, or in the batch of a link. Nothing is queued on a closed
-//!   scheduler.
+//! - A call is in one place: in the queue, among the exclusive ones, or in the batch of a link. Nothing is queued on a
+//!   closed scheduler.
 //! - While something is queued, somebody will come for it: a link is out, one is being dialled, a thread waits with a
-//!   bound on its patience, or the queue is being watched (`watching`).
+//!   bound on its time in the queue, or the queue is being watched (`watching`).
 
 mod calls;
 mod deferral;
 mod measures;
 mod queue;
+mod recruit;
 #[cfg(test)]
 mod tests;
 
@@ -51,12 +57,14 @@ use crate::backend::redis::link::batch::Batch;
 use crate::backend::redis::link::connection::Seat;
 use crate::backend::redis::link::requests::Requests;
 
-/// How long a queued call waits for a link in use before it takes another: several round trips to a server that is near.
+/// How long a queued call waits for a link in use before it takes another: several round trips to a server that is
+/// near.
 pub const QUEUEING_BOUND: Duration = Duration::from_micros(250);
 /// The longest it waits between two looks at whether there is another.
 pub const LONGEST_QUEUEING_BOUND: Duration = Duration::from_millis(8);
-/// Links in use beyond which callers queue. Callers that spin for the reply: where they contend one sends for all, and two do
-/// not wait for each other. Callers that sleep: the more calls share a link, the more threads must be woken one by one.
+/// Links in use beyond which callers queue. Callers that spin for the reply: where they contend one sends for all, and
+/// two do not wait for each other. Callers that sleep: the more calls share a link, the more threads must be woken one
+/// by one.
 const IN_USE_CONTENDED: usize = 1;
 const IN_USE: usize = 2;
 const IN_USE_ASLEEP: usize = 8;
@@ -64,8 +72,8 @@ const IN_USE_ASLEEP: usize = 8;
 const IN_USE_FOR_SLEEPERS: usize = 2;
 /// The most links that asynchronous calls take to a server that is far away: they lose less by waiting for each other.
 const IN_USE_FAR: usize = 8;
-/// The most that are dialled out of band at once. A node that has no link yet dials one, so that servers that are not there do
-/// not take all the threads.
+/// The most that are dialled out of band at once. A node that has no link yet dials one, so that servers that are not
+/// there do not take all the threads.
 const MOST_DIALS: usize = 4;
 
 /// What a scheduler needs of a link.
@@ -139,7 +147,8 @@ impl<L> Default for Actions<L> {
     }
 }
 
-/// The right to dial a link, which counts as one that is out. To be told what came of it with [`Scheduler::own_dial_over`].
+/// The right to dial a link, which counts as one that is out. To be told what came of it with
+/// [`Scheduler::own_dial_over`].
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reservation {
@@ -254,8 +263,8 @@ impl<L: Carrier> Scheduler<L> {
         is_reserved
     }
 
-    /// Takes a link back that a call is done with; it is idle from then on. `spins`: whether it pays to spin for its replies. It
-    /// comes back, to be assigned, where somebody waits for a link.
+    /// Takes a link back that a call is done with; it is idle from then on. `spins`: whether it pays to spin for its
+    /// replies. It comes back, to be assigned, where somebody waits for a link.
     #[inline(always)]
     pub fn give_back(&mut self, mut link: Box<L>, spins: bool) -> Result<(), Box<L>> {
         self.spins = spins;
@@ -274,7 +283,8 @@ impl<L: Carrier> Scheduler<L> {
         self.assign(link)
     }
 
-    /// One that was to be dialled out of band is not. `Remains`: whoever waits where there is no link now fails with it.
+    /// One that was to be dialled out of band is not. `Remains`: whoever waits where there is no link now fails with
+    /// it.
     pub fn dial_failed(&mut self) -> Option<Remains<L>> {
         self.dials -= 1;
         self.count -= 1;
@@ -350,58 +360,6 @@ impl<L: Carrier> Scheduler<L> {
         Actions { wake_one: self.waiting > 0, ..Actions::default() }
     }
 
-    /// Finds links for asynchronous calls that wait for one.
-    fn recruit(&mut self, now: impl Fn() -> Instant) -> Actions<L> {
-        let mut actions = Actions::default();
-        actions.drive.extend(self.unpark());
-        if !self.exclusive.is_empty() || self.in_use < self.most_for_calls() {
-            self.recruit_idle(&mut actions.drive);
-            let needs_link = !self.queue.is_empty() && self.in_use < self.most_for_calls();
-            let most = if self.links() > 0 { MOST_DIALS } else { 1 };
-            let wanted = (self.exclusive.len() + usize::from(needs_link)).min(most);
-            while self.dials < wanted && self.reserve_out_of_band(&now) {
-                actions.dial += 1;
-            }
-        }
-        if !self.queue.is_empty() || !self.exclusive.is_empty() {
-            actions.watch = self.deferral.watch();
-        }
-        actions
-    }
-
-    fn recruit_idle(&mut self, links: &mut Vec<Box<L>>) {
-        while !self.exclusive.is_empty()
-            && self.has_idle()
-            && let Some(mut link) = self.check_out(Usage::Exclusive)
-        {
-            match self.load_exclusive(&mut link) {
-                true => links.push(link),
-                false => self.idle.push(link),
-            }
-        }
-        while self.queue_may_take_another()
-            && let Some(link) = self.check_out_loaded()
-        {
-            links.push(link);
-        }
-    }
-
-    fn queue_may_take_another(&self) -> bool {
-        !self.queue.is_empty() && self.in_use < self.most_for_calls() && self.has_idle()
-    }
-
-    /// An idle link with what is queued; `None` if nobody wants that any more.
-    fn check_out_loaded(&mut self) -> Option<Box<L>> {
-        let mut link = self.check_out(Usage::Shared)?;
-        self.load(&mut link);
-        if link.batch().is_complete() {
-            self.vacate(*link.seat_mut());
-            self.idle.push(link);
-            return None;
-        }
-        Some(link)
-    }
-
     /// Links are dropped, those that are out under their calls. Nothing is taken in any more.
     pub fn close(&mut self) -> Remains<L> {
         self.closed = true;
@@ -447,8 +405,8 @@ impl<L: Carrier> Scheduler<L> {
         self.most_in_use().min(IN_USE_FAR)
     }
 
-    /// Whether it is worth while to let others join before a batch is sent: they have just been answered, and are about to
-    /// call again.
+    /// Whether it is worth while to let others join before a batch is sent: they have just been answered, and are about
+    /// to call again.
     #[inline(always)]
     fn combines(&self) -> bool {
         self.contention.is_there() && self.may_combine()

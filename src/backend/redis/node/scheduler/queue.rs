@@ -146,8 +146,8 @@ impl<L> SubmissionQueue<L> {
         self.requests.iter().any(|entry| entry.call().is_some())
     }
 
-    /// Lets go of asynchronous calls that are completed. Does nothing most of the time, so that it costs each call next to
-    /// nothing.
+    /// Lets go of asynchronous calls that are completed. Does nothing most of the time, so that it costs each call next
+    /// to nothing.
     pub fn forget_completed_now_and_then(&mut self) {
         if self.requests.len() >= self.sweep_at {
             self.forget_completed();

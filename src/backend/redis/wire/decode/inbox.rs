@@ -1,7 +1,6 @@
 //! What has arrived: lines, lengths and bodies, found where they lie.
 
-use super::scan::LONGEST_ASIDE;
-use super::{Reply, Scan, Simple, Tree, Want};
+use super::{Reply, Simple, Tree, Want};
 use crate::error::{Error, Result};
 use crate::op::MAX_BULK;
 use crate::value::{HEADER, Span, Value, Values};
@@ -17,8 +16,8 @@ const READ_SIZE: usize = 16 << 10;
 /// A receive buffer above this is given back after the call.
 const KEEP: usize = 1 << 20;
 
-/// What has arrived and is not decoded yet. The first [`HEADER`] bytes stay free, so that any value can be framed where it
-/// lies.
+/// What has arrived and is not decoded yet. The first [`HEADER`] bytes stay free, so that any value can be framed where
+/// it lies.
 pub struct Inbox {
     pub(super) bytes: Vec<u8>,
     pub(super) start: usize,
@@ -36,7 +35,7 @@ pub enum Head {
     /// So many elements: keys and values.
     Map(usize),
     /// Something out of band that precedes a reply: so many elements are skipped.
-    Aside(usize),
+    OutOfBand(usize),
     /// A double, a big number, a boolean: no command of ours is answered with one.
     OtherLine,
 }
@@ -121,8 +120,8 @@ impl Inbox {
             b'!' => Head::BulkError(length(line, LONGEST_LINE)?),
             b'*' | b'~' => Head::Aggregate(length(line, usize::MAX)?),
             b'%' => Head::Map(length(line, usize::MAX / 2)? * 2),
-            b'>' => Head::Aside(length(line, usize::MAX)?),
-            b'|' => Head::Aside(length(line, usize::MAX / 2)? * 2),
+            b'>' => Head::OutOfBand(length(line, usize::MAX)?),
+            b'|' => Head::OutOfBand(length(line, usize::MAX / 2)? * 2),
             _ => Head::OtherLine,
         };
         Ok(Some((head, at + end + 1)))
@@ -173,8 +172,8 @@ impl Inbox {
         Some(Some(value))
     }
 
-    /// Takes up to `count` replies that are short values, or none, and all there. Where the values lie in the copy of them all,
-    /// [`Span::MISS`] for none, follows [`Values::RESERVED_SPANS`] others.
+    /// Takes up to `count` replies that are short values, or none, and all there. Where the values lie in the copy of
+    /// them all, [`Span::MISS`] for none, follows [`Values::RESERVED_SPANS`] others.
     pub fn short_values(&mut self, count: usize, spans: &mut Vec<Span>) -> Vec<u8> {
         spans.clear();
         spans.resize(Values::RESERVED_SPANS, Span::MISS);
@@ -228,8 +227,8 @@ impl Inbox {
     }
 }
 
-/// The length of a bulk string below a thousand, if that is what `bytes` begin with and there are eight of them, and where its
-/// body begins: the common case, taken from one word without a loop.
+/// The length of a bulk string below a thousand, if that is what `bytes` begin with and there are eight of them, and
+/// where its body begins: the common case, taken from one word without a loop.
 #[inline(always)]
 fn short_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
     short_line(u64::from_le_bytes(*bytes.first_chunk()?))
@@ -237,7 +236,7 @@ fn short_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
 
 /// The same of the first eight bytes as one word.
 #[inline(always)]
-fn short_line(first: u64) -> Option<(usize, usize)> {
+pub(super) fn short_line(first: u64) -> Option<(usize, usize)> {
     let is_line = |mask, line| first & u64::from_le_bytes(mask) == u64::from_le_bytes(line);
     // What is a digit becomes its value, and anything else is found by a bit that no digit has.
     let digits = (first >> 8) ^ 0x30_3030;
@@ -270,8 +269,8 @@ fn longer_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// Where the first line ends. All lines but error texts are short; in a long one `contains`, a fast search, goes first, so
-/// that a line which arrives byte by byte is not walked through again and again.
+/// Where the first line ends. All lines but error texts are short; in a long one `contains`, a fast search, goes first,
+/// so that a line which arrives byte by byte is not walked through again and again.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     let (near, far) = bytes[..bytes.len().min(LONGEST_LINE)].split_at(bytes.len().min(32));
     near.iter().position(|&byte| byte == b'\n').or_else(|| {
@@ -337,112 +336,7 @@ impl Inbox {
         Ok(Some(Value::Buffer(std::mem::take(buffer))))
     }
 
-    /// Goes on with a batch for as long as its answers are short and all there. A function of its own, for its loop then has
-    /// the registers to itself.
-    #[inline(never)]
-    fn short_part(&mut self, mut at: usize, spans: &mut Vec<Span>, count: usize) -> usize {
-        let bytes = &mut self.bytes[self.start..];
-        // The answers of a batch are often equally long: the first line of the last one, and what it says.
-        let (mut mask, mut line, mut last) = (0, 1, (0, 0));
-        while spans.len() < count + Values::RESERVED_SPANS
-            && let Some(rest) = bytes.get(at..)
-        {
-            if let Some(first) = rest.first_chunk() {
-                let first = u64::from_le_bytes(*first);
-                if first & mask != line {
-                    let Some(bulk) = short_line(first) else {
-                        if !rest.starts_with(b"$-1\r\n") {
-                            break;
-                        }
-                        spans.push(Span::MISS);
-                        at += 5;
-                        continue;
-                    };
-                    last = bulk;
-                    mask = (1 << (8 * last.1)) - 1;
-                    line = first & mask;
-                }
-            } else {
-                break;
-            }
-            let (len, body) = last;
-            let end = at + body + len;
-            match bytes.get_mut(end..end + 2) {
-                Some(end) if *end == *b"\r\n" => end[0] = 0,
-                _ => break,
-            }
-            spans.push(Span { at: at + body, len });
-            at = end + 2;
-        }
-        at
-    }
-
-    /// Goes on with a batch at `at`; whether it is whole.
-    pub(super) fn batch(
-        &mut self,
-        at: &mut usize,
-        spans: &mut Vec<Span>,
-        needed: &mut usize,
-        count: usize,
-    ) -> Result<bool> {
-        while spans.len() < count + Values::RESERVED_SPANS {
-            *at = self.short_part(*at, spans, count);
-            if spans.len() == count + Values::RESERVED_SPANS {
-                break;
-            }
-            match self.head(*at)? {
-                None => {
-                    *needed = 0;
-                    return Ok(false);
-                }
-                Some((Head::Nil, next)) => {
-                    spans.push(Span::MISS);
-                    *at = next;
-                }
-                Some((Head::Bulk(len), body)) => {
-                    if !self.has_body(body, len)? {
-                        *needed = body + len + 2;
-                        return Ok(false);
-                    }
-                    let end = self.start + body + len;
-                    self.bytes[end] = 0;
-                    spans.push(Span { at: body, len });
-                    *at = body + len + 2;
-                }
-                Some((Head::Aside(elements), body)) => {
-                    // An attribute of the next answer: rare and small, so it is begun anew when more of it arrives.
-                    let Some(end) = Scan::new(body, elements, true).advance(self)? else {
-                        if self.len() - *at > LONGEST_ASIDE {
-                            return Err(Error::protocol("too much that nobody asked for"));
-                        }
-                        *needed = 0;
-                        return Ok(false);
-                    };
-                    *at = end;
-                }
-                Some(_) => return Err(Error::protocol("an answer in a batch that is no value")),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Hands a whole batch of `end` bytes over: a large one with the buffer itself, a small one as an exact copy.
-    pub(super) fn give_batch(&mut self, end: usize, mut spans: Vec<Span>) -> Result<Values> {
-        let frame = self.start..self.start + end;
-        self.start = frame.end;
-        if self.is_empty() && end >= self.bytes.capacity() / 2 {
-            spans[0].at = frame.start;
-            let arena = std::mem::take(self).bytes;
-            return Ok(Values::Arena { spans, arena });
-        }
-        let mut arena = Vec::new();
-        arena.try_reserve_exact(end).map_err(no_memory)?;
-        arena.extend_from_slice(&self.bytes[frame]);
-        spans[0].at = 0;
-        Ok(Values::Arena { spans, arena })
-    }
-
-    /// The tree at `at`, which [`Scan`] has found to be whole.
+    /// The tree at `at`, which a scan has found to be whole.
     pub(super) fn tree(&self, at: &mut usize, depth: usize) -> Result<Tree> {
         let head = loop {
             let Some((head, body)) = self.head(*at)? else {
@@ -450,7 +344,7 @@ impl Inbox {
             };
             *at = body;
             match head {
-                Head::Aside(count) if depth < DEEPEST => {
+                Head::OutOfBand(count) if depth < DEEPEST => {
                     for _ in 0..count {
                         self.tree(at, depth + 1)?;
                     }
@@ -486,7 +380,7 @@ impl Inbox {
                 }
                 Tree::List(list)
             }
-            Head::Aggregate(_) | Head::Map(_) | Head::Aside(_) => {
+            Head::Aggregate(_) | Head::Map(_) | Head::OutOfBand(_) => {
                 return Err(Error::protocol("a reply nested too deep"));
             }
         })

@@ -1,6 +1,7 @@
 //! RESP replies, RESP2 and RESP3, decoded where they lie and resumed where the bytes ran out: whatever arrives, and in
 //! whatever pieces, each byte is looked at once.
 
+mod batch;
 mod inbox;
 mod scan;
 #[cfg(test)]
@@ -126,7 +127,7 @@ impl Decoder {
                 }
                 State::Scan(scan) => {
                     let end = scan.advance(inbox)?;
-                    if scan.aside {
+                    if scan.is_out_of_band {
                         // What is skipped is not kept, however much there is of it.
                         let skipped = std::mem::take(&mut scan.at);
                         inbox.start += skipped;
@@ -186,12 +187,12 @@ impl Decoder {
                 let reply = Reply::Error(inbox.text(from, from + len));
                 return Ok(Step::Whole(self.finish(inbox, body + len + 2, reply)));
             }
-            (Head::Aside(count), _) => {
-                self.state = State::Scan(Scan::new(body, count, true));
+            (Head::OutOfBand(count), _) => {
+                self.state = State::Scan(Scan::out_of_band(body, count));
                 return Ok(Step::Next);
             }
             (_, Want::Tree) => {
-                self.state = State::Scan(Scan::new(0, 1, false));
+                self.state = State::Scan(Scan::of_reply());
                 return Ok(Step::Next);
             }
             (Head::Nil, Want::Plain | Want::Value) => Reply::Nil,

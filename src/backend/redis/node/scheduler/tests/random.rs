@@ -1,64 +1,18 @@
-//! Random events without a thread, a socket or a clock; after each, all that the scheduler's header promises is checked.
+//! Random events without a thread, a socket or a clock; after each, all that the scheduler's header promises is
+//! checked.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use super::*;
+use super::super::*;
+use super::outside::{Idle, Random, promise, refuse, wait_often};
+use super::{Probe, encode};
 use crate::backend::redis::link::outcome::Exchanged;
 use crate::backend::redis::link::requests::{Entry, Owner};
 use crate::backend::redis::link::waiter::{Waiter, Woken};
 use crate::backend::redis::wire::replies::{Expect, Reuse};
-use crate::completion::{self, CompletionQueue, Engine, Inflight, Promise, QueueId, Wait};
-use crate::op::{Access, Answer};
-
-#[derive(Default)]
-struct Probe {
-    batch: Batch<Probe>,
-    seat: Seat,
-}
-
-impl Carrier for Probe {
-    fn batch(&self) -> &Batch<Self> {
-        &self.batch
-    }
-
-    fn batch_mut(&mut self) -> &mut Batch<Self> {
-        &mut self.batch
-    }
-
-    fn seat_mut(&mut self) -> &mut Seat {
-        &mut self.seat
-    }
-}
-
-/// Never carries anything out, and says that it did, so that waiting on the queue counts as a hit of its prediction.
-struct Idle;
-
-impl Engine for Idle {
-    fn drive(&self, _wait: &dyn Wait) -> bool {
-        true
-    }
-
-    fn entrust(&self) {}
-
-    fn forget_completed(&self) {}
-}
-
-/// A generator of numbers that are the same in each run (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, number: usize) -> bool {
-        self.below(number) == 0
-    }
-}
+use crate::completion::{CompletionQueue, Engine, Inflight, Promise, QueueId};
+use crate::op::Answer;
 
 /// All that is outside of the scheduler.
 struct World {
@@ -141,11 +95,6 @@ impl World {
         drop(close);
     }
 
-    fn encode(out: &mut Vec<u8>) -> Result<(), crate::error::Error> {
-        out.extend_from_slice(b"request");
-        Ok(())
-    }
-
     fn promise(&mut self) -> Promise {
         self.tag += 1;
         promise(&self.queue, &self.inflight, self.tag)
@@ -167,7 +116,7 @@ impl World {
             Admission::Dial(reservation) => self.reservations.push(reservation),
             Admission::Queue => {
                 let waiter = Arc::new(Waiter::default());
-                let queued = self.scheduler.enqueue(waiter, Self::encode, Expect::Ping).unwrap();
+                let queued = self.scheduler.enqueue(waiter, encode, Expect::Ping).unwrap();
                 self.threads.push(queued.ticket.waiter);
                 queued.lead.into_iter().for_each(|link| self.lead(link));
             }
@@ -304,7 +253,7 @@ impl World {
             }
             return;
         }
-        match self.scheduler.patience_over(&waiter, self.clock()) {
+        match self.scheduler.queueing_bound_over(&waiter, self.clock()) {
             WhatNext::Wait => {}
             WhatNext::Lead(link) => self.lead(link),
             WhatNext::Dial => self.dials += 1,
@@ -315,7 +264,7 @@ impl World {
         let (call, clock) = (self.promise(), self.clock());
         if self.random.one_in(5) {
             let mut requests = Requests::default();
-            requests.add(Owner::Call(call), Self::encode, Expect::Ping).unwrap();
+            requests.add(Owner::Call(call), encode, Expect::Ping).unwrap();
             if let Ok(actions) = self.scheduler.submit_exclusive(requests, clock) {
                 self.perform(actions);
             }
@@ -323,7 +272,7 @@ impl World {
         }
         let is_enough = self.random.one_in(2);
         let expect = Expect::Ping;
-        let submitted = self.scheduler.submit(call, Self::encode, expect, |_| is_enough, clock);
+        let submitted = self.scheduler.submit(call, encode, expect, |_| is_enough, clock);
         match submitted {
             Err(_) => assert!(self.scheduler.closed),
             Ok(Submitted::Deferred(watch)) => {
@@ -492,29 +441,6 @@ impl World {
     }
 }
 
-/// From here on calls are left to the thread that submits them, which is likely to wait for them.
-fn wait_often(queue: &CompletionQueue) {
-    queue.wait(usize::MAX, Some(Duration::ZERO), |_, _| {}).unwrap();
-    for _ in 0..20 {
-        queue.wait(1, Some(Duration::from_nanos(1)), |_, _| {}).unwrap();
-    }
-}
-
-fn refuse(entry: Entry<Probe>) {
-    entry.refuse(crate::error::Kind::Closed.into());
-}
-
-fn promise(queue: &Arc<CompletionQueue>, inflight: &Arc<Inflight>, tag: u64) -> Promise {
-    let mut kept = None;
-    let keep = |call| {
-        kept = Some(call);
-        Ok(())
-    };
-    let access = if tag.is_multiple_of(2) { Access::Read } else { Access::Write };
-    completion::accept(queue, inflight, tag, access, Duration::from_secs(3600), keep).unwrap();
-    kept.unwrap()
-}
-
 #[test]
 fn random_events_keep_every_invariant() {
     crate::reserve::set_aside().unwrap();
@@ -549,106 +475,4 @@ fn random_events_keep_every_invariant() {
     ] {
         assert!(seen.get(what).is_some_and(|count| *count >= 3), "{what}: {seen:?}");
     }
-}
-
-/// A scheduler with so many idle links, whose callers spin.
-fn with_idle(links: usize) -> Scheduler<Probe> {
-    let mut scheduler = Scheduler::new(8, true);
-    for _ in 0..links {
-        assert!(scheduler.reserve_out_of_band(Instant::now));
-        assert!(scheduler.dialled(Box::default()).hand_over.is_none());
-    }
-    scheduler
-}
-
-fn enqueue(scheduler: &mut Scheduler<Probe>) -> Queued<Probe> {
-    scheduler.enqueue(Arc::default(), World::encode, Expect::Ping).unwrap()
-}
-
-#[test]
-fn a_link_given_back_goes_to_all_that_is_queued() {
-    let mut scheduler = with_idle(2);
-    let links = [scheduler.take_at_hand().unwrap(), scheduler.take_at_hand().unwrap()];
-    assert!(
-        scheduler.take_at_hand().is_none(),
-        "as many are in use as serve spinning callers best"
-    );
-    assert_eq!(scheduler.admit(Instant::now), Admission::Queue);
-    assert!(enqueue(&mut scheduler).lead.is_none());
-    assert!(enqueue(&mut scheduler).lead.is_none());
-    let [first, second] = links;
-    let first = scheduler.give_back(first, true).err().unwrap();
-    let handed = scheduler.assign(first).hand_over.unwrap();
-    assert_eq!(handed.batch.left(), 2);
-    assert!(scheduler.give_back(second, true).is_ok(), "nothing is left for another");
-}
-
-#[test]
-fn contending_callers_share_one_link_and_combine() {
-    let mut scheduler = with_idle(2);
-    scheduler.contention.see(2);
-    assert!(scheduler.take_at_hand().is_none(), "others are about to join");
-    let queued = enqueue(&mut scheduler);
-    assert!(queued.lead.is_some());
-    assert!(enqueue(&mut scheduler).lead.is_none(), "one leads");
-}
-
-#[test]
-fn an_impatient_caller_gets_another_link_and_the_slow_one_counts_no_more() {
-    let mut scheduler = with_idle(3);
-    let slow = scheduler.take_at_hand().unwrap();
-    let _other = scheduler.take_at_hand().unwrap();
-    let waiter = enqueue(&mut scheduler).ticket.waiter;
-    let WhatNext::Lead(link) = scheduler.patience_over(&waiter, Instant::now) else { panic!() };
-    assert_eq!(link.seat, Seat::Shared { epoch: scheduler.epoch });
-    assert_eq!(scheduler.in_use, 1);
-    assert_ne!(slow.seat, link.seat);
-    assert!(scheduler.give_back(slow, true).is_err(), "the call is still queued");
-    assert_eq!(scheduler.in_use, 1);
-}
-
-#[test]
-fn one_thread_after_the_other_gets_a_link_of_its_own() {
-    let mut scheduler: Scheduler<Probe> = Scheduler::new(1, true);
-    let Checkout::Dial(reservation) = scheduler.check_out_exclusive(Instant::now) else { panic!() };
-    assert!(matches!(scheduler.check_out_exclusive(Instant::now), Checkout::Wait));
-    scheduler.begin_to_wait();
-    let mut link = Box::new(Probe::default());
-    let dialled = Dialled::Link(&mut *link);
-    assert!(!scheduler.own_dial_over(reservation, dialled, Instant::now).wake_one);
-    let link = scheduler.give_back(link, true).err().unwrap();
-    assert!(scheduler.assign(link).wake_one);
-    assert!(scheduler.take_at_hand().is_none(), "it is promised");
-    assert!(matches!(scheduler.check_out_exclusive(Instant::now), Checkout::Link(_)));
-}
-
-#[test]
-fn a_server_without_room_is_not_dialled_while_there_is_a_link() {
-    let mut scheduler = with_idle(1);
-    let now = Instant::now();
-    scheduler.turned_away(now);
-    let _link = scheduler.take_at_hand().unwrap();
-    assert!(matches!(scheduler.check_out_exclusive(|| now), Checkout::Wait));
-    let later = || now + Duration::from_secs(2);
-    assert!(matches!(scheduler.check_out_exclusive(later), Checkout::Dial(_)));
-}
-
-#[test]
-fn a_newer_watch_supersedes_the_older() {
-    let mut scheduler = with_idle(0);
-    let first = scheduler.deferral.defer().unwrap();
-    assert!(scheduler.deferral.watch().is_none());
-    let look = |scheduler: &mut Scheduler<Probe>, watch, seen| {
-        scheduler.look_after(watch, seen, Duration::ZERO, Instant::now)
-    };
-    let loads = look(&mut scheduler, first, None).unwrap().loads;
-    // Something is left to a thread, and has stood there once more: the next look is late for what is left after that.
-    scheduler.deferral.defer();
-    assert!(look(&mut scheduler, first, Some(loads)).is_some());
-    scheduler.deferral.defer();
-    assert!(look(&mut scheduler, first, Some(loads)).is_some());
-    let second = scheduler.deferral.defer().unwrap();
-    assert_ne!(first, second);
-    assert!(look(&mut scheduler, first, Some(loads)).is_none());
-    assert!(look(&mut scheduler, second, None).is_some());
 }
