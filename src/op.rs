@@ -169,10 +169,6 @@ impl Op<'_> {
             _ => Access::Write,
         }
     }
-
-    pub fn is_read(&self) -> bool {
-        self.access() == Access::Read
-    }
 }
 
 #[inline]

@@ -173,8 +173,9 @@ impl Call {
         self.terms.request.deadline + Duration::from_nanos(self.put_off.load(Ordering::Relaxed))
     }
 
-    pub fn is_read(&self) -> bool {
-        self.terms.request.access == Access::Read
+    /// Whether it changes anything.
+    pub fn access(&self) -> Access {
+        self.terms.request.access
     }
 
     /// Whether it may be left to the thread that submits it. That this one does not come to wait is a
@@ -241,7 +242,7 @@ impl Call {
     /// The failure of a call that had come so far.
     fn failure(&self, kind: Kind, progress: Progress) -> Error {
         let error = Error::from(kind);
-        if progress == Progress::Queued || self.is_read() { error } else { error.maybe_applied() }
+        if progress == Progress::Queued || self.access() == Access::Read { error } else { error.maybe_applied() }
     }
 
     /// The submission is over: from here on its carrier is answerable for it, who may have dropped it already.

@@ -8,7 +8,7 @@ use super::wire::replies::OneReply;
 use crate::completion::Promise;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::op::{Answer, Op};
+use crate::op::{Access, Answer, Op};
 use crate::threads::Workers;
 
 /// Keys that the server looks at for one answer to SCAN.
@@ -56,8 +56,12 @@ impl Redis {
                 Ok(())
             };
             before(Stage::Scan)?;
-            let reply =
-                node.exchange(true, scan, || OneReply::new(Want::Tree), &deadline.renewed())?;
+            let reply = node.exchange(
+                Access::Read,
+                scan,
+                || OneReply::new(Want::Tree),
+                &deadline.renewed(),
+            )?;
             let (next, mut keys) = page(reply)?;
             keys.retain(|key| key.starts_with(&self.prefix));
             if !keys.is_empty() {
@@ -71,7 +75,12 @@ impl Redis {
                     Ok(())
                 };
                 before(Stage::Unlink)?;
-                node.exchange(false, unlink, || OneReply::new(Want::Plain), &deadline.renewed())?;
+                node.exchange(
+                    Access::Write,
+                    unlink,
+                    || OneReply::new(Want::Plain),
+                    &deadline.renewed(),
+                )?;
                 *unlinked = true;
             }
             if next == b"0" {

@@ -156,20 +156,29 @@ impl<L> Batch<L> {
             Exchanged::Answered { result, .. } => return self.completed.push(call, result),
             Exchanged::Failed(failure) => failure,
         };
-        let is_read = call.is_read();
+        let access = call.access();
         if !failure.sent {
             call.mark_unsent();
         }
-        if !call.is_completed() && entry.attempts.allow_another(&failure, is_read) {
+        if !call.is_completed() && entry.attempts.allow_another(&failure, access) {
             entry.owner = Owner::Call(call);
             self.retries.push(entry, self.outbox.get(request).unwrap_or_default());
         } else {
-            self.completed.push(call, Err(failure.into_error(is_read)));
+            self.completed.push(call, Err(failure.into_error(access)));
         }
     }
 
-    /// Fails all that are left, each with an error of its own. `lost`: another link may do better.
-    pub fn fail(&mut self, lost: bool, error: impl Fn() -> Error) {
+    /// Fails all that are left, each with an error of its own. Another link would do no better.
+    pub fn fail(&mut self, error: impl Fn() -> Error) {
+        self.fail_all(false, error);
+    }
+
+    /// The same, where another link may do better.
+    pub fn fail_lost(&mut self, error: impl Fn() -> Error) {
+        self.fail_all(true, error);
+    }
+
+    fn fail_all(&mut self, lost: bool, error: impl Fn() -> Error) {
         while !self.is_complete() {
             let sent = self.awaits_reply();
             self.complete(Exchanged::Failed(Failure { error: error(), sent, lost }));

@@ -187,7 +187,7 @@ impl Link {
             Missed::Send { broken, sent } => {
                 return self.not_sent(broken, sent, replies.is_single());
             }
-            Missed::Room(error) => return failed(error, true, false),
+            Missed::Room(error) => return Exchanged::Failed(Failure::sent(error)),
             Missed::Read(Stopped::Broken(broken)) => return self.broke(broken, READING, true),
             Missed::Read(Stopped::TimedOut) => return timed_out(READING, true),
             Missed::Reply { sent } => sent,
@@ -200,8 +200,8 @@ impl Link {
         let (sent, has_unsent) = (single.sent > 0, single.has_unsent());
         match driven {
             Ok(Ok(outcome)) => self.answered(outcome),
-            Ok(Err(error)) => failed(error, true, false),
-            Err(Stop::NoRoom(error)) => failed(error, sent, false),
+            Ok(Err(error)) => Exchanged::Failed(Failure::sent(error)),
+            Err(Stop::NoRoom(error)) => Exchanged::Failed(Failure { error, sent, lost: false }),
             Err(Stop::Paused(_)) => timed_out(if has_unsent { SENDING } else { READING }, sent),
             Err(Stop::Broken(broken)) if has_unsent => self.not_sent(broken, sent, is_single),
             Err(Stop::Broken(broken)) => self.broke(broken, READING, true),
@@ -229,7 +229,7 @@ impl Link {
                     let is_first = self.is_new();
                     Exchanged::Failed(turned_away(&mut self.refused, &error, is_first))
                 }
-                _ => failed(error, sent && !is_single, false),
+                _ => Exchanged::Failed(Failure { error, sent: sent && !is_single, lost: false }),
             };
         }
         self.broke(broken, SENDING, sent)
@@ -238,17 +238,15 @@ impl Link {
     fn broke<T>(&self, broken: Broken, doing: &'static str, sent: bool) -> Exchanged<T> {
         let lost = broken.is_lost();
         let sent = sent && !broken.is_refusal();
-        failed(broken.into_error(doing, &self.peer), sent, lost)
+        let error = broken.into_error(doing, &self.peer);
+        Exchanged::Failed(Failure { error, sent, lost })
     }
 }
 
 const SENDING: &str = "sending the request";
 const READING: &str = "waiting for the reply";
 
-fn failed<T>(error: Error, sent: bool, lost: bool) -> Exchanged<T> {
-    Exchanged::Failed(Failure { error, sent, lost })
-}
-
 fn timed_out<T>(doing: &'static str, sent: bool) -> Exchanged<T> {
-    failed(Kind::Timeout(doing).into(), sent, false)
+    let error = Kind::Timeout(doing).into();
+    Exchanged::Failed(Failure { error, sent, lost: false })
 }

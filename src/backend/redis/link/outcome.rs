@@ -2,6 +2,7 @@
 
 use crate::backend::redis::wire::replies::Reuse;
 use crate::error::{Error, Kind, Result};
+use crate::op::Access;
 
 /// How a call left the link.
 pub enum Exchanged<T> {
@@ -28,14 +29,19 @@ impl Failure {
         Self { error, sent: false, lost: false }
     }
 
+    /// Of one that may have reached the server, and for which another link would do no better.
+    pub fn sent(error: Error) -> Self {
+        Self { error, sent: true, lost: false }
+    }
+
     /// Whether the server had no room for the connection.
     pub fn is_refusal(&self) -> bool {
         matches!(self.error.kind, Kind::Full { .. })
     }
 
     /// What the caller is told.
-    pub fn into_error(self, is_read: bool) -> Error {
-        if self.sent && !is_read { self.error.maybe_applied() } else { self.error }
+    pub fn into_error(self, access: Access) -> Error {
+        if self.sent && access == Access::Write { self.error.maybe_applied() } else { self.error }
     }
 
     /// The same once more, for another call that it concerns.
@@ -67,14 +73,14 @@ pub struct Attempts {
 impl Attempts {
     /// Whether the call goes over another link. After the first link that broke: what was not sent, and a read. Where
     /// the server had no room for the connection it has looked at nothing, so any call does, however often.
-    pub fn allow_another(&mut self, failure: &Failure, is_read: bool) -> bool {
+    pub fn allow_another(&mut self, failure: &Failure, access: Access) -> bool {
         if !failure.lost {
             return false;
         }
         if failure.is_refusal() {
             return true;
         }
-        let may = !self.has_lost_link && (is_read || !failure.sent);
+        let may = !self.has_lost_link && (access == Access::Read || !failure.sent);
         self.has_lost_link |= may;
         may
     }
@@ -101,11 +107,14 @@ mod tests {
 
     #[test]
     fn a_write_that_may_have_been_sent_is_not_sent_again() {
-        for (sent, is_read, may) in
-            [(true, false, false), (true, true, true), (false, false, true), (false, true, true)]
-        {
+        for (sent, access, may) in [
+            (true, Access::Write, false),
+            (true, Access::Read, true),
+            (false, Access::Write, true),
+            (false, Access::Read, true),
+        ] {
             let mut attempts = Attempts::default();
-            assert_eq!(attempts.allow_another(&failure(sent, true), is_read), may);
+            assert_eq!(attempts.allow_another(&failure(sent, true), access), may);
             assert_eq!(attempts.has_lost_link(), may);
         }
     }
@@ -113,25 +122,25 @@ mod tests {
     #[test]
     fn one_lost_link_is_forgiven_and_no_more() {
         let mut attempts = Attempts::default();
-        assert!(attempts.allow_another(&failure(false, true), true));
-        assert!(!attempts.allow_another(&failure(false, true), true));
+        assert!(attempts.allow_another(&failure(false, true), Access::Read));
+        assert!(!attempts.allow_another(&failure(false, true), Access::Read));
     }
 
     #[test]
     fn what_no_other_link_would_do_better_is_not_tried_again() {
-        assert!(!Attempts::default().allow_another(&failure(false, false), true));
-        assert!(!Attempts::default().allow_another(&refused(false), true));
+        assert!(!Attempts::default().allow_another(&failure(false, false), Access::Read));
+        assert!(!Attempts::default().allow_another(&refused(false), Access::Read));
     }
 
     #[test]
     fn a_refused_connection_is_no_attempt() {
         let mut attempts = Attempts::default();
         for _ in 0..3 {
-            assert!(attempts.allow_another(&refused(true), false));
+            assert!(attempts.allow_another(&refused(true), Access::Write));
         }
         assert!(!attempts.has_lost_link());
-        assert!(attempts.allow_another(&failure(false, true), false));
-        assert!(attempts.allow_another(&refused(true), false));
-        assert!(!attempts.allow_another(&failure(false, true), false));
+        assert!(attempts.allow_another(&failure(false, true), Access::Write));
+        assert!(attempts.allow_another(&refused(true), Access::Write));
+        assert!(!attempts.allow_another(&failure(false, true), Access::Write));
     }
 }

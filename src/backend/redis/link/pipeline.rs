@@ -53,7 +53,7 @@ impl Link {
         };
         match stop {
             Stop::Paused(pause) => return Driven::Paused(pause),
-            Stop::NoRoom(error) => pipeline.batch.fail(false, || error.again()),
+            Stop::NoRoom(error) => pipeline.batch.fail(|| error.again()),
             Stop::Broken(broken) => {
                 pipeline.take_last_replies(stream, inbox);
                 self.fail(&broken);
@@ -70,12 +70,16 @@ impl Link {
         if broken.is_refusal() {
             batch.sent = 0;
         }
-        batch.fail(broken.is_lost(), || broken.again().into_error(doing, peer));
+        let error = || broken.again().into_error(doing, peer);
+        match broken.is_lost() {
+            true => batch.fail_lost(error),
+            false => batch.fail(error),
+        }
     }
 
     /// Nobody drives the batch any more.
     pub fn abandon_batch(&mut self) {
-        self.batch.fail(false, || Kind::Timeout("waiting for the reply").into());
+        self.batch.fail(|| Kind::Timeout("waiting for the reply").into());
     }
 
     /// Sends what goes without waiting, and reads nothing.
@@ -113,7 +117,7 @@ impl Exchange for Pipeline<'_> {
         loop {
             if self.batch.is_ahead() {
                 // What is not sent yet was answered: from here on nobody knows what an answer is to.
-                self.batch.fail(true, || Error::protocol("an answer to no call"));
+                self.batch.fail_lost(|| Error::protocol("an answer to no call"));
                 return Some(Reuse::Close);
             }
             if let Some(entry) = self.batch.fresh() {
@@ -139,9 +143,9 @@ impl Exchange for Pipeline<'_> {
                     }
                 }
                 Err(error) => {
-                    let failure = Failure { error: error.again(), sent: true, lost: false };
+                    let failure = Failure::sent(error.again());
                     self.batch.complete(Exchanged::Failed(failure));
-                    self.batch.fail(true, || error.again());
+                    self.batch.fail_lost(|| error.again());
                     return Some(Reuse::Close);
                 }
             }
@@ -179,7 +183,7 @@ impl Pipeline<'_> {
         self.batch.complete(Exchanged::Answered { result, reuse: Reuse::Keep });
         if reuse == Reuse::Close {
             let error = || Error::protocol("an answer to another call was out of order");
-            self.batch.fail(true, error);
+            self.batch.fail_lost(error);
             return Some(Reuse::Close);
         }
         None

@@ -16,7 +16,7 @@ use crate::backend::redis::wire::encode::Outbox;
 use crate::backend::redis::wire::replies::{Expect, Pending, Replies};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::op::{Answer, Op};
+use crate::op::{Access, Answer, Op};
 
 impl Node {
     /// Carries out an operation that may share a link with others. There are functions of their own for what is less
@@ -131,7 +131,7 @@ impl Node {
         deadline: Deadline,
         mut first: Option<Exchanged<Answer>>,
     ) -> Result<Answer> {
-        self.with_retry(op.is_read(), &deadline, |attempt| {
+        self.with_retry(op.access(), &deadline, |attempt| {
             if let Some(exchanged) = first.take() {
                 return Ok(exchanged);
             }
@@ -150,12 +150,12 @@ impl Node {
     /// Sends a request that is no operation of its own, over a link that it has to itself.
     pub fn exchange<R: Replies>(
         &self,
-        is_read: bool,
+        access: Access,
         encode: impl Fn(&mut Outbox<'_, '_>) -> Result<()>,
         replies: impl Fn() -> R,
         deadline: &Deadline,
     ) -> Result<R::Output> {
-        self.with_retry(is_read, deadline, |attempt| {
+        self.with_retry(access, deadline, |attempt| {
             let (mut lease, start) = attempt.lease()?;
             let exchanged = lease.link()?.call(&encode, |_| None, &replies, deadline, start);
             Ok(lease.end(exchanged))
@@ -165,7 +165,7 @@ impl Node {
     /// Attempts a call, and attempts it again over another link where that may be.
     fn with_retry<T>(
         &self,
-        is_read: bool,
+        access: Access,
         deadline: &Deadline,
         mut call: impl FnMut(&Attempt<'_>) -> Result<Exchanged<T>>,
     ) -> Result<T> {
@@ -176,14 +176,14 @@ impl Node {
                 Exchanged::Answered { result, .. } => return result,
                 Exchanged::Failed(failure) => failure,
             };
-            if self.may_retry(&failure, &mut attempts, is_read) {
+            if self.may_retry(&failure, &mut attempts, access) {
                 attempt.is_first = false;
                 continue;
             }
             if failure.lost && self.is_closed() {
                 failure.error = Kind::Closed.into();
             }
-            return Err(failure.into_error(is_read));
+            return Err(failure.into_error(access));
         }
     }
 

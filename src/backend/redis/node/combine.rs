@@ -133,7 +133,7 @@ impl Node {
         match waiter.leave() {
             None => {
                 let error = Kind::Timeout("waiting for the reply").into();
-                Some(Ok(Exchanged::Failed(Failure { error, sent: true, lost: false })))
+                Some(Ok(Exchanged::Failed(Failure::sent(error))))
             }
             Some(Woken::Answer(answer)) => Some(Ok(answer)),
             Some(Woken::Link(link)) => {

@@ -187,8 +187,7 @@ impl Node {
         }
         let wakeups = link.batch.wakeups;
         // Nothing is left in it, unless there was a panic in the middle.
-        link.batch
-            .fail(false, || Kind::Internal("the call of another thread failed".into()).into());
+        link.batch.fail(|| Kind::Internal("the call of another thread failed".into()).into());
         drop(link);
         self.wakeups.wake(wakeups);
     }

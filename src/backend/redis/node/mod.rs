@@ -31,16 +31,17 @@ use self::own_core::OwnCore;
 use self::scheduler::{Actions, Carrier, Remains, Scheduler, WatchId};
 use super::link::batch::Batch;
 use super::link::connection::{Link, Seat};
-use super::link::outcome::Failure;
-use super::link::requests::Requests;
+use super::link::outcome::{Attempts, Failure};
+use super::link::requests::{Owner, Requests};
 use super::link::wakeup::Wakeups;
 use super::net::dial::Dialer;
 use super::net::socket::CutOff;
 use super::wire::handshake::Handshake;
-use crate::completion::{Engine, Inflight};
+use crate::completion::{Delivery, Engine, Inflight};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::op::Access;
 use crate::reactor::Reactor;
 
 /// Where a server is to be found.
@@ -135,13 +136,8 @@ impl Node {
     }
 
     /// The one place that tells whether a call that failed goes over another link.
-    fn may_retry(
-        &self,
-        failure: &Failure,
-        attempts: &mut crate::backend::redis::link::outcome::Attempts,
-        is_read: bool,
-    ) -> bool {
-        attempts.allow_another(failure, is_read) && (!failure.is_refusal() || self.has_links())
+    fn may_retry(&self, failure: &Failure, attempts: &mut Attempts, access: Access) -> bool {
+        attempts.allow_another(failure, access) && (!failure.is_refusal() || self.has_links())
     }
 
     /// Does what the scheduler said. Its lock is not held.
@@ -200,13 +196,13 @@ impl Node {
 
     /// Fails calls of which nothing was sent.
     fn refuse(&self, requests: Vec<Requests<Link>>, error: &Error) {
-        let mut completed = crate::completion::Delivery::default();
+        let mut completed = Delivery::default();
         for entry in requests.into_iter().flat_map(Requests::into_entries) {
             match entry.owner {
-                crate::backend::redis::link::requests::Owner::Call(call) => {
+                Owner::Call(call) => {
                     completed.push(call, Err(error.again()));
                 }
-                crate::backend::redis::link::requests::Owner::Thread(_) => {
+                Owner::Thread(_) => {
                     entry.refuse(error.again());
                 }
             }

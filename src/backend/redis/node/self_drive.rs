@@ -48,8 +48,12 @@ impl Engine for Node {
     }
 
     fn forget_completed(&self) {
-        let all_are = self.inflight.count() == 0;
-        self.scheduler().forget_completed(all_are);
+        let mut scheduler = self.scheduler();
+        scheduler.forget_unwanted();
+        // It is looked through as a whole, so only when there is nothing else in it.
+        if self.inflight.count() == 0 {
+            scheduler.forget_completed();
+        }
     }
 }
 

@@ -287,11 +287,13 @@ impl<L: Carrier> Scheduler<L> {
         Err(self.recruit(now))
     }
 
-    /// Lets go of calls that nobody wants any more. `all_are`: no asynchronous call is in flight.
-    pub fn forget_completed(&mut self, all_are: bool) {
+    /// Lets go of large calls that nobody wants any more.
+    pub fn forget_unwanted(&mut self) {
         self.exclusive.retain(Requests::are_wanted);
-        if all_are {
-            self.queue.forget_completed();
-        }
+    }
+
+    /// The same of small ones, which may be many.
+    pub fn forget_completed(&mut self) {
+        self.queue.forget_completed();
     }
 }

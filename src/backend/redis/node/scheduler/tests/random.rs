@@ -135,7 +135,7 @@ impl World {
 
     fn lose(&mut self, mut link: Box<Probe>) {
         self.see("a link lost");
-        link.batch.fail(true, || crate::error::Kind::Closed.into());
+        link.batch.fail_lost(|| crate::error::Kind::Closed.into());
         let retries = mem::take(&mut link.batch.retries);
         let actions = self.scheduler.lost(link.seat, self.clock());
         self.perform(actions);
@@ -383,7 +383,10 @@ impl World {
                 let actions = self.scheduler.entrust(self.clock());
                 self.perform(actions);
             }
-            _ => self.scheduler.forget_completed(false),
+            _ => {
+                self.scheduler.forget_unwanted();
+                self.scheduler.forget_completed();
+            }
         }
     }
 
