@@ -242,7 +242,11 @@ impl Call {
     /// The failure of a call that had come so far.
     fn failure(&self, kind: Kind, progress: Progress) -> Error {
         let error = Error::from(kind);
-        if progress == Progress::Queued || self.access() == Access::Read { error } else { error.maybe_applied() }
+        if progress == Progress::Queued || self.access() == Access::Read {
+            error
+        } else {
+            error.maybe_applied()
+        }
     }
 
     /// The submission is over: from here on its carrier is answerable for it, who may have dropped it already.
