@@ -8,6 +8,7 @@
 import pathlib
 import statistics
 import sys
+import textwrap
 
 import svg
 
@@ -120,6 +121,11 @@ def table(head, body):
     return [lines[0], "|---" * len(head) + "|", *lines[1:], ""]
 
 
+def item(text):
+    """A line of a list, wrapped."""
+    return textwrap.wrap(f"- {text}", 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
 def present(found):
     return [name for name in NAMES if name in found]
 
@@ -224,8 +230,8 @@ def busy_section(cells):
         for name in (OURS, CALM):
             mine, theirs = cell.by.get(name), cell.by["hiredis"]
             if mine and mine["h_high"] < 0.95:
-                behind.append(
-                    f"- {cell.what()}, {cell.where()}: {name} {ratio(mine)}; p99 {time(mine['p99'])}, "
+                behind += item(
+                    f"{cell.what()}, {cell.where()}: {name} {ratio(mine)}; p99 {time(mine['p99'])}, "
                     f"hiredis {time(theirs['p99'])}"
                 )
     out += ["Under 0.95 × hiredis in every round, anywhere in what was measured:", ""] if behind else []
@@ -308,12 +314,12 @@ def ahead_section(counts, memory, cells):
         for which, name in ((0, "instructions"), (1, "allocations")):
             mine = by.get((call, CALM), value)[which]
             if driver in PEERS and value[which] < mine:
-                out.append(f"- {call}: {driver} has {number(value[which])} {name}, this library {number(mine)}.")
+                out += item(f"{call}: {driver} has {number(value[which])} {name}, this library {number(mine)}.")
     held = {(what, driver): float(value) for _, driver, what, value in memory}
     for (what, driver), value in held.items():
         mine = held.get((what, OURS), value)
         if driver in PEERS and value < 0.95 * mine:
-            out.append(f"- Memory, {MEMORY[what]}: {driver} {size(value)}, this library {size(mine)}.")
+            out += item(f"Memory, {MEMORY[what]}: {driver} {size(value)}, this library {size(mine)}.")
     for cell in cells:
         mine = cell.by.get(OURS)
         peers = {n: f for n, f in cell.by.items() if n in PEERS}
@@ -329,7 +335,7 @@ def ahead_section(counts, memory, cells):
             if peers[best][field] * 1.1 < mine[field]:
                 said.append(f"{name} {show(peers[best][field])} with {best}, {show(mine[field])} with this library")
         if said:
-            out.append(f"- {cell.what()}, {cell.where()}: {'; '.join(said)}.")
+            out += item(f"{cell.what()}, {cell.where()}: {'; '.join(said)}.")
     return ["### Where a peer is ahead", "", *(out or ["Nowhere in what was measured."]), ""]
 
 
@@ -341,8 +347,8 @@ def missing_section(missing):
         cell = Cell(rest[:6]) if len(rest) > 6 else None
         where = [f"{cell.what()} ({cell.where()})"] if cell else []
         by.setdefault((name, rest[-1]), dict()).update(dict.fromkeys(where))
-    lines = [f"- {name}: {why}{': ' if cells else ''}{', '.join(cells)}" for (name, why), cells in by.items()]
-    return ["### What could not be measured", "", *lines, ""]
+    lines = [item(f"{name}: {why}{': ' if cells else ''}{', '.join(cells)}") for (name, why), cells in by.items()]
+    return ["### What could not be measured", "", *(line for each in lines for line in each), ""]
 
 
 def figures(folder):
@@ -352,7 +358,7 @@ def figures(folder):
     parts = ("notes", "counts", "memory", "rates")
     missing = [row for part in parts for row in rows(folder / f"{part}.tsv", "missing")]
     others = next((int(r[2]) for r in rows(folder / "others.tsv")), 0)
-    out = ["### What was measured", "", *(f"- {name}: {value}" for _, name, value in notes), ""]
+    out = ["### What was measured", "", *(line for _, name, value in notes for line in item(f"{name}: {value}")), ""]
     if not cells:
         out += ["Throughput and latency are not in yet: they need a machine with nothing else to do.", ""]
     else:

@@ -2,8 +2,8 @@
  *
  *     cache_aside [URL]
  *
- * A cache makes a program faster, it must not make it fail: when the cache is in trouble the function is computed, as it
- * would be without a cache. `cache_aside dummy://` shows the program with caching switched off.
+ * A cache makes a program faster, it must not make it fail: when the cache is in trouble the function is computed, as
+ * it would be without a cache. `cache_aside dummy://` shows the program with caching switched off.
  */
 #include <cachetory.h>
 

@@ -22,7 +22,8 @@ static const char usage_text[] =
     "  get KEY                   write the value to standard output, byte for byte\n"
     "  set KEY [VALUE] [--ttl TIME] [--nx]\n"
     "                            set VALUE, or all of standard input; --nx: only if KEY is not there\n"
-    "  mget KEY...               one line a key, in order: the value's length, a space and the value; \"-\" for a miss\n"
+    "  mget KEY...               one line a key, in order: the value's length, a space and the value; "
+    "\"-\" for a miss\n"
     "  mset KEY VALUE [KEY VALUE...] [--ttl TIME]\n"
     "                            set all of them at once\n"
     "  expire KEY TIME           have KEY expire in TIME, or at @SECONDS since 1970, or \"never\"\n"
@@ -156,7 +157,7 @@ static bool is_option(const char *argument, const char *brief, const char *name)
     return strcmp(argument, brief) == 0 || strcmp(argument, name) == 0;
 }
 
-/* Sorts argv into options and words, which are moved to its front. EXIT_DONE: go on; *stop: there is nothing more to do. */
+/* Sorts argv into options and words, which are moved to its front. EXIT_DONE: go on; *stop: nothing is left to do. */
 static int parse(char **argv, command_line_t *line, bool *stop)
 {
     bool options_over = false;
@@ -208,7 +209,8 @@ static int get(cachetory_t cache, const command_line_t *line)
     cachetory_status_t status = cachetory_get(cache, line->words[1], CACHETORY_STRLEN, &value, &error);
     if (status == CACHETORY_OK) {
         fwrite(value.data, 1, value.len, stdout);
-        if (isatty(fileno(stdout))) /* a reader of bytes gets them exactly, a person gets a prompt on a line of its own */
+        /* A program that reads gets the bytes exactly, a person gets the prompt on a line of its own. */
+        if (isatty(fileno(stdout)))
             putchar('\n');
     }
     cachetory_value_free(&value);

@@ -2,11 +2,11 @@
  *
  *     claim [URL]
  *
- * "Set if it does not exist" is atomic, so whoever stores the key has the job. Here the workers are threads. On a server
- * they may as well be processes on many machines; nothing below would change.
+ * "Set if it does not exist" is atomic, so whoever stores the key has the job. Here the workers are threads. On a
+ * server they may as well be processes on many machines; nothing below would change.
  *
- * The ttl frees the job of a worker that died. It also ends the claim of one that is merely slow: do the work well within
- * it, or have the work itself bear being done twice.
+ * The ttl frees the job of a worker that died. It also ends the claim of one that is merely slow: do the work well
+ * within it, or have the work itself bear being done twice.
  */
 #define _POSIX_C_SOURCE 200809L /* getpid */
 
@@ -38,8 +38,8 @@ static cachetory_status_t claim(worker_t *worker, cachetory_error_t *error)
     if (status >= 0 || !(error->flags & CACHETORY_ERROR_MAYBE_APPLIED))
         return status;
 
-    /* The claim went out and no answer came back. Claiming again would be refused by our own claim, so look whose it is. If
-     * nobody's, it may still be on its way: then the error stands, and the ttl clears up. */
+    /* The claim went out and no answer came back. Claiming again would be refused by our own claim, so ask whose it is.
+     * If nobody's, it may still be on its way: then the error stands, and the ttl clears up. */
     cachetory_value_t owner;
     cachetory_error_t second;
     if (cachetory_get(worker->cache, job, CACHETORY_STRLEN, &owner, &second) == CACHETORY_OK) {

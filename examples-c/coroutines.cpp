@@ -2,9 +2,9 @@
  *
  *     coroutines [URL]
  *
- * All that is awaited is on the way at the same time, on one thread. The first part is what a header of yours could hold: an
- * awaited call enters a table and is submitted with its place there as the tag; the queue's completions look up who waits,
- * and resume it. Not for several threads as it is: one queue and its coroutines to each thread.
+ * All that is awaited is in flight at the same time, on one thread. The first part is what a header of yours could
+ * hold: an awaited call enters a table and is submitted with its place there as the tag; the queue's completions look
+ * up who waits, and resume it. Not for several threads as it is: one queue and its coroutines to each thread.
  */
 #include <cachetory.h>
 
@@ -68,8 +68,8 @@ public:
 private:
     friend class Call;
 
-    /* A coroutine may be destroyed while it waits, and another call take its place before the completion comes: so a tag is
-     * an index and the generation that it is meant for, and no pointer. */
+    /* A coroutine may be destroyed while it waits, and another call take its place before the completion comes: so a
+     * tag is an index and the generation that it is meant for, and no pointer. */
     struct Place {
         Call *call = nullptr;
         std::uint32_t generation = 0;
@@ -183,7 +183,8 @@ inline void Queue::turn()
     cachetory_completion_t completions[64];
     std::size_t count;
     cachetory_error_t error;
-    if (cachetory_queue_wait(handle_, completions, 64, busy_.empty() ? CACHETORY_NO_EXPIRY : a_while, &count, &error) < 0)
+    const std::int64_t timeout_ms = busy_.empty() ? CACHETORY_NO_EXPIRY : a_while;
+    if (cachetory_queue_wait(handle_, completions, 64, timeout_ms, &count, &error) < 0)
         throw Error(error.status, error.flags, error.message);
     for (std::size_t i = 0; i < count; i++) {
         if (Call *call = leave(completions[i].tag)) {
@@ -239,8 +240,8 @@ public:
 
         cachetory_status_t submit(cachetory_queue_t queue, std::uint64_t tag, cachetory_error_t *error) override
         {
-            return cachetory_set_async(cache, queue, tag, key.data(), key.size(), value.data(), value.size(), ttl.count(), 0,
-                                       error);
+            return cachetory_set_async(cache, queue, tag, key.data(), key.size(), value.data(), value.size(),
+                                       ttl.count(), 0, error);
         }
 
         void await_resume() const { check(); }
@@ -375,7 +376,7 @@ void run(const char *url)
         task.wait(queue);
     std::printf("1000 coroutines on one thread, %d values written and read back\n", correct);
 
-    /* One is given up while it waits. Its completion comes all the same, when another waits in its place, and finds nobody. */
+    /* One is given up while it waits. Its completion still comes, when another waits in its place, and finds nobody. */
     bool looked = false;
     look(cache, looked);
     round_trip(cache, 0, correct).wait(queue);

@@ -2,7 +2,7 @@
  *
  *     errors [URL]
  *
- * The status is for the program, the message for its log (here: stderr), the flags for the question whether to try again.
+ * The status is for the program, the message for its log (here: stderr), the flags for the question whether to retry.
  */
 #define _POSIX_C_SOURCE 200809L /* nanosleep, sockets */
 
@@ -35,8 +35,8 @@ static void report(const char *what, const cachetory_error_t *error)
     printf("\n");
 }
 
-/* Trying again with growing pauses. Only a call that may be carried out twice is retried like this: a get, or a set of the
- * same value; not a claim with CACHETORY_SET_IF_NOT_EXISTS. */
+/* Retries with a back-off. Only a call that may be carried out twice is retried like this: a get, or a set of the same
+ * value; not a claim with CACHETORY_SET_IF_NOT_EXISTS. */
 static cachetory_status_t set_with_retries(cachetory_t cache, const char *key, int64_t ttl_ms, cachetory_error_t *error)
 {
     struct timespec pause = {.tv_nsec = 10 * 1000000};
@@ -52,7 +52,11 @@ static cachetory_status_t set_with_retries(cachetory_t cache, const char *key, i
 
 static void bad_urls(void)
 {
-    static const char *const urls[] = {"redsi://localhost", "redis://localhost?sokcet_timeout=1", "memory://?max_bytes=much"};
+    static const char *const urls[] = {
+        "redsi://localhost",
+        "redis://localhost?sokcet_timeout=1",
+        "memory://?max_bytes=much",
+    };
     for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
         cachetory_t cache;
         cachetory_error_t error;

@@ -1,5 +1,5 @@
-/* HTTP/1.1 as far as the servers beside this file speak it: requests out of bytes, and the heads of answers. Nothing here is
- * about the cache, and nothing here does any input or output.
+/* HTTP/1.1 as far as the servers beside this file speak it: requests out of bytes, and the heads of answers. Nothing
+ * here is about the cache, and nothing here does any input or output.
  */
 #ifndef HTTP_H
 #define HTTP_H
@@ -181,14 +181,14 @@ static inline int http_head(char *at, const char *end, http_request_t *request, 
 
 /* Reads what has arrived of a request, from its first byte on.
  *
- * HTTP_MORE: it goes on. HTTP_CONTINUE: it goes on once the client is told to (said once). HTTP_READY: here it is, pointing
- * into `data`. Anything else is the status to refuse it with; what comes after it could not be understood. The caller
- * empties the request ({0}) before its first byte. */
+ * HTTP_MORE: it goes on. HTTP_CONTINUE: it goes on once the client is told to (said once). HTTP_READY: here it is,
+ * pointing into `data`. Anything else is the status to refuse it with; what comes after it could not be understood. The
+ * caller empties the request ({0}) before its first byte. */
 static inline int http_parse(char *data, size_t len, http_request_t *request)
 {
     size_t start = 0, head = len < HTTP_MAX_HEAD ? len : HTTP_MAX_HEAD, end;
     while (head - start >= 2 && data[start] == '\r' && data[start + 1] == '\n')
-        start += 2; /* empty lines before a request count for nothing */
+        start += 2; /* empty lines before a request are ignored */
     for (end = start + 4; end <= head && memcmp(data + end - 4, "\r\n\r\n", 4) != 0; end++)
         ;
     if (end > head)
@@ -211,7 +211,8 @@ static inline int http_parse(char *data, size_t len, http_request_t *request)
     return http_decode(request->key, &request->key_len) && request->key_len > 0 ? HTTP_READY : 400;
 }
 
-/* Writes an answer's head into `out`, which holds HTTP_MAX_ANSWER_HEAD bytes; how long it is. `length` is that of the body. */
+/* Writes an answer's head into `out`, which holds HTTP_MAX_ANSWER_HEAD bytes, and returns how long it is. `length` is
+ * that of the body. */
 static inline size_t http_answer(char *out, int status, size_t length, bool keep_alive)
 {
     if (status == HTTP_CONTINUE)
@@ -236,7 +237,8 @@ static inline size_t http_answer(char *out, int status, size_t length, bool keep
                           : status == 503 ? "Retry-After: 1\r\n"
                                           : "");
     size_t room = HTTP_MAX_ANSWER_HEAD - (size_t)at;
-    at += status == 204 ? snprintf(out + at, room, "\r\n") : snprintf(out + at, room, "Content-Length: %zu\r\n\r\n", length);
+    at += status == 204 ? snprintf(out + at, room, "\r\n")
+                        : snprintf(out + at, room, "Content-Length: %zu\r\n\r\n", length);
     return (size_t)at;
 }
 
@@ -259,8 +261,8 @@ static inline void http_drop(http_buffer_t *buffer, size_t len)
     }
 }
 
-/* Where the next bytes go and for how many there is room: for a request of `size` bytes, or for a head as long as that is not
- * known. NULL: it is full, or there is no memory. */
+/* Where the next bytes go and for how many there is room: for a request of `size` bytes, or for a head as long as that
+ * is not known. NULL: it is full, or there is no memory. */
 static inline char *http_room(http_buffer_t *buffer, size_t size, size_t *room)
 {
     size_t most = size > HTTP_MAX_HEAD ? size : HTTP_MAX_HEAD;

@@ -2,11 +2,12 @@
  *
  *     server_event [URL [PORT [SECONDS]]]
  *
- * GET, PUT and DELETE of /key are get, set and delete. A request is submitted under a tag that names its client. The queue's
- * descriptor has an event; when that calls, the completions are taken, and each becomes its client's answer.
+ * GET, PUT and DELETE of /key are get, set and delete. A request is submitted under a tag that names its client. The
+ * queue's descriptor has an event; when that calls, the completions are taken, and each becomes its client's answer.
  * (server_poll.c is the same server on a loop of its own, server_uv.c on libuv.)
  *
- * PORT 0, the default, is any that is free. SECONDS is how long a client may take over a request, and again over its answer.
+ * PORT 0, the default, is any that is free. SECONDS is how long a client may take for a request, and again for its
+ * answer.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -30,9 +31,9 @@ enum { MAX_CLIENTS = 1000, BATCH = 64, GRACE_S = 5, HOUR_MS = 60 * 60 * 1000 };
 typedef enum state_t {
     FREE,
     READING, /* a request */
-    WAITING, /* for the cache; one call per client, so that pipelined requests are answered in order and see each other */
+    WAITING, /* for the cache; one call per client: pipelined requests are answered in order and see each other */
     WRITING, /* the answer */
-    LEAVING, /* all is said; what still arrives is thrown away, for closing over it would destroy the answer on its way */
+    LEAVING, /* all is said; what still arrives is dropped: closing over it would destroy the answer on its way */
 } state_t;
 
 typedef struct client_t {
@@ -70,8 +71,8 @@ static void *must(void *made)
     return made;
 }
 
-/* A tag is an index and the generation that it is meant for, never a pointer: the client may be gone, and another one in its
- * place, when the completion comes. */
+/* A tag is an index and the generation that it is meant for, never a pointer: the client may be gone, and another one
+ * in its place, when the completion comes. */
 static uint64_t tag_of(const client_t *client)
 {
     return (uint64_t)client->generation << 32 | (uint64_t)(client - clients);
@@ -151,8 +152,8 @@ static void note(cachetory_status_t status, const char *message)
     trouble = status < 0;
 }
 
-/* The library copies what it needs before it returns, so the request's bytes can be dropped at once. A submission that fails
- * (CACHETORY_ERR_BUSY: too many are outstanding) never completes, and is answered here and now. */
+/* The library copies what it needs before it returns, so the request's bytes can be dropped at once. A submission that
+ * fails (CACHETORY_ERR_BUSY: too many are outstanding) never completes, and is answered here and now. */
 static void submit(client_t *client)
 {
     const http_request_t *request = &client->request;
@@ -222,7 +223,7 @@ static void advance(client_t *client)
     size_t len = evbuffer_get_length(input);
     char *data = len > 0 ? (char *)evbuffer_pullup(input, -1) : NULL;
     int result = data != NULL ? http_parse(data, len, &client->request) : HTTP_MORE;
-    /* Not called before the request is whole, as soon as it is known how long that is; and no more is read than that. */
+    /* Once the request's length is known: not called before the request is whole, and no more is read than that. */
     size_t size = client->request.size;
     bufferevent_setwatermark(client->stream, EV_READ, size, size > HTTP_MAX_HEAD ? size : HTTP_MAX_HEAD);
     if (result == HTTP_READY) {
@@ -272,7 +273,8 @@ static void on_end(struct bufferevent *stream, short events, void *argument)
         close_client(client);
 }
 
-static void on_connection(struct evconnlistener *from, evutil_socket_t fd, struct sockaddr *address, int len, void *argument)
+static void on_connection(struct evconnlistener *from, evutil_socket_t fd, struct sockaddr *address, int len,
+                          void *argument)
 {
     int place = 0;
     (void)address, (void)len, (void)argument;
@@ -315,7 +317,7 @@ static void on_accept_again(evutil_socket_t fd, short events, void *argument)
         evconnlistener_enable(listener);
 }
 
-/* Clients that are in the middle of something have a while to come to its end; a second signal ends the process at once. */
+/* Clients that are in the middle of something have a while to finish it; a second signal ends the process at once. */
 static void on_signal(evutil_socket_t number, short events, void *argument)
 {
     struct event **signals = argument;
@@ -357,7 +359,8 @@ int main(int argc, char **argv)
     client_time.tv_sec = (time_t)seconds;
 
     cachetory_error_t error;
-    if (cachetory_open_url(url != NULL ? url : "memory://", &cache, &error) < 0 || cachetory_queue_open(&queue, &error) < 0)
+    if (cachetory_open_url(url != NULL ? url : "memory://", &cache, &error) < 0 ||
+        cachetory_queue_open(&queue, &error) < 0)
         fail(error.message);
 
     signal(SIGPIPE, SIG_IGN); /* libevent writes to clients that are gone */

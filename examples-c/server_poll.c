@@ -2,11 +2,13 @@
  *
  *     server_poll [URL [PORT [SECONDS]]]
  *
- * GET, PUT and DELETE of /key are get, set and delete. Nothing waits here but poll. A request is submitted under a tag that
- * names its client; the queue's descriptor is polled beside the sockets; when it is readable the completions are taken, and
- * each becomes its client's answer. (server_uv.c and server_event.c are the same server on libuv and on libevent.)
+ * GET, PUT and DELETE of /key are get, set and delete. Nothing waits here but poll. A request is submitted under a tag
+ * that names its client; the queue's descriptor is polled beside the sockets; when it is readable the completions are
+ * taken, and each becomes its client's answer. (server_uv.c and server_event.c are the same server on libuv and
+ * libevent.)
  *
- * PORT 0, the default, is any that is free. SECONDS is how long a client may take over a request, and again over its answer.
+ * PORT 0, the default, is any that is free. SECONDS is how long a client may take for a request, and again for its
+ * answer.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -34,9 +36,9 @@ enum { MAX_CLIENTS = 1000, BATCH = 64, SPARE_FILES = 32, GRACE_MS = 5000, HOUR_M
 typedef enum state_t {
     FREE,
     READING, /* a request */
-    WAITING, /* for the cache; one call per client, so that pipelined requests are answered in order and see each other */
+    WAITING, /* for the cache; one call per client: pipelined requests are answered in order and see each other */
     WRITING, /* the answer */
-    LEAVING, /* all is said; what still arrives is thrown away, for closing over it would destroy the answer on its way */
+    LEAVING, /* all is said; what still arrives is dropped: closing over it would destroy the answer on its way */
 } state_t;
 
 typedef struct client_t {
@@ -57,7 +59,8 @@ enum { SIGNALS, QUEUE, LISTENER, CLIENTS };
 static cachetory_t cache;
 static cachetory_queue_t queue;
 static client_t clients[MAX_CLIENTS];
-static struct pollfd polled[CLIENTS + MAX_CLIENTS]; /* a client's has the client's index; poll passes over negative ones */
+/* A client's has the client's index; poll passes over negative ones. */
+static struct pollfd polled[CLIENTS + MAX_CLIENTS];
 static int64_t client_ms = 30 * 1000, accept_after, stop_at = INT64_MAX;
 static int clients_count, most_clients = MAX_CLIENTS, listener, signal_pipe[2];
 
@@ -84,8 +87,8 @@ static struct pollfd *polled_for(client_t *client)
     return &polled[CLIENTS + (client - clients)];
 }
 
-/* A tag is an index and the generation that it is meant for, never a pointer: the client may be gone, and another one in its
- * place, when the completion comes. */
+/* A tag is an index and the generation that it is meant for, never a pointer: the client may be gone, and another one
+ * in its place, when the completion comes. */
 static uint64_t tag_of(const client_t *client)
 {
     return (uint64_t)client->generation << 32 | (uint64_t)(client - clients);
@@ -138,8 +141,8 @@ static void note(cachetory_status_t status, const char *message)
     trouble = status < 0;
 }
 
-/* The library copies what it needs before it returns, so the request's bytes can be dropped at once. A submission that fails
- * (CACHETORY_ERR_BUSY: too many are outstanding) never completes, and is answered here and now. */
+/* The library copies what it needs before it returns, so the request's bytes can be dropped at once. A submission that
+ * fails (CACHETORY_ERR_BUSY: too many are outstanding) never completes, and is answered here and now. */
 static void submit(client_t *client)
 {
     const http_request_t *request = &client->request;
@@ -201,7 +204,7 @@ static bool flush(client_t *client)
     return true;
 }
 
-/* As far as it goes: through pipelined requests, until the client must wait for the cache, for its socket or for more. */
+/* As far as it goes: through pipelined requests, until the client must wait for the cache, its socket or more bytes. */
 static void advance(client_t *client)
 {
     while (client->state == READING || client->state == WRITING) {
@@ -214,7 +217,9 @@ static void advance(client_t *client)
             enter(client, client->keep_alive ? READING : LEAVING);
         } else {
             http_buffer_t *input = &client->input;
-            int result = input->len > 0 ? http_parse(input->data + input->start, input->len, &client->request) : HTTP_MORE;
+            int result = HTTP_MORE;
+            if (input->len > 0)
+                result = http_parse(input->data + input->start, input->len, &client->request);
             if (result == HTTP_MORE)
                 return;
             if (result == HTTP_READY) {
@@ -289,7 +294,7 @@ static void accept_clients(void)
     }
 }
 
-/* Clients that are in the middle of something, or whose request is in the socket, have until `stop_at` to come to its end. */
+/* Clients that are in the middle of something, or whose request is in the socket, have until `stop_at` to finish it. */
 static void begin_to_stop(void)
 {
     char byte;
@@ -384,7 +389,8 @@ int main(int argc, char **argv)
     client_ms = (int64_t)seconds * 1000;
 
     cachetory_error_t error;
-    if (cachetory_open_url(url != NULL ? url : "memory://", &cache, &error) < 0 || cachetory_queue_open(&queue, &error) < 0)
+    if (cachetory_open_url(url != NULL ? url : "memory://", &cache, &error) < 0 ||
+        cachetory_queue_open(&queue, &error) < 0)
         fail(error.message);
 
     /* poll takes no more entries than there may be descriptors, of which the cache needs some as well. */
@@ -396,7 +402,8 @@ int main(int argc, char **argv)
         fail(strerror(errno));
     set_flags(signal_pipe[0]);
     set_flags(signal_pipe[1]);
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one ends it at once */
+    /* A second signal ends the process at once. */
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
 

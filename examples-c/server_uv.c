@@ -2,11 +2,12 @@
  *
  *     server_uv [URL [PORT [SECONDS]]]
  *
- * GET, PUT and DELETE of /key are get, set and delete. A request is submitted under a tag that names its client. The queue's
- * descriptor has a uv_poll_t; when that calls, the completions are taken, and each becomes its client's answer.
+ * GET, PUT and DELETE of /key are get, set and delete. A request is submitted under a tag that names its client. The
+ * queue's descriptor has a uv_poll_t; when that calls, the completions are taken, and each becomes its client's answer.
  * (server_poll.c is the same server on a loop of its own, server_event.c on libevent.)
  *
- * PORT 0, the default, is any that is free. SECONDS is how long a client may take over a request, and again over its answer.
+ * PORT 0, the default, is any that is free. SECONDS is how long a client may take for a request, and again for its
+ * answer.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -25,9 +26,9 @@ enum { MAX_CLIENTS = 1000, BATCH = 64, GRACE_MS = 5000, HOUR_MS = 60 * 60 * 1000
 typedef enum state_t {
     FREE,
     READING, /* a request */
-    WAITING, /* for the cache; one call per client, so that pipelined requests are answered in order and see each other */
+    WAITING, /* for the cache; one call per client: pipelined requests are answered in order and see each other */
     WRITING, /* the answer */
-    LEAVING, /* all is said; what still arrives is thrown away, for closing over it would destroy the answer on its way */
+    LEAVING, /* all is said; what still arrives is dropped: closing over it would destroy the answer on its way */
     CLOSING, /* until libuv has called back for both handles */
 } state_t;
 
@@ -73,8 +74,8 @@ static void must(int result)
         fail(uv_strerror(result));
 }
 
-/* A tag is an index and the generation that it is meant for, never a pointer: the client may be gone, and another one in its
- * place, when the completion comes. */
+/* A tag is an index and the generation that it is meant for, never a pointer: the client may be gone, and another one
+ * in its place, when the completion comes. */
 static uint64_t tag_of(const client_t *client)
 {
     return (uint64_t)client->generation << 32 | (uint64_t)(client - clients);
@@ -181,8 +182,8 @@ static void note(cachetory_status_t status, const char *message)
     trouble = status < 0;
 }
 
-/* The library copies what it needs before it returns, so the request's bytes can be dropped at once. A submission that fails
- * (CACHETORY_ERR_BUSY: too many are outstanding) never completes, and is answered here and now. */
+/* The library copies what it needs before it returns, so the request's bytes can be dropped at once. A submission that
+ * fails (CACHETORY_ERR_BUSY: too many are outstanding) never completes, and is answered here and now. */
 static void submit(client_t *client)
 {
     const http_request_t *request = &client->request;
@@ -332,7 +333,7 @@ static void on_end_of_grace(uv_timer_t *timer)
             close_client(&clients[i]);
 }
 
-/* Clients that are in the middle of something have a while to come to its end; a second signal ends the process at once. */
+/* Clients that are in the middle of something have a while to finish it; a second signal ends the process at once. */
 static void on_signal(uv_signal_t *handle, int number)
 {
     (void)handle, (void)number;
@@ -371,7 +372,8 @@ int main(int argc, char **argv)
     client_ms = (uint64_t)seconds * 1000;
 
     cachetory_error_t error;
-    if (cachetory_open_url(url != NULL ? url : "memory://", &cache, &error) < 0 || cachetory_queue_open(&queue, &error) < 0)
+    if (cachetory_open_url(url != NULL ? url : "memory://", &cache, &error) < 0 ||
+        cachetory_queue_open(&queue, &error) < 0)
         fail(error.message);
 
     signal(SIGPIPE, SIG_IGN); /* libuv writes to clients that are gone */

@@ -82,7 +82,8 @@ int main(int argc, char **argv)
     }
     printf("%d threads, %d values written and read back\n", started, correct);
 
-    /* All threads are done, and so need not learn that the handle is closed: their calls would return CACHETORY_ERR_CLOSED. */
+    /* All threads are done, and so need not learn that the handle is closed: their calls would return
+     * CACHETORY_ERR_CLOSED. */
     cachetory_close(cache);
     return correct == THREADS * ROUNDS ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// Async is a cache whose calls hold no thread while they wait. A goroutine inside a synchronous call occupies a thread of
-// the operating system until the answer is there; here one goroutine waits for the answers to all of them.
+// Async is a cache whose calls hold no thread while they wait. A goroutine inside a synchronous call occupies a thread
+// of the operating system until the answer is there; here one goroutine waits for the answers to all of them.
 type Async struct {
 	cache Cache
 	queue C.cachetory_queue_t
@@ -107,7 +107,10 @@ func (a *Async) leave(tag C.uint64_t) chan<- answer {
 
 // call submits and waits, without a thread. A submission that fails is not completed; with more calls than max_pending
 // outstanding that is CACHETORY_ERR_BUSY, which is retryable.
-func (a *Async) call(ctx context.Context, submit func(C.uint64_t, *C.cachetory_error_t) C.cachetory_status_t) ([]byte, error) {
+func (a *Async) call(
+	ctx context.Context,
+	submit func(C.uint64_t, *C.cachetory_error_t) C.cachetory_status_t,
+) ([]byte, error) {
 	tag, waiting := a.enter()
 	var e C.cachetory_error_t
 	if err := check(submit(tag, &e), &e); err != nil {

@@ -3,7 +3,7 @@
 //     swiftc -I ../include -L PREFIX/lib main.swift -o example
 //     LD_LIBRARY_PATH=PREFIX/lib ./example redis://localhost:6379
 //
-// ../include holds cachetory.h and the module map that makes it the module Cachetory, which also names the library to link.
+// ../include holds cachetory.h and the module map that makes it the module Cachetory and names the library to link.
 
 import Cachetory
 

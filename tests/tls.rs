@@ -45,7 +45,7 @@ fn accepted(server: &Server, options: &str) {
     assert_eq!(cache.get("key"), Ok(Some(b"value".to_vec())), "{url}");
 }
 
-/// Refused as a matter of TLS, which trying again will not mend, in words that include these.
+/// Refused as a matter of TLS, which a retry will not mend, in words that include these.
 #[track_caller]
 fn refused(url: &str, words: &[&str]) {
     let failure = ping(url).expect_err(url);

@@ -13,7 +13,7 @@ use super::support::scripted::{Scripted, echo};
 use super::support::server::Setup;
 use super::{OK, failed, is_value};
 
-/// Calls that gather behind one that is held, and go out together.
+/// Calls that wait behind one that is held, and are sent as one batch.
 #[test]
 fn a_batch_that_breaks_loses_no_read_and_sends_no_write_twice() {
     for answered in [0, 1, 5, 12] {

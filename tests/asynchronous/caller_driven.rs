@@ -31,7 +31,7 @@ fn a_waiting_thread_drives_its_calls_while_the_io_thread_is_stopped() {
 /// So often the thread has come to wait before it is expected to.
 const OFTEN: u64 = 8;
 
-/// Submits and waits in turn, so that the thread is expected to drive its calls.
+/// Submits and waits in turn, so that the thread is predicted to wait for its calls.
 #[track_caller]
 fn get_into_habit(cache: &Cache, queue: &Queue) {
     for tag in 0..OFTEN {
@@ -366,7 +366,7 @@ fn a_thread_that_turns_from_waiting_to_polling_is_not_forgotten() {
         get_into_habit(&cache, &queue);
         assert_eq!(to.get(100, "k"), OK);
         pause::provoke_for(Duration::from_millis(round));
-        // Without waiting, which is not the habit.
+        // Without waiting: the prediction misses.
         let completion = poll("a completion", || queue.wait(1, 0).unwrap().pop());
         is_value(completion, "k");
     }

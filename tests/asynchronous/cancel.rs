@@ -147,12 +147,12 @@ fn a_large_write_that_is_cancelled_midway_leaves_its_link_to_nobody() {
     assert_eq!(to.get(1, "first"), OK);
     is_value(queue.next(), "first");
     assert_eq!(to.set(2, "k", &huge, NO_EXPIRY, 0), OK);
-    // It is on its way for sure when another call has found another link.
+    // It is in flight for sure when another call has found another link.
     assert_eq!(to.get(3, "beside"), OK);
     is_value(queue.next(), "beside");
     assert_eq!(queue.cancel(2), OK);
     failed(&queue.next(), CACHETORY_ERR_CANCELLED, MAYBE_APPLIED);
-    // The link is in the middle of the request, and is used for nothing else.
+    // The link is in the middle of the request, and is not used for anything else.
     for tag in 4..100 {
         assert_eq!(to.get(tag, format!("{tag}")), OK);
         is_value(queue.next(), format!("{tag}"));

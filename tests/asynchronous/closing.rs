@@ -1,4 +1,4 @@
-//! Closing a cache and closing a queue with calls on their way; two queues on one cache, one queue over several.
+//! Closing a cache and closing a queue with calls in flight; two queues on one cache, one queue over several.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

@@ -105,7 +105,7 @@ fn tens_of_thousands_of_calls_are_cancelled_with_their_cache() {
     have_all_failed(&queue, CACHETORY_ERR_CANCELLED, 0);
 }
 
-/// Those that were sent are lost or tried again, those that were not go over the next connection.
+/// Those that were sent are lost or retried, those that were not go over the next connection.
 #[test]
 fn tens_of_thousands_of_calls_survive_a_connection_that_breaks() {
     let server = Scripted::tcp(|peer| match peer.number {

@@ -103,14 +103,14 @@ int main(int argc, char **argv)
     round_trip(cache, "k");
     int has_driven = 0;
     for (int attempt = 0; attempt < ATTEMPTS && !has_driven; attempt++) {
-        /* A thread is expected to drive its calls when it has come to wait often. On a busy machine it may come late,
+        /* A thread is predicted to wait for its calls when it has done so often. On a busy machine it may come late,
            which its queue remembers; so each attempt has a queue of its own. */
         cachetory_queue_t queue = open_queue();
         for (uint64_t i = 0; i < HABIT; i++) {
             submit_get(cache, queue, i, "k");
             expect_next(queue, CACHETORY_OK);
         }
-        /* So that the I/O thread has nothing in its hands. */
+        /* So that the I/O thread has nothing to drive. */
         wait_for_io_threads(1);
         wait_until_quiet();
         pid_t thread = 0;

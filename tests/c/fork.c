@@ -1,5 +1,5 @@
-/* fork FACE family URL ONE: parent, children and grandchildren go on side by side, and queues stay with the process that
-     opened them. The names of their keys tell the processes apart.
+/* fork FACE family URL ONE: parent, children and grandchildren go on side by side, and queues stay with the process
+     that opened them. The names of their keys tell the processes apart.
    fork FACE load URL ONE: forks while other threads are in the middle of calls.
    fork FACE held URL ONE: forks with calls in flight, which are answered once the key "open" was set.
    FACE says how calls are made: synchronous, waited or polled. ONE has one connection. */

@@ -51,7 +51,7 @@ int main(int argc, char **argv)
     many_calls(other, queue);
     wait_for_io_threads(1);
 
-    /* A server that hangs is no reason to be awake. */
+    /* A server that hangs does not keep it awake. */
     cachetory_t hung = open_cache(argv[2]);
     submit_get(hung, queue, 1, "k");
     wait_until_quiet();
@@ -64,7 +64,7 @@ int main(int argc, char **argv)
     CHECK(cachetory_close(other) == CACHETORY_OK);
     wait_for_io_threads(0);
 
-    /* And once more, while a call is on its way. */
+    /* And once more, while a call is in flight. */
     cache = open_cache(argv[1]);
     many_calls(cache, queue);
     wait_for_io_threads(1);

@@ -51,8 +51,8 @@ static inline int io_threads(void)
     return each_thread("cachetory-io", NULL, NULL);
 }
 
-/* Until there are so many, and never more than one. A thread has its name only once it has run, and a call may be complete
-   before. */
+/* Until there are so many, and never more than one. A thread has its name only once it has run, and a call may be
+   complete before. */
 static inline void wait_for_io_threads(int count)
 {
     for (int i = 0; i < 100000 && io_threads() != count; i++) {

@@ -230,7 +230,7 @@ fn completions_that_nobody_takes_are_freed_with_the_queue(f: &Fixture) {
         assert_eq!(to.mget(tag, &["key", "none"]), OK);
     }
     drop(queue.next());
-    // Some are complete, others may be on their way.
+    // Some are complete, others may be in flight.
     assert_eq!(queue.close(), CACHETORY_OK);
     assert_eq!(f.cache.ping(), OK);
 }

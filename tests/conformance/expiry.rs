@@ -45,7 +45,7 @@ fn outwait(f: &Fixture) {
 }
 
 /// Does something before a key has expired that was set to do so `SOON`, and is set again by `again`. On a busy machine
-/// that is too late now and then, and then it is tried again. It must not fail before that time.
+/// that is too late now and then, and then it is retried. It must not fail before that time.
 #[track_caller]
 fn before_it_expires(again: impl Fn(), is_done: impl Fn() -> bool) {
     poll("it is done before the key expires", || {

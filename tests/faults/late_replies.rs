@@ -1,4 +1,4 @@
-//! A reply that comes after its deadline is never handed to another call.
+//! A reply that comes after its deadline never answers another call.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;

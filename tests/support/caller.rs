@@ -21,8 +21,8 @@ impl Caller {
         self.id.store(id, Ordering::SeqCst);
     }
 
-    /// Until its call is queued for a link that others use: then it sleeps, again and again if it looks whether there is
-    /// another link, or on and on. Before that it may sleep for a lock, but neither so often nor for so long.
+    /// Until its call is queued for a link that others use: then it sleeps, again and again if it looks whether there
+    /// is another link, or on and on. Before that it may sleep for a lock, but neither so often nor for so long.
     #[track_caller]
     pub fn wait_until_queued(&self) {
         const OFTEN: u64 = 5;

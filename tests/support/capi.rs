@@ -193,7 +193,7 @@ pub enum Face {
 pub const FACES: [Face; 3] = [Face::Synchronous, Face::Waited, Face::Polled];
 
 impl Face {
-    /// The status of a call that was under way when its cache was closed.
+    /// The status of a call that was in flight when its cache was closed.
     pub fn closed_under_way(self) -> i32 {
         if self == Self::Synchronous { CACHETORY_ERR_CLOSED } else { CACHETORY_ERR_CANCELLED }
     }

@@ -1,4 +1,4 @@
-//! A futex as the system has it: who sleeps looks at the word under a lock that who wakes takes. A wake-up that is
+//! A futex as the system has it: who sleeps looks at the word under a lock that who wakes takes. A wakeup that is
 //! missing is a deadlock, which the model checker finds.
 
 use std::time::Duration;

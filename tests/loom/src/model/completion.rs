@@ -208,7 +208,7 @@ fn a_refusal_and_a_cancel() {
     });
 }
 
-/// Another thread drops the call while its submission is still under way.
+/// Another thread drops the call while its submission is not over yet.
 #[test]
 fn a_carrier_that_vanishes() {
     explore(|| {
