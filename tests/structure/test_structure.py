@@ -111,7 +111,10 @@ class Circles(Case):
     def test_what_only_tests_import_does_not_count(self):
         self.accepted(
             {
-                "src/op.rs": "#[cfg(test)]\nmod tests {\n    use crate::value::Value;\n}\n#[cfg(all(test, not(loom)))]\nmod fixture;\n",
+                "src/op.rs": (
+                    "#[cfg(test)]\nmod tests {\n    use crate::value::Value;\n}\n"
+                    "#[cfg(all(test, not(loom)))]\nmod fixture;\n"
+                ),
                 "src/op/fixture.rs": "use crate::value::Value;",
                 "src/value.rs": "use crate::op::Op;",
                 "src/value/tests/mod.rs": "use crate::op::Op;",
