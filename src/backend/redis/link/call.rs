@@ -3,7 +3,7 @@
 
 use super::connection::Link;
 use super::drive::{Blocking, Stop, drive};
-use super::outcome::{Exchanged, Failure, refusal, turned_away};
+use super::outcome::{Exchanged, Failure, no_room, turned_away};
 use super::single::{Single, server_words};
 use crate::backend::redis::net::socket::{Broken, Stopped};
 use crate::backend::redis::wire::command::{encode, encode_short};
@@ -210,9 +210,9 @@ impl Link {
 
     fn answered<T>(&mut self, outcome: Outcome<T>) -> Exchanged<T> {
         let Outcome { result, reuse } = outcome;
-        if let Some(error) = refusal(&result) {
+        if let Some(error) = no_room(&result) {
             let is_first = self.is_new();
-            return Exchanged::Failed(turned_away(&mut self.refused, error, is_first));
+            return Exchanged::Failed(turned_away(&mut self.turned_away, error, is_first));
         }
         let reuse = if self.inbox.is_empty() { reuse } else { Reuse::Close };
         Exchanged::Answered { result, reuse }
@@ -227,7 +227,7 @@ impl Link {
             return match error.kind {
                 Kind::Full { .. } => {
                     let is_first = self.is_new();
-                    Exchanged::Failed(turned_away(&mut self.refused, &error, is_first))
+                    Exchanged::Failed(turned_away(&mut self.turned_away, &error, is_first))
                 }
                 _ => Exchanged::Failed(Failure { error, sent: sent && !is_single, lost: false }),
             };
@@ -237,7 +237,7 @@ impl Link {
 
     fn broke<T>(&self, broken: Broken, doing: &'static str, sent: bool) -> Exchanged<T> {
         let lost = broken.is_lost();
-        let sent = sent && !broken.is_refusal();
+        let sent = sent && !broken.is_unread();
         let error = broken.into_error(doing, &self.peer);
         Exchanged::Failed(Failure { error, sent, lost })
     }

@@ -39,7 +39,7 @@ pub struct Link {
     /// How many times it was given back.
     uses: u32,
     /// What the server said as it turned the connection away.
-    pub(super) refused: Option<Error>,
+    pub(super) turned_away: Option<Error>,
     pub seat: Seat,
 }
 
@@ -70,7 +70,7 @@ impl Link {
             peer,
             last_used: deadline.started(),
             uses: 0,
-            refused: None,
+            turned_away: None,
             seat: Seat::default(),
         };
         if !handshake.is_empty() {
@@ -155,8 +155,8 @@ impl Link {
     }
 
     /// Whether the server turned the connection away, and what it said.
-    pub fn refused(&self) -> Option<&Error> {
-        self.refused.as_ref()
+    pub fn turned_away(&self) -> Option<&Error> {
+        self.turned_away.as_ref()
     }
 
     /// Whether it is still there, as far as this machine knows.

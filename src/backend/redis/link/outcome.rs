@@ -35,7 +35,7 @@ impl Failure {
     }
 
     /// Whether the server had no room for the connection.
-    pub fn is_refusal(&self) -> bool {
+    pub fn is_turned_away(&self) -> bool {
         matches!(self.error.kind, Kind::Full { .. })
     }
 
@@ -51,15 +51,15 @@ impl Failure {
 }
 
 /// The server says this once and closes the connection.
-pub fn refusal<T>(result: &Result<T>) -> Option<&Error> {
+pub fn no_room<T>(result: &Result<T>) -> Option<&Error> {
     result.as_ref().err().filter(|error| matches!(error.kind, Kind::Full { .. }))
 }
 
 /// The server has looked at nothing that was sent, for it had no room for the connection. Said on one that had been in
 /// use before (`is_first` is false), it may mean anything, and is no reason to send the call again.
-pub fn turned_away(refused: &mut Option<Error>, error: &Error, is_first: bool) -> Failure {
+pub fn turned_away(said: &mut Option<Error>, error: &Error, is_first: bool) -> Failure {
     if is_first {
-        *refused = Some(error.again());
+        *said = Some(error.again());
     }
     Failure { error: error.again(), sent: false, lost: is_first }
 }
@@ -77,7 +77,7 @@ impl Attempts {
         if !failure.lost {
             return false;
         }
-        if failure.is_refusal() {
+        if failure.is_turned_away() {
             return true;
         }
         let may = !self.has_lost_link && (access == Access::Read || !failure.sent);

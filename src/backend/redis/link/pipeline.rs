@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::batch::Batch;
 use super::connection::Link;
 use super::drive::{Driver, Exchange, Pause, Sending, Stop, drive};
-use super::outcome::{Exchanged, Failure, refusal, turned_away};
+use super::outcome::{self, Exchanged, Failure, no_room};
 use super::wakeup::Wakeups;
 use crate::backend::redis::net::socket::Broken;
 use crate::backend::redis::net::stream::Stream;
@@ -29,7 +29,7 @@ pub enum Driven {
 struct Pipeline<'a> {
     batch: &'a mut Batch<Link>,
     spans: &'a mut Vec<Span>,
-    refused: &'a mut Option<Error>,
+    turned_away: &'a mut Option<Error>,
     /// No call was answered over the link before this batch.
     is_new: bool,
     wakeups: &'a Wakeups,
@@ -41,9 +41,9 @@ impl Link {
     /// Drives the batch, or goes on with it. `wakeups`: what its threads sleep on.
     pub fn drive_batch(&mut self, wakeups: &Wakeups, driver: &mut impl Driver) -> Driven {
         let is_new = self.is_new();
-        let Self { stream, inbox, batch, spans, refused, .. } = self;
+        let Self { stream, inbox, batch, spans, turned_away, .. } = self;
         let left = batch.left();
-        let mut pipeline = Pipeline { batch, spans, refused, is_new, wakeups, left };
+        let mut pipeline = Pipeline { batch, spans, turned_away, is_new, wakeups, left };
         let stop = match drive(stream, inbox, &mut pipeline, driver) {
             Ok(reuse) => {
                 self.tidy();
@@ -67,7 +67,7 @@ impl Link {
         let Self { batch, peer, .. } = self;
         let doing =
             if batch.has_unsent() { "sending the request" } else { "waiting for the reply" };
-        if broken.is_refusal() {
+        if broken.is_unread() {
             batch.sent = 0;
         }
         let error = || broken.again().into_error(doing, peer);
@@ -78,7 +78,7 @@ impl Link {
     }
 
     /// Nobody drives the batch any more.
-    pub fn abandon_batch(&mut self) {
+    pub fn give_up_batch(&mut self) {
         self.batch.fail(|| Kind::Timeout("waiting for the reply").into());
     }
 
@@ -171,10 +171,10 @@ impl Exchange for Pipeline<'_> {
 impl Pipeline<'_> {
     /// Completes the first call; `Some`, if that was the end of the link.
     fn take_outcome(&mut self, Outcome { result, reuse }: Outcome<Answer>) -> Option<Reuse> {
-        if let Some(error) = refusal(&result) {
+        if let Some(error) = no_room(&result) {
             // Nothing of what was sent behind it was looked at either.
             let is_first = self.is_new && self.batch.is_untouched();
-            let failure = turned_away(self.refused, error, is_first);
+            let failure = outcome::turned_away(self.turned_away, error, is_first);
             while !self.batch.is_complete() {
                 self.batch.complete(Exchanged::Failed(failure.again()));
             }

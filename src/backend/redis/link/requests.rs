@@ -29,7 +29,7 @@ pub enum Owner<L> {
 
 impl<L> Entry<L> {
     /// Ends a call of which nothing was sent.
-    pub fn refuse(self, error: Error) {
+    pub fn fail_unsent(self, error: Error) {
         match self.owner {
             Owner::Thread(waiting) => waiting.answer(Exchanged::Failed(Failure::unsent(error))),
             Owner::Call(call) => {

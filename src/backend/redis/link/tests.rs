@@ -162,7 +162,7 @@ fn a_server_without_room_has_looked_at_nothing_that_was_sent() {
         let (_, sent, lost) = answer(waiter).unwrap_err();
         assert!(!sent && lost);
     }
-    assert!(link.refused().is_some());
+    assert!(link.turned_away().is_some());
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Broken {
     }
 
     /// Whether the peer has looked at nothing that was sent.
-    pub fn is_refusal(&self) -> bool {
+    pub fn is_unread(&self) -> bool {
         matches!(self, Broken::Tls { refused: true, .. })
     }
 }

@@ -9,7 +9,7 @@ use super::scheduler::{Dialled, Reservation};
 use crate::backend::redis::link::call::Start;
 use crate::backend::redis::link::connection::Link;
 use crate::backend::redis::link::outcome::Failure;
-use crate::backend::redis::net::dial::peer;
+use crate::backend::redis::net;
 use crate::backend::redis::net::socket::Socket;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -45,9 +45,10 @@ impl Node {
 
     fn dial(&self, deadline: &Deadline) -> Result<Link> {
         let dialling = deadline.at_most(self.connect_timeout);
-        let address = self.endpoint.address(&dialling)?;
-        let peer = peer(&address);
-        let dial = || {
+        let mut peer = String::new();
+        let mut dial = || {
+            let address = self.endpoint.address(&dialling).map_err(Failure::unsent)?;
+            peer = net::dial::peer(&address);
             let stream = self.dialer.dial(&address, &dialling, |socket| self.connected(socket));
             let stream = stream.map_err(Failure::unsent)?;
             Link::new(stream, peer.clone(), &self.handshake, &dialling)
@@ -133,7 +134,7 @@ impl Drop for OutOfBand {
             // Under one lock, or another link is dialled for those that are about to fail.
             let remains = self.node.scheduler().dial_failed();
             if let Some(remains) = remains {
-                self.node.refuse(remains.requests, &error);
+                self.node.fail_unsent(remains.requests, &error);
             }
             self.node.freed.notify_one();
         }

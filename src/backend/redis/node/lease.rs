@@ -72,13 +72,13 @@ impl<'a> Lease<'a> {
         if link.batch.has_calls() {
             return self.node.to_reactor(link);
         }
-        self.abandon(link);
+        self.give_up(link);
     }
 
     /// Hands the link to a thread that waits in its batch; where none does, nobody wants the rest, and it is closed.
     pub fn hand_over_or_close(mut self) {
         if let Some(link) = self.offer_to_waiter(None) {
-            self.abandon(link);
+            self.give_up(link);
         }
     }
 
@@ -100,8 +100,8 @@ impl<'a> Lease<'a> {
         Some(link)
     }
 
-    fn abandon(&mut self, mut link: Box<Link>) {
-        link.abandon_batch();
+    fn give_up(&mut self, mut link: Box<Link>) {
+        link.give_up_batch();
         self.link = Some(link);
     }
 
@@ -120,16 +120,16 @@ impl<'a> Lease<'a> {
         let wakeups = link.batch.wakeups;
         link.batch.completed.deliver();
         let retries = std::mem::take(&mut link.batch.retries);
-        let refused = link.refused().map(|error| error.again());
+        let turned_away = link.turned_away().map(|error| error.again());
         match driven {
             Driven::Complete(Reuse::Keep) => self.give_back(),
             Driven::Complete(Reuse::Close) => drop(self),
             Driven::Paused(_) => self.hand_over(but),
         }
         node.wakeups.wake(wakeups);
-        match refused {
+        match turned_away {
             _ if retries.is_empty() => {}
-            Some(error) if !node.has_links() => node.refuse(vec![retries], &error),
+            Some(error) if !node.may_retry_after(true) => node.fail_unsent(vec![retries], &error),
             _ => node.retry(retries),
         }
     }
@@ -182,7 +182,7 @@ impl Node {
     #[cold]
     fn close_link(&self, mut link: Box<Link>) {
         let _place = Place { node: self, seat: link.seat };
-        if link.refused().is_some() {
+        if link.turned_away().is_some() {
             self.scheduler().turned_away(Instant::now());
         }
         let wakeups = link.batch.wakeups;
@@ -197,7 +197,7 @@ impl Node {
         let retried = self.scheduler().retry(calls, Instant::now);
         match retried {
             Ok(actions) => self.perform(actions),
-            Err(calls) => self.refuse(vec![calls], &Kind::Closed.into()),
+            Err(calls) => self.fail_unsent(vec![calls], &Kind::Closed.into()),
         }
     }
 }

@@ -135,9 +135,15 @@ impl Node {
         self.scheduler().links() > 0
     }
 
-    /// The one place that tells whether a call that failed goes over another link.
+    /// Whether a synchronous call that failed goes over another link. Of asynchronous ones the batch asks
+    /// [`Attempts`] itself, and `Lease::after` whether they may.
     fn may_retry(&self, failure: &Failure, attempts: &mut Attempts, access: Access) -> bool {
-        attempts.allow_another(failure, access) && (!failure.is_refusal() || self.has_links())
+        attempts.allow_another(failure, access) && self.may_retry_after(failure.is_turned_away())
+    }
+
+    /// Where the server had no room for a link, a call goes over one that is there, and is not dialled for again.
+    fn may_retry_after(&self, was_turned_away: bool) -> bool {
+        !was_turned_away || self.has_links()
     }
 
     /// Does what the scheduler said. Its lock is not held.
@@ -183,19 +189,20 @@ impl Node {
         }
     }
 
-    /// Links are dropped, those in use under their calls. Whoever waits for one is told.
+    /// Idle links are closed, and those in use cut off under their calls, whose owners close them. Whoever waits for one
+    /// is told.
     pub fn close(&self) {
         let Remains { links, parked, requests } = self.scheduler().close();
         drop(links);
         // Whoever connects now is told, after this, that the node is closed.
         std::mem::take(&mut *self.cut_offs()).iter().for_each(CutOff::cut);
         drop(parked.map(|link| lease::Lease::of(self, link)));
-        self.refuse(requests, &Kind::Closed.into());
+        self.fail_unsent(requests, &Kind::Closed.into());
         self.freed.notify_all();
     }
 
-    /// Fails calls of which nothing was sent.
-    fn refuse(&self, requests: Vec<Requests<Link>>, error: &Error) {
+    /// Fails calls that are not on their way: nothing of them was sent, or they are reads whose link broke.
+    fn fail_unsent(&self, requests: Vec<Requests<Link>>, error: &Error) {
         let mut completed = Delivery::default();
         for entry in requests.into_iter().flat_map(Requests::into_entries) {
             match entry.owner {
@@ -203,7 +210,7 @@ impl Node {
                     completed.push(call, Err(error.again()));
                 }
                 Owner::Thread(_) => {
-                    entry.refuse(error.again());
+                    entry.fail_unsent(error.again());
                 }
             }
         }

@@ -114,7 +114,7 @@ impl Node {
         let put_back = self.scheduler().put_back(batch, wakeups, seat, Instant::now);
         match put_back {
             Ok(actions) => self.perform(actions),
-            Err(batch) => self.refuse(vec![batch], &Kind::Closed.into()),
+            Err(batch) => self.fail_unsent(vec![batch], &Kind::Closed.into()),
         }
     }
 }

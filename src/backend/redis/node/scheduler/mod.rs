@@ -14,9 +14,9 @@
 //! A call takes an idle link and is driven by its own thread: one write, one read. While as many links are in use as
 //! serve contending callers best, a small call joins the queue instead: its request is appended to the queue's, and
 //! whoever gives a link back hands it, with all that is queued, to the first in the queue, who drives that batch while
-//! the next one gathers. Nobody drives more than one batch. An asynchronous call always joins the queue; it is driven
-//! by the thread that waits for its completion, or by the reactor. Large calls, and those that leave a link in doubt,
-//! have a link to themselves.
+//! the next one gathers. Nobody drives more than one batch at a time. A small asynchronous call always joins the queue;
+//! it is driven by the thread that waits for its completion, or by the reactor. Large calls, and those that leave a
+//! link in doubt, have a link to themselves.
 //!
 //! Requests are bound to a link only when it is free to send them, or when replies have just come over it, so a slow
 //! answer holds up nobody who comes later: who has waited for [`QUEUEING_BOUND`] begins a new epoch, in which the links
@@ -72,8 +72,8 @@ const IN_USE_ASLEEP: usize = 8;
 const IN_USE_FOR_SLEEPERS: usize = 2;
 /// The most links that asynchronous calls take to a server that is far away: they lose less by waiting for each other.
 const IN_USE_FAR: usize = 8;
-/// The most that are dialled out of band at once. A node that has no link yet dials one, so that servers that are not
-/// there do not take all the threads.
+/// The most that are dialled out of band at once; threads that dial for themselves are bounded by the links that there
+/// may be. A node that has no link yet dials one, so that servers that are not there do not take all the threads.
 const MOST_DIALS: usize = 4;
 
 /// What a scheduler needs of a link.

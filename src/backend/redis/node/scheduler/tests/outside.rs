@@ -46,7 +46,7 @@ pub fn wait_often(queue: &CompletionQueue) {
 }
 
 pub fn refuse(entry: Entry<Probe>) {
-    entry.refuse(crate::error::Kind::Closed.into());
+    entry.fail_unsent(crate::error::Kind::Closed.into());
 }
 
 pub fn promise(queue: &Arc<CompletionQueue>, inflight: &Arc<Inflight>, tag: u64) -> Promise {
