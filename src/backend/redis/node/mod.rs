@@ -189,8 +189,8 @@ impl Node {
         }
     }
 
-    /// Idle links are closed, and those in use cut off under their calls, whose owners close them. Whoever waits for one
-    /// is told.
+    /// Idle links are closed, and those in use cut off under their calls, whose owners close them. Whoever waits for
+    /// one is told.
     pub fn close(&self) {
         let Remains { links, parked, requests } = self.scheduler().close();
         drop(links);

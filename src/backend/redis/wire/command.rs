@@ -187,9 +187,9 @@ fn transaction<'a>(
     Ok(())
 }
 
-/// A request above this goes over a link of its own. It has nothing to do with `BORROWED_FROM`, from which on a value is
-/// sent from where the caller keeps it, nor with the inbox's `LARGE`, from which on a value is read into a buffer of its
-/// own.
+/// A request above this goes over a link of its own. It has nothing to do with `BORROWED_FROM`, from which on a value
+/// is sent from where the caller keeps it, nor with the inbox's `LARGE`, from which on a value is read into a buffer of
+/// its own.
 pub const SHARED: usize = 16 << 10;
 /// Most keys of a call that shares a link with others.
 const MOST_KEYS: usize = 128;
