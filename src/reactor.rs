@@ -238,8 +238,10 @@ impl<'a> Loop<'a> {
         let until = next.map_or(now + A_WHILE, |next| next.min(now + A_WHILE));
         let ready = || {
             let mut is_ready = shared.has_news.load(Ordering::Acquire);
-            let spun_for = |task: &&mut Scheduled| !task.is_over && !task.task.spin().is_zero();
-            for task in tasks.iter_mut().filter(spun_for) {
+            // All that wait for input, not only those that are spun for: what is ready does not wait for a spin to end.
+            let may_be_ready =
+                |task: &&mut Scheduled| !task.is_over && task.task.interest().is_some();
+            for task in tasks.iter_mut().filter(may_be_ready) {
                 // One that is over is taken off the list later.
                 task.step(now);
                 is_ready |= task.is_over || task.is_ready;

@@ -194,7 +194,8 @@ impl Link {
         };
         let is_single = replies.is_single();
         let Self { stream, inbox, batch, .. } = self;
-        let mut single = Single { bytes: &batch.outbox, borrowed, sent, replies };
+        let mut single =
+            Single { bytes: &batch.outbox, borrowed, sent, replies, is_blocked: false };
         let mut driver = Blocking::alone(&deadline, inbox);
         let driven = drive(stream, inbox, &mut single, &mut driver);
         let (sent, has_unsent) = (single.sent > 0, single.has_unsent());

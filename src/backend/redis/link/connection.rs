@@ -81,7 +81,13 @@ impl Link {
 
     fn greet(&mut self, handshake: &Handshake, deadline: &Deadline) -> Result<(), Failure> {
         let bytes = handshake.bytes();
-        let mut greeting = Single { bytes, borrowed: &[], sent: 0, replies: handshake.replies() };
+        let mut greeting = Single {
+            bytes,
+            borrowed: &[],
+            sent: 0,
+            replies: handshake.replies(),
+            is_blocked: false,
+        };
         let Self { stream, inbox, .. } = self;
         let mut driver = Blocking::alone(deadline, inbox);
         match drive(stream, inbox, &mut greeting, &mut driver) {
@@ -169,7 +175,8 @@ impl Link {
         let mut ping = Vec::new();
         command(&mut ping, b"PING", 0);
         let replies = OneReply::new(Want::Tree);
-        let mut question = Single { bytes: &ping, borrowed: &[], sent: 0, replies };
+        let mut question =
+            Single { bytes: &ping, borrowed: &[], sent: 0, replies, is_blocked: false };
         let Self { stream, inbox, .. } = self;
         let mut driver = Blocking::alone(deadline, inbox);
         let answered = drive(stream, inbox, &mut question, &mut driver);

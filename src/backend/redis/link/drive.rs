@@ -204,7 +204,11 @@ impl Driver for Blocking<'_> {
             let events = interest(sending, inbox);
             stream.wait(events, self.deadline)?;
             if events.contains(PollFlags::IN) {
-                receive(stream, inbox, exchange)?;
+                match receive(stream, inbox, exchange) {
+                    // Where there is no memory for replies now there may be when all is sent.
+                    Ok(_) | Err(Stop::NoRoom(_)) => {}
+                    Err(stop) => return Err(stop),
+                }
             }
             return Ok(());
         }
@@ -212,7 +216,7 @@ impl Driver for Blocking<'_> {
         self.spins = self.shared.is_some();
         if spins {
             let room = exchange.room(inbox).map_err(Stop::NoRoom)?;
-            if stream.spin(self.deadline.instant(), room, || false)? {
+            if stream.spin(self.until().instant(), room, || false)? {
                 return Ok(());
             }
         }

@@ -14,6 +14,8 @@ pub struct Single<'a, R> {
     pub borrowed: &'a [BorrowedSlice<'a>],
     pub sent: usize,
     pub replies: R,
+    /// Under TLS what was taken in counts as sent, though it may still be here.
+    pub is_blocked: bool,
 }
 
 impl<R> Single<'_, R> {
@@ -21,8 +23,9 @@ impl<R> Single<'_, R> {
         self.bytes.len() + self.borrowed.iter().map(|slice| slice.bytes.len()).sum::<usize>()
     }
 
+    /// Whether some of the request is still here.
     pub fn has_unsent(&self) -> bool {
-        self.sent < self.total()
+        self.is_blocked || self.sent < self.total()
     }
 }
 
@@ -34,9 +37,11 @@ impl<R: Replies> Exchange for Single<'_, R> {
         if self.sent == total && !stream.has_unsent() {
             return Ok(Sending::Idle);
         }
+        // Also if sending fails.
+        self.is_blocked = true;
         let rest = |skip| io_slices(self.bytes, self.borrowed, skip);
-        let all = stream.write_slices(total, rest, &mut self.sent)?;
-        Ok(if all { Sending::JustSent } else { Sending::Blocked })
+        self.is_blocked = !stream.write_slices(total, rest, &mut self.sent)?;
+        Ok(if self.is_blocked { Sending::Blocked } else { Sending::JustSent })
     }
 
     fn take(&mut self, inbox: &mut Inbox) -> Option<Self::Done> {

@@ -32,10 +32,14 @@ fn handshake(url: &str) -> Handshake {
 }
 
 fn stream() -> (Stream, UnixStream) {
+    spinning_stream(Duration::ZERO)
+}
+
+fn spinning_stream(spin: Duration) -> (Stream, UnixStream) {
     crate::reserve::set_aside().unwrap();
     let (own, peer) = UnixStream::pair().unwrap();
     let socket = Socket::new(own.into(), LONG).unwrap();
-    (Stream::new(socket, None, Duration::ZERO), peer)
+    (Stream::new(socket, None, spin), peer)
 }
 
 fn link() -> (Box<Link>, UnixStream) {
@@ -109,19 +113,18 @@ fn replies_complete_the_calls_in_order_however_they_arrive() {
 fn a_step_stops_for_others_after_a_mebibyte() {
     let (mut link, peer) = link();
     let waiters = load(&mut link, 1);
-    rustix::net::sockopt::set_socket_send_buffer_size(&peer, 8 << 20).unwrap();
     assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
-    // As much as the socket takes without anybody reading.
-    peer.set_nonblocking(true).unwrap();
     let reply = bulk(&vec![b'x'; 32 << 20]);
-    let mut written = 0;
-    while let Ok(count) = (&peer).write(&reply[written..]) {
-        written += count;
-    }
-    if written > 2 << 20 {
-        assert_eq!(step(&mut link), Driven::Paused(Pause::Yield));
-    }
-    drop(waiters);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || (&peer).write_all(&reply));
+        let mut steps = 0;
+        while !matches!(step(&mut link), Driven::Complete(_)) {
+            steps += 1;
+        }
+        writer.join().unwrap().unwrap();
+        assert!(steps >= 31, "a mebibyte at the most in each");
+    });
+    assert_eq!(answer(&waiters[0]).unwrap().len(), 32 << 20);
 }
 
 #[test]
@@ -189,6 +192,21 @@ fn who_drives_for_all_does_not_stay_for_long_when_it_has_its_own_answer() {
     assert!(!deadline.has_passed());
     assert_eq!(link.batch.left(), 1);
     assert_eq!(answer(&waiters[0]), Ok(b"one".to_vec()));
+}
+
+#[test]
+fn who_has_its_own_answer_does_not_spin_for_others_for_long() {
+    let (stream, mut peer) = spinning_stream(LONG);
+    let greeted = Link::new(stream, "peer".into(), &handshake("redis://h"), &Deadline::after(LONG));
+    let mut link = Box::new(greeted.ok().unwrap());
+    let waiters = load(&mut link, 2);
+    peer.write_all(&bulk(b"one")).unwrap();
+    let deadline = Deadline::after(LONG);
+    let mut driver = Blocking::for_all(&deadline, &waiters[0], Duration::from_millis(1));
+    // Without a bound of its own the spin would last for as long as this test may.
+    let driven = link.drive_batch(&Wakeups::default(), &mut driver);
+    assert_eq!(driven, Driven::Paused(Pause::TimedOut));
+    assert!(!deadline.has_passed());
 }
 
 #[test]

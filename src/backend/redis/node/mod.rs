@@ -184,8 +184,12 @@ impl Node {
 
     /// Has the reactor look after what is queued: the links in use may be slow.
     fn begin_watch(&self, id: WatchId) {
-        if let Some(reactor) = self.reactor.get() {
-            reactor.post(Box::new(watch::Watch::new(self.me.clone(), id)));
+        match self.reactor.get() {
+            Some(reactor) => reactor.post(Box::new(watch::Watch::new(self.me.clone(), id))),
+            // Only calls of threads are queued, who look after themselves.
+            None => {
+                self.scheduler().end_watch(id);
+            }
         }
     }
 

@@ -97,7 +97,9 @@ impl Node {
     fn refill(&self, lease: &mut Lease<'_>) -> bool {
         let Ok(link) = lease.link() else { return false };
         let is_refilled = self.scheduler().refill(link);
-        link.touch(Instant::now());
+        if is_refilled {
+            link.touch(Instant::now());
+        }
         is_refilled
     }
 

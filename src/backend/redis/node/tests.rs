@@ -91,7 +91,7 @@ impl Front {
     }
 
     fn submit(&self, tag: u64, backend: impl FnOnce(Promise) -> Result<()>) {
-        completion::accept(&self.queue, &self.inflight, tag, Access::Read, LONG, backend).unwrap();
+        completion::accept(&self.queue, &self.inflight, tag, Access::Write, LONG, backend).unwrap();
     }
 
     fn promise(&self) -> Promise {
@@ -380,4 +380,101 @@ fn closing_cuts_off_the_links_in_use_and_refuses_what_is_queued() {
     assert_eq!(closed, 1);
     let refused = bench.node.call_exclusive(Op::Ping, Expect::Ping, b"", Deadline::after(LONG));
     assert!(matches!(refused.unwrap_err().kind, Kind::Closed));
+}
+
+#[test]
+fn a_driven_wait_is_measured_as_the_round_trip_that_it_was() {
+    let front = Front::new();
+    let bench = front.node().without_reactor();
+    let mut peer = bench.idle_link();
+    front.wait_often();
+    // Of every sixteen one is measured, and the shortest of 32 counts.
+    let rounds = 40 * 16;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..rounds {
+                read_pings(&mut peer, 1);
+                std::thread::sleep(Duration::from_micros(700));
+                peer.write_all(PONG).unwrap();
+            }
+        });
+        for tag in 0..rounds {
+            front.submit(tag, |call| bench.ping(call));
+            assert_eq!(front.next(), tag);
+        }
+    });
+    assert!(bench.node.scheduler().is_far(), "each took 700 microseconds or more");
+}
+
+#[test]
+fn what_threads_have_queued_is_not_entrusted_to_the_reactor() {
+    let front = Front::new();
+    let bench = front.node();
+    let mut peer = bench.idle_link();
+    let waiter = Arc::new(Waiter::default());
+    let queued = bench.node.scheduler().enqueue(Arc::clone(&waiter), encode_ping, Expect::Ping);
+    assert!(queued.is_ok());
+    Engine::entrust(&*bench.node);
+    assert!(waiter.take().is_none() && bench.links() == 1);
+    assert!(bench.node.scheduler().withdraw(&waiter));
+    // Nor does that keep calls that come later from being looked after.
+    front.wait_often();
+    front.submit(1, |call| bench.ping(call));
+    read_pings(&mut peer, 1);
+}
+
+/// Panics once, in the middle of the look after the deadlines.
+struct PanicsOnce(AtomicUsize);
+
+impl Engine for PanicsOnce {
+    fn drive(&self, _wait: &dyn completion::Wait) -> bool {
+        false
+    }
+
+    fn entrust(&self) {}
+
+    fn forget_completed(&self) {
+        assert!(self.0.fetch_add(1, Ordering::Relaxed) > 0, "as it should, once");
+    }
+}
+
+#[test]
+fn deadlines_are_kept_after_a_panic_in_the_look_after_them() {
+    let front = Front::new();
+    let bench = front.node();
+    let panics: Arc<dyn Engine> = Arc::new(PanicsOnce(AtomicUsize::new(0)));
+    front.inflight.add_engine(Arc::downgrade(&panics));
+    let _silent = bench.idle_link();
+    for _ in 0..3 {
+        let (queue, inflight) = (&front.queue, &front.inflight);
+        let span = Duration::from_millis(10);
+        completion::accept(queue, inflight, 1, Access::Read, span, |call| bench.ping(call))
+            .unwrap();
+        let mut timed_out = false;
+        let put = |_, completion: completion::Completion| {
+            timed_out = matches!(completion.result.unwrap_err().kind, Kind::Timeout(_));
+        };
+        assert_eq!(queue.wait(1, Some(Duration::from_secs(120)), put).unwrap(), 1);
+        assert!(timed_out);
+    }
+}
+
+#[test]
+fn a_batch_that_is_put_back_counts_as_unsent() {
+    let front = Front::new();
+    let bench = front.node();
+    let (link, _waiter, peer) = loaded(&bench, &front);
+    // The server is gone before anything is sent, and no other can be had.
+    drop(peer);
+    std::fs::remove_file(&bench.server.path).unwrap();
+    std::thread::yield_now();
+    let later = Instant::now() + Duration::from_secs(1);
+    assert!(bench.node.revalidate_loaded(Lease::of(&bench.node, link), later).is_none());
+    assert!(front.queue.cancel(99).unwrap());
+    let mut sent = true;
+    let put = |_, completion: completion::Completion| {
+        sent = completion.result.unwrap_err().maybe_applied;
+    };
+    assert_eq!(front.queue.wait(1, Some(Duration::from_secs(120)), put).unwrap(), 1);
+    assert!(!sent);
 }

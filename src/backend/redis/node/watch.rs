@@ -4,9 +4,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::Node;
-use super::scheduler::{LONGEST_QUEUEING_BOUND, WatchId};
+use super::scheduler::WatchId;
 use crate::completion::Inflight;
-use crate::reactor::{Progress, Task};
+use crate::reactor::{Progress, Reactor, Task};
 
 /// Deadlines of asynchronous calls are looked at no more often than this.
 const COARSE: Duration = Duration::from_millis(1);
@@ -16,11 +16,13 @@ pub struct Deadlines {
     inflight: Weak<Inflight>,
     /// None of them passes before.
     next: Instant,
+    /// It has ended as it should.
+    is_over: bool,
 }
 
 impl Deadlines {
     pub fn new(inflight: &Arc<Inflight>) -> Self {
-        Self { inflight: Arc::downgrade(inflight), next: Instant::now() }
+        Self { inflight: Arc::downgrade(inflight), next: Instant::now(), is_over: false }
     }
 }
 
@@ -35,13 +37,32 @@ impl Task for Deadlines {
         match next.or_else(|| inflight.end_watching_deadlines()) {
             // Not for each of many that pass one behind the other.
             Some(next) => self.next = next.max(now + COARSE),
-            None => return Progress::Over,
+            None => {
+                self.is_over = true;
+                return Progress::Over;
+            }
         }
         Progress::Waits
     }
 
     fn until(&self) -> Option<Instant> {
         Some(self.next)
+    }
+}
+
+impl Drop for Deadlines {
+    /// After a panic, or with the reactor, it ends though there may be calls left: then another takes its place.
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let Some(inflight) = self.inflight.upgrade() else { return };
+        if let Some(next) = inflight.end_watching_deadlines()
+            && let Ok(reactor) = Reactor::get()
+        {
+            let next = next.max(Instant::now() + COARSE);
+            reactor.post(Box::new(Self { inflight: self.inflight.clone(), next, is_over: false }));
+        }
     }
 }
 
@@ -68,8 +89,6 @@ impl Task for Watch {
             return Progress::Waits;
         }
         let Some(node) = self.node.upgrade() else { return Progress::Over };
-        // If it panics, it is not looked at without pause for ever.
-        self.next = now + LONGEST_QUEUEING_BOUND;
         let look = node.scheduler().look_after(self.id, self.loads, self.bound, Instant::now);
         let Some(look) = look else { return Progress::Over };
         (self.loads, self.bound) = (Some(look.loads), look.again_in);
@@ -83,5 +102,17 @@ impl Task for Watch {
 
     fn until(&self) -> Option<Instant> {
         Some(self.next)
+    }
+}
+
+impl Drop for Watch {
+    /// After a panic it ends though there may be calls left: then another takes its place.
+    fn drop(&mut self) {
+        if let Some(node) = self.node.upgrade() {
+            let watch = node.scheduler().end_watch(self.id);
+            if let Some(watch) = watch {
+                node.begin_watch(watch);
+            }
+        }
     }
 }

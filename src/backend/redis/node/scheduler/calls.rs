@@ -278,7 +278,7 @@ impl<L: Carrier> Scheduler<L> {
             self.keep_busy(&mut link);
             return Ok(link);
         }
-        if self.queue.is_empty() || self.closed {
+        if self.closed || !self.queue.has_calls() {
             return Err(Actions::default());
         }
         if self.queue_may_take_another() {

@@ -117,7 +117,7 @@ impl<L: Carrier> Scheduler<L> {
             return None;
         }
         let was_deferred = mem::take(&mut self.deferral.deferred);
-        let is_left = self.queue.has_calls() || !self.exclusive.is_empty() || self.is_parked();
+        let is_left = self.has_calls_left() || self.is_parked();
         if self.closed || !(is_left || was_deferred) {
             self.deferral.watching = None;
             return None;
@@ -159,6 +159,25 @@ impl<L: Carrier> Scheduler<L> {
 
     /// Gives what is left to a thread to the reactor: the thread drives another node.
     pub fn entrust(&mut self, now: impl Fn() -> Instant) -> Actions<L> {
-        self.recruit(now)
+        match self.has_calls_left() || self.is_parked() {
+            true => self.recruit(now),
+            // What threads have queued is theirs.
+            false => Actions::default(),
+        }
+    }
+
+    /// A watch has ended, or could not begin; the one that is to take its place, where something is left to look after.
+    pub fn end_watch(&mut self, watch: WatchId) -> Option<WatchId> {
+        if self.deferral.watching != Some(watch) {
+            return None;
+        }
+        self.deferral.watching = None;
+        let is_left = self.has_calls_left() || self.is_parked();
+        if is_left && !self.closed { self.deferral.watch() } else { None }
+    }
+
+    /// Whether asynchronous calls are queued.
+    fn has_calls_left(&self) -> bool {
+        self.queue.has_calls() || !self.exclusive.is_empty()
     }
 }

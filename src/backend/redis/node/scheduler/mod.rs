@@ -201,6 +201,11 @@ impl<L: Carrier> Scheduler<L> {
         self.closed
     }
 
+    #[cfg(test)]
+    pub fn is_far(&self) -> bool {
+        self.distance.is_far()
+    }
+
     /// Links that are there.
     pub fn links(&self) -> usize {
         self.count.saturating_sub(self.dials + self.own_dials)

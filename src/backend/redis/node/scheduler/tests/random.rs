@@ -18,6 +18,7 @@ use crate::op::Answer;
 struct World {
     scheduler: Scheduler<Probe>,
     random: Random,
+    begun: Instant,
     now: Instant,
     /// Links that are out.
     #[expect(clippy::vec_box, reason = "as the scheduler gives them")]
@@ -54,6 +55,7 @@ impl World {
         Self {
             scheduler: Scheduler::new(most, random.one_in(2)),
             random,
+            begun: Instant::now(),
             now: Instant::now(),
             out: Vec::new(),
             reservations: Vec::new(),
@@ -391,6 +393,9 @@ impl World {
     }
 
     fn check(&mut self) {
+        if self.waiting == 0 {
+            self.woken = 0;
+        }
         // Who has an answer has gone.
         self.threads.retain(|waiter| match waiter.take() {
             Some(Woken::Link(_)) => unreachable!("nobody hands a link to a waiter here"),
@@ -420,6 +425,10 @@ impl World {
         }
         if scheduler.waiting > 0 && !scheduler.idle.is_empty() {
             assert!(self.woken > 0, "a link is idle beside a thread that waits for one");
+        }
+        let has_been_full = scheduler.respite.lasts(|| self.begun);
+        if scheduler.waiting > 0 && scheduler.count < scheduler.most && !has_been_full {
+            assert!(self.woken > 0, "there is room beside a thread that waits for a link");
         }
     }
 
