@@ -55,8 +55,8 @@ class NoSuchThing(Exception):
 
 
 def share_a_processor():
-    """Client and server have one processor. A call that comes long after the last looks whether its link is still
-    there, which takes more instructions; here the calls follow one another as closely as can be, also under valgrind."""
+    """Client and server have one processor: there calls follow one another closely, also under valgrind. One that comes
+    long after the last looks whether its link is still there, which takes more instructions."""
     processor = {min(os.sched_getaffinity(0))}
     for thread in os.listdir(f"/proc/{os.environ['BENCH_SERVER_PID']}/task"):
         os.sched_setaffinity(int(thread), processor)
