@@ -470,7 +470,8 @@ fn a_batch_that_is_put_back_counts_as_unsent() {
     std::thread::yield_now();
     let later = Instant::now() + Duration::from_secs(1);
     assert!(bench.node.revalidate_loaded(Lease::of(&bench.node, link), later).is_none());
-    assert!(front.queue.cancel(99).unwrap());
+    // Who comes first, this or the dial that fails, is the same to it.
+    let _ = front.queue.cancel(99).unwrap();
     let mut sent = true;
     let put = |_, completion: completion::Completion| {
         sent = completion.result.unwrap_err().maybe_applied;
