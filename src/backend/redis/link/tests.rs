@@ -122,7 +122,8 @@ fn a_step_stops_for_others_after_a_mebibyte() {
             steps += 1;
         }
         writer.join().unwrap().unwrap();
-        assert!(steps >= 31, "a mebibyte at the most in each");
+        // The last read of a step may be as large as what the socket holds.
+        assert!(steps >= 8, "a mebibyte in each, and one read more at the most");
     });
     assert_eq!(answer(&waiters[0]).unwrap().len(), 32 << 20);
 }
