@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_done_in_the_end() {
+    fn every_task_is_done_also_beside_one_that_panics() {
         static WORKERS: Workers = Workers::new("cachetory-test", 2);
         let (done, all) = mpsc::channel();
         for number in 0..50 {
