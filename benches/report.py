@@ -3,6 +3,7 @@
     report.py write RESULTS DOCS    condenses RESULTS into DOCS/benchmark/*.tsv, replacing what was measured anew, then
                                     does as `page`
     report.py page DOCS             the page and the plots from DOCS/benchmark/*.tsv, and the table on stdout
+    report.py cells DRIVER          what the harness printed, from stdin: a line for each cell and driver, to this one
 """
 
 import pathlib
@@ -398,7 +399,29 @@ def page(docs):
     print("\n".join(line for line in made if not line.startswith("![")))
 
 
+def print_cells(lines, base):
+    print(f"{'cell':34} {'driver':27} {'ratio':>18} {'calls/s':>10} {'p50':>8} {'p99':>8} {'cpu':>7} connections")
+    speeds, latencies = {}, {}
+    for kind, name, *rest in lines:
+        key = " ".join(rest[:6])
+        if kind == "rate":
+            speeds.setdefault(key, {}).setdefault(name, {})[rest[6]] = [float(text) for text in rest[7:]]
+        elif kind == "latency":
+            latencies[key, name] = [float(text) / 1000 for text in rest[6:8]]
+    for key, cell in speeds.items():
+        for name, rounds in cell.items():
+            against = cell.get(base, {})
+            ratios = [speed[0] / against[n][0] for n, speed in rounds.items() if n in against]
+            shown = spread(statistics.median(ratios), min(ratios), max(ratios)) if ratios else "-"
+            rate, cpu, used = (statistics.median(column) for column in zip(*rounds.values()))
+            p50, p99 = latencies.get((key, name), (0, 0))
+            print(f"{key:34} {name:27} {shown:>18} {rate:10.0f} {p50:8.1f} {p99:8.1f} {cpu:7.3f} {used:.0f}")
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "cells":
+        print_cells([line.rstrip("\n").split("\t") for line in sys.stdin], sys.argv[2])
+        sys.exit()
     if sys.argv[1] == "write":
         write(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
     page(pathlib.Path(sys.argv[-1]))
