@@ -116,8 +116,8 @@ def pollers_section(pollers):
     head = ["eight threads on one queue", "pieces of a reply", "poll returned", "for nothing",
             "for nothing, the most of one thread"]
     return ["### Threads that poll one queue", "",
-            "For one reply, which arrives in many small pieces: how often `poll` returned in all the threads, how often",
-            "`cachetory_queue_wait` then had nothing, and the most of that in one thread for any of the replies.", "",
+            "For one reply, which arrives in many small pieces: how often `poll` returned in all the threads, how",
+            "often `cachetory_queue_wait` then had nothing, and the most of that in one thread for any of them.", "",
             *table(head, [row[1:] for row in pollers])]
 
 
