@@ -243,14 +243,14 @@ def figures(folder):
         out += memory_section(memory)
     far = [c for c in cells if c.transport == "far"]
     flights = [c for c in cells if c.op == "pipeline" and c not in far]
-    loops = [c for c in flights if c.place == "free" and c.transport != "memory"]
+    one_thread = [c for c in flights if c.threads == "1" and (c.place != "free" or c.transport == "memory")]
     synchronous = [c for c in cells if c.op != "pipeline"]
     if synchronous:
         out += rates_section([c for c in synchronous if c not in far], folder)
         out += busy_section(synchronous)
     if flights or counts:
-        out += flights_section([c for c in flights if c not in loops], counts, folder)
-    out += many_loops_section(loops, folder)
+        out += flights_section(one_thread, counts, folder)
+    out += many_loops_section(flights, folder)
     out += pollers_section(rows(folder / "pollers.tsv", "pollers"))
     out += far_section(far, folder)
     return out + ahead_section(counts, memory, cells)
