@@ -92,15 +92,17 @@ def many_loops_section(cells, folder):
             per_second = [1e6 / cell.by[name]["cpu"] for cell in (one, four)]
             quotient = f"{per_second[1] / per_second[0]:.2f}"
             rows.append([f"{count} in flight", one.where(), name, *rates, *map(number, per_second), quotient])
-            if place == "one":
-                bars[f"{count} in flight, one loop", name] = per_second[0]
-                bars[f"{count} in flight, {threads} loops", name] = per_second[1]
+            for cell, loops in (one, "one loop"), (four, f"{threads} loops"):
+                base = cell.by.get("hiredis_async")
+                if place == "one" and base:
+                    bars[f"{count} in flight, {loops}", name] = base["cpu"] / cell.by[name]["cpu"]
     if not rows:
         return []
     if bars:
         groups, names = list(dict.fromkeys(g for g, _ in bars)), present({n for _, n in bars})
         chart = svg.bars("Event loops on one and on four threads, Unix, one processor",
-                         "calls per second of the client's processor time (logarithmic)", groups, names, bars, True)
+                         "calls per second of the client's processor time, ratio to hiredis_async", groups, names,
+                         bars, line=1)
         (folder / "many-loops.svg").write_text(chart, encoding="utf-8")
     head = ["each loop", "where", "", "calls/s, one loop", "four loops", "calls per processor second, one loop",
             "four loops", "four to one"]
@@ -143,14 +145,17 @@ def far_section(cells, folder):
     out = ["### A server a millisecond away", ""]
     if threads:
         out += ["GET 100 B; hiredis has a connection for each thread.", ""]
-        out += ["![A far server](benchmark/far.svg)", "", "![A far server: latency](benchmark/far-latency.svg)", ""]
+        for what, file in ("", ""), (": latency", "-latency"), (": connections", "-connections"):
+            out += [f"![A far server{what}](benchmark/far{file}.svg)", ""]
         out += table(["threads", "", *head], far_rows(threads, lambda c: c.threads))
     if flights:
         out += ["One thread, GET 100 B, several in flight; to hiredis by hand, which sends a batch and awaits it.", ""]
         out += table(["in flight", "", *head], far_rows(flights, lambda c: c.count))
-    draw_lines(folder / "far.svg", threads, names, "threads", "rate", "GET 100 B, a server 1 ms away each way",
-               "calls per second (logarithmic)", "threads", True)
-    draw_lines(folder / "far-latency.svg", threads, names, "threads", "p99",
-               "GET 100 B, a server 1 ms away each way: the slowest call of a hundred",
-               "microseconds (p99, logarithmic)", "threads", True)
+    title = "GET 100 B, a server 1 ms away each way"
+    for file, field, what, unit, logarithmic in (
+        ("far", "h", "", "calls per second, ratio to hiredis", False),
+        ("far-latency", "p99", ": the slowest call of a hundred", "microseconds (p99, logarithmic)", True),
+        ("far-connections", "connections", ": connections", "used at the same time (logarithmic)", True),
+    ):
+        draw_lines(folder / f"{file}.svg", threads, names, "threads", field, title + what, unit, "threads", logarithmic)
     return out

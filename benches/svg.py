@@ -10,7 +10,7 @@ COLOURS = {
     "cachetory?spin_us=0": "#8fbcf0",
     "cachetory?max_connections=1": "#17a2b8",
     "cachetory_asked": "#5b7aa5",
-    "cachetory_event": "#1b6ac9",
+    "cachetory_event": "#00a887",
     "cachetory_fd": "#12457f",
     "raw": "#9a9a9a",
     "hiredis": "#d1495b",
