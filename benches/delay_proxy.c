@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -331,16 +332,18 @@ static void ask(int signal)
     asked = 1;
 }
 
-/* Until something comes in, or is due. */
+/* Sleeps until something comes in, or is due. epoll_pwait2 would do both at once, but not everybody has it. */
 static int look(struct epoll_event *events, int room)
 {
-    uint64_t until = under_way.first ? under_way.first->due : 0;
-    uint64_t time = until ? now() : 0;
-    uint64_t rest = until > time + EARLY_NS ? until - time : 0;
-    struct timespec timeout = {(time_t)(rest / 1000000000), (long)(rest % 1000000000)};
-    int count = epoll_pwait2(poller, events, room, until ? &timeout : NULL, NULL);
-    check(count >= 0 || errno == EINTR, "epoll_pwait2");
-    return count;
+    struct pollfd ready = {.fd = poller, .events = POLLIN};
+    uint64_t until = under_way.first ? under_way.first->due : UINT64_MAX;
+    uint64_t time = until < UINT64_MAX ? now() : 0;
+    if (until > time + EARLY_NS) {
+        uint64_t rest = until - time;
+        struct timespec timeout = {(time_t)(rest / 1000000000), (long)(rest % 1000000000)};
+        ppoll(&ready, 1, until < UINT64_MAX ? &timeout : NULL, NULL);
+    }
+    return epoll_wait(poller, events, room, 0);
 }
 
 int main(int argc, char **argv)
