@@ -86,18 +86,10 @@ impl Dial<'_> {
                 Ok(Stream::new(socket, None, self.dialer.spin))
             }
             ConnectionAddr::TcpTls { host, port, .. } => {
-                // A bad file is reported even while the server is down.
-                let config =
-                    self.dialer.trust.config(deadline).map_err(|unusable| match unusable {
-                        Unusable::Bad(reason) => self.tls_error(reason),
-                        Unusable::Scarce(what) => Error::no_memory(what),
-                        Unusable::Timeout => Kind::Timeout("reading the TLS certificates").into(),
-                    })?;
-                let session =
-                    TlsSession::new(config, host).map_err(|reason| self.tls_error(reason))?;
+                let session = self.tls_session(host, deadline)?;
                 let socket = self.connect_host(host, *port, deadline)?;
                 connected(&socket)?;
-                self.secure(socket, Box::new(session), deadline)
+                self.secure(socket, session, deadline)
             }
             ConnectionAddr::Unix(path) => {
                 let socket = self.connect_path(path, deadline)?;
@@ -106,6 +98,19 @@ impl Dial<'_> {
             }
             _ => Err(Kind::Unsupported("an address of an unknown kind".into()).into()),
         }
+    }
+
+    /// Apart, as is the handshake: a plain connection needs not a page of it.
+    #[inline(never)]
+    fn tls_session(&self, host: &str, deadline: &Deadline) -> Result<Box<TlsSession>, Error> {
+        // A bad file is reported even while the server is down.
+        let config = self.dialer.trust.config(deadline).map_err(|unusable| match unusable {
+            Unusable::Bad(reason) => self.tls_error(reason),
+            Unusable::Scarce(what) => Error::no_memory(what),
+            Unusable::Timeout => Kind::Timeout("reading the TLS certificates").into(),
+        })?;
+        let session = TlsSession::new(config, host).map_err(|reason| self.tls_error(reason))?;
+        Ok(Box::new(session))
     }
 
     fn tls_error(&self, reason: String) -> Error {
@@ -170,6 +175,7 @@ impl Dial<'_> {
             .map_err(|error| self.failed(&error))
     }
 
+    #[inline(never)]
     fn secure(
         &self,
         socket: Socket,
@@ -225,7 +231,7 @@ fn new_socket(family: AddressFamily) -> rustix::io::Result<OwnedFd> {
 fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Stopped> {
     let mut waiting: Vec<OwnedFd> = Vec::new();
     let mut untried = addresses.iter();
-    let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut last_error = None;
     loop {
         let next = untried.next();
         if let Some(address) = next {
@@ -233,12 +239,13 @@ fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Stoppe
                 Ok((fd, true)) => return Ok(fd),
                 Ok((fd, false)) => waiting.push(fd),
                 Err(errno) => {
-                    last_error = errno.into();
+                    last_error = Some(errno);
                     continue;
                 }
             }
         } else if waiting.is_empty() {
-            return Err(Broken::Io(last_error).into());
+            let no_address = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            return Err(Broken::Io(last_error.map_or_else(no_address, io::Error::from)).into());
         }
         let head_start = Instant::now() + NEXT_ADDRESS;
         let until = match untried.len() {
@@ -258,7 +265,7 @@ fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Stoppe
             let fd = waiting.swap_remove(ready.unwrap_or_default());
             match sockopt::socket_error(&fd) {
                 Ok(Ok(())) => return Ok(fd),
-                Ok(Err(errno)) | Err(errno) => last_error = errno.into(),
+                Ok(Err(errno)) | Err(errno) => last_error = Some(errno),
             }
         }
     }
