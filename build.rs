@@ -4,21 +4,24 @@ use std::env::var;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    if var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
+    let is_set = |name: &str, to: &str| var(name).is_ok_and(|value| value == to);
+    if is_set("CARGO_CFG_TARGET_OS", "linux") {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcachetory.so.0");
         // Unloading the library under its own live threads would crash the host, so dlclose keeps it.
         println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
-        order();
+        // Only as it is shipped, and where it was tried.
+        if is_set("OPT_LEVEL", "3") && is_set("CARGO_CFG_TARGET_ARCH", "x86_64") {
+            order();
+        }
     }
 }
 
-/// Has what a first call needs put side by side, where it is built as it is shipped, by a linker that can.
+/// Has what a first call needs put side by side, by a linker that can.
 fn order() {
     const SCRIPT: &str = "first-call.ld";
     println!("cargo:rerun-if-changed={SCRIPT}");
     println!("cargo:rerun-if-env-changed=CACHETORY_NO_ORDER");
-    let is_set = |name: &str, to: &str| var(name).is_ok_and(|value| value == to);
-    if !is_set("OPT_LEVEL", "3") || var("CACHETORY_NO_ORDER").is_ok() {
+    if var("CACHETORY_NO_ORDER").is_ok() {
         return;
     }
     // These take no such script. Whatever else a linker may be called, CACHETORY_NO_ORDER is there for it.
@@ -28,6 +31,6 @@ fn order() {
         return;
     }
     if let Ok(root) = var("CARGO_MANIFEST_DIR") {
-        println!("cargo:rustc-cdylib-link-arg=-Wl,-T,{root}/{SCRIPT}");
+        println!("cargo:rustc-cdylib-link-arg=-T{root}/{SCRIPT}");
     }
 }
