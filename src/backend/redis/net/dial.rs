@@ -60,11 +60,36 @@ impl Dialer {
 pub fn peer(address: &ConnectionAddr) -> String {
     match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+            with_port(host, *port)
         }
         ConnectionAddr::Unix(path) => path.display().to_string(),
         _ => "the server".to_owned(),
     }
+}
+
+/// Put together by hand: each dial needs it, and few another formatted text.
+fn with_port(host: &str, port: u16) -> String {
+    let is_ipv6 = host.contains(':');
+    let mut text = String::with_capacity(host.len() + "[]:65535".len());
+    if is_ipv6 {
+        text.push('[');
+    }
+    text.push_str(host);
+    if is_ipv6 {
+        text.push(']');
+    }
+    text.push(':');
+    let mut rest = u32::from(port);
+    let mut scale = 10_000;
+    while scale > 1 && scale > rest {
+        scale /= 10;
+    }
+    while scale > 0 {
+        text.push(char::from(b'0' + (rest / scale) as u8));
+        rest %= scale;
+        scale /= 10;
+    }
+    text
 }
 
 /// One attempt.
@@ -279,5 +304,18 @@ fn begin(address: &SocketAddr) -> rustix::io::Result<(OwnedFd, bool)> {
         Ok(()) => Ok((fd, true)),
         Err(Errno::INPROGRESS | Errno::INTR) => Ok((fd, false)),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_and_its_port_are_written_as_in_a_url() {
+        for port in 0..=u16::MAX {
+            assert_eq!(with_port("a.b", port), format!("a.b:{port}"));
+        }
+        assert_eq!(with_port("::1", 6379), "[::1]:6379");
     }
 }
