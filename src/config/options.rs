@@ -86,13 +86,7 @@ impl Options {
             let name =
                 String::from_utf8(name).map_err(|_| flaw(unknown("", Visibility::Hidden)))?;
             if !NAMES.contains(&name.as_str()) && !WITHOUT_EFFECT.contains(&name.as_str()) {
-                let known = if name_shown == Visibility::Shown { resembles(&name) } else { None };
-                return Err(flaw(match known {
-                    Some(known) if shown == Visibility::Hidden => {
-                        format!("unknown option, perhaps {known:?} misspelt")
-                    }
-                    _ => unknown(&name, shown),
-                }));
+                return Err(flaw(not_known(&name, shown, name_shown)));
             }
             after_password |= name == "password";
             let shown = match name.as_str() {
@@ -106,11 +100,7 @@ impl Options {
                 continue;
             }
             if let Err(Expected(what)) = options.set(&name, &value) {
-                let found = match shown {
-                    Visibility::Shown => format!(", not {}", quoted(&value)),
-                    Visibility::Hidden => String::new(),
-                };
-                return Err(flaw(format!("option {name} must be {what}{found}")));
+                return Err(flaw(not_that(&name, what, &value, shown)));
             }
             seen.push(name);
         }
@@ -118,6 +108,7 @@ impl Options {
     }
 
     /// Takes over one value, which is not empty.
+    #[inline(never)]
     fn set(&mut self, name: &str, value: &[u8]) -> Result<(), Expected> {
         let config = &mut self.config;
         match name {
@@ -176,6 +167,26 @@ impl Options {
     }
 }
 
+#[cold]
+fn not_that(name: &str, what: &str, value: &[u8], shown: Visibility) -> String {
+    let found = match shown {
+        Visibility::Shown => format!(", not {}", quoted(value)),
+        Visibility::Hidden => String::new(),
+    };
+    format!("option {name} must be {what}{found}")
+}
+
+#[cold]
+fn not_known(name: &str, shown: Visibility, name_shown: Visibility) -> String {
+    let known = if name_shown == Visibility::Shown { resembles(name) } else { None };
+    match known {
+        Some(known) if shown == Visibility::Hidden => {
+            format!("unknown option, perhaps {known:?} misspelt")
+        }
+        _ => unknown(name, shown),
+    }
+}
+
 /// The option that this may be a misspelling of. Where the text may be a piece of a password, that is all that is said
 /// of it.
 fn resembles(name: &str) -> Option<&'static str> {
@@ -196,6 +207,7 @@ fn unknown(name: &str, shown: Visibility) -> String {
 }
 
 /// As it stands in a message.
+#[cold]
 pub fn quoted(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
     let end = text.char_indices().nth(60).map_or(text.len(), |(end, _)| end);

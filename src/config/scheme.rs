@@ -42,6 +42,7 @@ impl Scheme {
         }
     }
 
+    #[cold]
     fn unknown(name: &str) -> Error {
         let is_scheme = name.len() <= 40
             && name.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -188,6 +189,7 @@ fn db_in_path(path: &str, parts: &Parts) -> Result<Option<i64>, Flaw> {
     })
 }
 
+#[inline(never)]
 fn service_and_db(parts: &Parts) -> Result<(String, Option<i64>), Flaw> {
     let path = parts.path.strip_prefix('/').unwrap_or(parts.path);
     let (service, db) = path.split_once('/').unwrap_or((path, ""));

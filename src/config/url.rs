@@ -44,6 +44,7 @@ pub enum Part {
 }
 
 impl Part {
+    #[cold]
     pub fn flaw(self, text: impl Into<String>) -> Flaw {
         Flaw { part: self, error: Error::invalid_url(text.into()) }
     }
@@ -79,7 +80,9 @@ impl<'a> Parts<'a> {
     /// `&`. A `name=value` there may be an option all the same.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, Visibility, Visibility)> {
         let shown_from = self.whole.rfind('@').map_or(0, |at| at + 1);
-        let shown_to = self.query.to_ascii_lowercase().find("password").unwrap_or(self.query.len());
+        let mut words = self.query.as_bytes().windows(8);
+        let shown_to = words.position(|word| word.eq_ignore_ascii_case(b"password"));
+        let shown_to = shown_to.unwrap_or(self.query.len());
         let shown_to = self.query_at + shown_to;
         let mut at = self.query_at;
         self.query.split('&').map(move |field| {
@@ -126,61 +129,85 @@ pub fn read<T>(
 ) -> Result<T, Error> {
     let plain = Parts::split(whole);
     let authority = &whole[..authority_end(whole, 0)];
-    let flaw = match read(&plain) {
+    match read(&plain) {
         // `:12#34@host`: a port with a fragment, or a password? Whichever it is taken for, something could go where it
         // should not.
         Ok(_) if plain.may_be_a_password(authority) => {
             let text = "a '#' before the '@': in a password it is percent-encoded as %23";
-            return Err(Error::invalid_url(text));
+            Err(Error::invalid_url(text))
         }
-        Ok(value) => return Ok(value),
-        Err(flaw) => flaw,
-    };
-    // A password follows a colon that is not an IPv6 address's, and an option is no password: `?clientname=me@home` is
-    // a mistake in an option.
-    let is_password = authority.contains(':')
-        && !authority.starts_with('[')
-        && match flaw.part {
-            Part::UserInfo => false,
-            Part::Hosts | Part::Path => true,
-            Part::Query => plain.user_info.is_none() && plain.path.is_empty(),
-        };
-    if !is_password {
-        return Err(flaw.error);
+        Ok(value) => Ok(value),
+        Err(flaw) => {
+            let otherwise = Otherwise { whole, plain, authority, flaw };
+            otherwise.read(may_follow, read, query_is_good)
+        }
     }
-    // An `@` in a query that is good belongs to the query.
-    let has_good_query = |parts: &Parts| !parts.query.is_empty() && query_is_good(parts);
-    let mut end = if has_good_query(&plain) { plain.query_at } else { whole.len() };
-    if flaw.part == Part::Query {
-        end = whole[plain.query_at..].find('=').map_or(end, |equals| plain.query_at + equals);
-    }
-    let mut found = Err(flaw.error);
-    for (at, _) in whole.match_indices('@') {
-        if at < authority.len() {
-            continue;
+}
+
+/// A URL whose plain reading is an error. Its other readings are rare, so they lie apart.
+struct Otherwise<'a> {
+    whole: &'a str,
+    plain: Parts<'a>,
+    authority: &'a str,
+    flaw: Flaw,
+}
+
+impl Otherwise<'_> {
+    #[cold]
+    fn read<T>(
+        self,
+        may_follow: impl Fn(&str, &str) -> bool,
+        read: impl Fn(&Parts) -> Result<T, Flaw>,
+        query_is_good: impl Fn(&Parts) -> bool,
+    ) -> Result<T, Error> {
+        let Self { whole, plain, authority, flaw } = self;
+        // A password follows a colon that is not an IPv6 address's, and an option is no password:
+        // `?clientname=me@home` is a mistake in an option.
+        let is_password = authority.contains(':')
+            && !authority.starts_with('[')
+            && match flaw.part {
+                Part::UserInfo => false,
+                Part::Hosts | Part::Path => true,
+                Part::Query => plain.user_info.is_none() && plain.path.is_empty(),
+            };
+        if !is_password {
+            return Err(flaw.error);
         }
-        if at >= end {
-            break;
+        // An `@` in a query that is good belongs to the query.
+        let has_good_query = |parts: &Parts| !parts.query.is_empty() && query_is_good(parts);
+        let mut end = if has_good_query(&plain) { plain.query_at } else { whole.len() };
+        if flaw.part == Part::Query {
+            end = whole[plain.query_at..].find('=').map_or(end, |equals| plain.query_at + equals);
         }
-        let parts = Parts::split_at(whole, Some(at));
-        if !may_follow(parts.hosts, parts.path) {
-            continue;
-        }
-        match read(&parts) {
-            Ok(value) => {
-                found = Ok(value);
-                if has_good_query(&parts) {
-                    end = end.min(parts.query_at);
-                }
+        let mut found = Err(flaw.error);
+        for (at, _) in whole.match_indices('@') {
+            if at < authority.len() {
+                continue;
             }
-            Err(flaw) if found.is_err() => found = Err(flaw.error),
-            Err(_) => {}
+            if at >= end {
+                break;
+            }
+            let parts = Parts::split_at(whole, Some(at));
+            if !may_follow(parts.hosts, parts.path) {
+                continue;
+            }
+            match read(&parts) {
+                Ok(value) => {
+                    found = Ok(value);
+                    if has_good_query(&parts) {
+                        end = end.min(parts.query_at);
+                    }
+                }
+                Err(flaw) if found.is_err() => found = Err(flaw.error),
+                Err(_) => {}
+            }
         }
+        found
     }
-    found
 }
 
 /// `user:password`, decoded. An empty one is none.
+#[inline(never)]
 pub fn user_info(text: &str) -> Result<(Option<String>, Option<String>), Flaw> {
     let (user, password) = text.split_once(':').unwrap_or((text, ""));
     let decoded = |text: &str, what| {
@@ -294,6 +321,7 @@ pub fn decode_text(text: &str, what: &str, escapes: Visibility) -> Result<String
     String::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"))
 }
 
+#[cold]
 pub fn broken_escape(escape: &str, what: &str, escapes: Visibility) -> String {
     match escapes {
         Visibility::Shown => format!("broken escape {escape:?} in {what}"),

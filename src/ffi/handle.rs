@@ -21,7 +21,8 @@ const TAKEN: u64 = 1 << 7;
 const GENERATION_SHIFT: u32 = 26;
 
 const INDEX_BITS: u32 = 20;
-const PAGE_BITS: u32 = 9;
+/// Few slots, for a page is resident as a whole with the first handle, and most programs have one or two.
+const PAGE_BITS: u32 = 6;
 const PAGE: usize = 1 << PAGE_BITS;
 const PAGES: usize = 1 << (INDEX_BITS - PAGE_BITS);
 /// Generations start here, so that no id fits in 32 bits.

@@ -89,6 +89,8 @@ impl Link {
         Ok(link)
     }
 
+    // Apart: by default there is nothing to say.
+    #[inline(never)]
     fn greet(&mut self, handshake: &Handshake, deadline: &Deadline) -> Result<(), Failure> {
         let bytes = handshake.bytes();
         let mut greeting = Single {

@@ -60,11 +60,36 @@ impl Dialer {
 pub fn peer(address: &ConnectionAddr) -> String {
     match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+            with_port(host, *port)
         }
         ConnectionAddr::Unix(path) => path.display().to_string(),
         _ => "the server".to_owned(),
     }
+}
+
+/// Put together by hand: each dial needs it, and few another formatted text.
+fn with_port(host: &str, port: u16) -> String {
+    let is_ipv6 = host.contains(':');
+    let mut text = String::with_capacity(host.len() + "[]:65535".len());
+    if is_ipv6 {
+        text.push('[');
+    }
+    text.push_str(host);
+    if is_ipv6 {
+        text.push(']');
+    }
+    text.push(':');
+    let mut rest = u32::from(port);
+    let mut scale = 10_000;
+    while scale > 1 && scale > rest {
+        scale /= 10;
+    }
+    while scale > 0 {
+        text.push(char::from(b'0' + (rest / scale) as u8));
+        rest %= scale;
+        scale /= 10;
+    }
+    text
 }
 
 /// One attempt.
@@ -86,18 +111,10 @@ impl Dial<'_> {
                 Ok(Stream::new(socket, None, self.dialer.spin))
             }
             ConnectionAddr::TcpTls { host, port, .. } => {
-                // A bad file is reported even while the server is down.
-                let config =
-                    self.dialer.trust.config(deadline).map_err(|unusable| match unusable {
-                        Unusable::Bad(reason) => self.tls_error(reason),
-                        Unusable::Scarce(what) => Error::no_memory(what),
-                        Unusable::Timeout => Kind::Timeout("reading the TLS certificates").into(),
-                    })?;
-                let session =
-                    TlsSession::new(config, host).map_err(|reason| self.tls_error(reason))?;
+                let session = self.tls_session(host, deadline)?;
                 let socket = self.connect_host(host, *port, deadline)?;
                 connected(&socket)?;
-                self.secure(socket, Box::new(session), deadline)
+                self.secure(socket, session, deadline)
             }
             ConnectionAddr::Unix(path) => {
                 let socket = self.connect_path(path, deadline)?;
@@ -106,6 +123,19 @@ impl Dial<'_> {
             }
             _ => Err(Kind::Unsupported("an address of an unknown kind".into()).into()),
         }
+    }
+
+    /// Apart, as is the handshake: a plain connection needs not a page of it.
+    #[inline(never)]
+    fn tls_session(&self, host: &str, deadline: &Deadline) -> Result<Box<TlsSession>, Error> {
+        // A bad file is reported even while the server is down.
+        let config = self.dialer.trust.config(deadline).map_err(|unusable| match unusable {
+            Unusable::Bad(reason) => self.tls_error(reason),
+            Unusable::Scarce(what) => Error::no_memory(what),
+            Unusable::Timeout => Kind::Timeout("reading the TLS certificates").into(),
+        })?;
+        let session = TlsSession::new(config, host).map_err(|reason| self.tls_error(reason))?;
+        Ok(Box::new(session))
     }
 
     fn tls_error(&self, reason: String) -> Error {
@@ -170,6 +200,7 @@ impl Dial<'_> {
             .map_err(|error| self.failed(&error))
     }
 
+    #[inline(never)]
     fn secure(
         &self,
         socket: Socket,
@@ -225,7 +256,7 @@ fn new_socket(family: AddressFamily) -> rustix::io::Result<OwnedFd> {
 fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Stopped> {
     let mut waiting: Vec<OwnedFd> = Vec::new();
     let mut untried = addresses.iter();
-    let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut last_error = None;
     loop {
         let next = untried.next();
         if let Some(address) = next {
@@ -233,12 +264,13 @@ fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Stoppe
                 Ok((fd, true)) => return Ok(fd),
                 Ok((fd, false)) => waiting.push(fd),
                 Err(errno) => {
-                    last_error = errno.into();
+                    last_error = Some(errno);
                     continue;
                 }
             }
         } else if waiting.is_empty() {
-            return Err(Broken::Io(last_error).into());
+            let no_address = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            return Err(Broken::Io(last_error.map_or_else(no_address, io::Error::from)).into());
         }
         let head_start = Instant::now() + NEXT_ADDRESS;
         let until = match untried.len() {
@@ -258,7 +290,7 @@ fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Stoppe
             let fd = waiting.swap_remove(ready.unwrap_or_default());
             match sockopt::socket_error(&fd) {
                 Ok(Ok(())) => return Ok(fd),
-                Ok(Err(errno)) | Err(errno) => last_error = errno.into(),
+                Ok(Err(errno)) | Err(errno) => last_error = Some(errno),
             }
         }
     }
@@ -272,5 +304,18 @@ fn begin(address: &SocketAddr) -> rustix::io::Result<(OwnedFd, bool)> {
         Ok(()) => Ok((fd, true)),
         Err(Errno::INPROGRESS | Errno::INTR) => Ok((fd, false)),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_and_its_port_are_written_as_in_a_url() {
+        for port in 0..=u16::MAX {
+            assert_eq!(with_port("a.b", port), format!("a.b:{port}"));
+        }
+        assert_eq!(with_port("::1", 6379), "[::1]:6379");
     }
 }

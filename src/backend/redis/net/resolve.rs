@@ -115,6 +115,12 @@ pub fn resolve(host: &str, port: u16, deadline: &Deadline) -> io::Result<Vec<Soc
     if let Some(address) = literal(host, port) {
         return Ok(vec![address]);
     }
+    ask(host, port, deadline)
+}
+
+/// Apart: an address that is spelt out needs none of it.
+#[inline(never)]
+fn ask(host: &str, port: u16, deadline: &Deadline) -> io::Result<Vec<SocketAddr>> {
     let resolver = RESOLVER
         .get_or_init(|| Box::new(PerProcess::new(Resolver::default())))
         .get_or_make(|_| Resolver::default());
