@@ -44,8 +44,8 @@ pub unsafe extern "C" fn cachetory_queue_open(
 /// Ends a queue: cancels its outstanding calls and releases the completions that nobody has taken. None of its tags is
 /// reported any more. A write that was sent before may still be applied.
 ///
-/// Threads in cachetory_queue_wait return CACHETORY_ERR_CLOSED. The descriptor becomes readable, on its duplicates too,
-/// and is closed: take it out of a poll set before. Completions that were taken stay the caller's. Closing {0} does
+/// Threads in cachetory_queue_wait return CACHETORY_ERR_CLOSED. The descriptor is closed: take it out of a poll set
+/// before. Its duplicates become readable and stay so. Completions that were taken stay the caller's. Closing {0} does
 /// nothing. Never blocks. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (closed already, never opened, or inherited from the parent process).
@@ -62,14 +62,20 @@ pub extern "C" fn cachetory_queue_close(queue: cachetory_queue_t) -> cachetory_s
     unsafe { guard(ptr::null_mut(), body) }
 }
 
-/// The descriptor that tells when completions wait: for poll(2), epoll(7) and event loops.
+/// The descriptor that tells when there is something to do for a queue: for poll(2), epoll(7) and event loops.
 ///
-/// It is readable exactly while completions wait, non-blocking and closed on exec. It is the queue's: poll it, or a
-/// dup(2) of it, and never read, write or close it. It is made readable anew at every change from no completion to
-/// some, so an edge-triggered poller that calls cachetory_queue_wait until `*count` is 0 misses nothing. Every call
-/// gives the same descriptor. Never blocks. Any thread.
+/// It is readable while cachetory_queue_wait has something to do: completions to hand out, or input, output or a
+/// deadline to see to. So the loop's own thread drives its calls. It waits on the descriptor with its others, and when
+/// that is readable it calls cachetory_queue_wait with a `timeout_ms` of 0, which may well hand out nothing (a `*count`
+/// of 0). A loop that is busy, or does not come, delays its calls by some 20 ms; then the library's I/O thread sees to
+/// them.
 ///
-/// Returns the descriptor; -1 where there is no such queue.
+/// An edge-triggered poller that calls cachetory_queue_wait until `*count` is 0 misses nothing. Several threads may
+/// poll it. It is an epoll instance that holds no other, non-blocking and closed on exec. It is the queue's: poll it, or
+/// a duplicate (F_DUPFD_CLOEXEC), without EPOLLEXCLUSIVE, and never read, write or close it. Every call gives the same
+/// descriptor. Never blocks. Any thread.
+///
+/// Returns the descriptor; -1 where there is no such queue, none is to be had, or the queue is the parent process's.
 #[unsafe(no_mangle)]
 pub extern "C" fn cachetory_queue_fd(queue: cachetory_queue_t) -> c_int {
     let mut fd = -1;
@@ -85,11 +91,13 @@ pub extern "C" fn cachetory_queue_fd(queue: cachetory_queue_t) -> c_int {
 /// Takes completions out of a queue, up to `capacity` of those that are there, and waits up to `timeout_ms` while there
 /// are none: 0 does not wait, CACHETORY_NO_EXPIRY waits for ever.
 ///
+/// A thread that waits alone drives the I/O of its calls itself meanwhile. With a timeout of 0, on a queue whose
+/// descriptor somebody has asked for, it does what I/O there is to do, a mebibyte or a millisecond of it at most; if
+/// anything is left, the descriptor is readable anew.
+///
 /// `*count` receives how many were written to `out`, whose further elements stay as they were; each of them belongs to
 /// the caller: release it with cachetory_completion_free. Nothing in time is CACHETORY_OK and a `*count` of 0. On a
-/// failure no completion is taken. Several threads may wait on one queue: each completion goes to one of them. A
-/// thread that waits alone, on a queue whose descriptor nobody has asked for, drives the I/O of a Redis cache's calls
-/// itself meanwhile.
+/// failure no completion is taken. Several threads may wait on one queue: each completion goes to one of them.
 ///
 /// Blocks up to `timeout_ms`. Any thread.
 ///

@@ -155,6 +155,8 @@ impl Node {
         if let Some(mut link) = lease.into_link() {
             if link.batch.is_complete() {
                 self.count_use(&mut link);
+                // It has just been heard from.
+                link.touch(Instant::now());
             }
             self.park_for_loop(link, has_replies);
         }
