@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -130,6 +131,11 @@ impl Stream {
 
     pub fn descriptor(&self) -> &OwnedFd {
         self.socket.descriptor()
+    }
+
+    /// The same, which stays open as long as somebody has it.
+    pub fn shared_descriptor(&self) -> Arc<OwnedFd> {
+        self.socket.shared_descriptor()
     }
 
     /// Whether it pays to spin for what arrives.

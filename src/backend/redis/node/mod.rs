@@ -11,6 +11,7 @@
 pub mod call;
 pub mod combine;
 pub mod dialing;
+mod dock;
 mod job;
 pub mod lease;
 mod own_core;
@@ -148,8 +149,11 @@ impl Node {
 
     /// Does what the scheduler said. Its lock is not held.
     fn perform(&self, actions: Actions<Link>) {
-        let Actions { hand_over, drive, dial, wake_one, watch, close } = actions;
+        let Actions { hand_over, drive, visit, dial, wake_one, watch, close } = actions;
         drive.into_iter().for_each(|link| self.to_reactor(link));
+        if let Some(visit) = visit {
+            self.visit(visit);
+        }
         for _ in 0..dial {
             self.dial_out_of_band();
         }
@@ -236,7 +240,8 @@ impl Node {
         // What a batch of more calls takes is no round trip.
         const MOST: usize = 8;
         let is_shared = matches!(link.seat, Seat::Shared { .. });
-        if is_shared && link.batch.calls.is_some_and(|calls| calls <= MOST) {
+        // The first may have waited for the link to be dialled.
+        if is_shared && link.uses() > 1 && link.batch.calls.is_some_and(|calls| calls <= MOST) {
             let took = link.idle_at(Instant::now());
             self.scheduler().measure(took);
         }

@@ -2,10 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-/// Round trips that never take less are to a server that is far away: there a link for each caller is best.
+/// Round trips that never take less are to a server that is far away.
 const FAR: Duration = Duration::from_micros(200);
 /// The shortest of so many measured times tells how far the server is.
 const TIMES: u32 = 32;
+/// Of the calls that others drive one in so many is measured.
+const ONE_IN: u32 = 16;
+/// A first guess is made after so few.
+const FIRST_TIMES: u32 = 4;
+/// Links that do not answer for so long are not just held up.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// Callers contend until so many batches in a row were of one call.
 const CONTENDED: u32 = 16;
 /// How long a server that had no room for another link is left alone, as long as there is one.
@@ -17,6 +23,10 @@ pub struct Distance {
     shortest: Duration,
     measured: u32,
     is_far: bool,
+    /// The round trip, once one was measured.
+    round_trip: Option<Duration>,
+    /// Calls that others drive, while it is far away.
+    waited: u32,
 }
 
 impl Distance {
@@ -26,15 +36,43 @@ impl Distance {
 
     /// A bound that a round trip passes seldom, where the server is far away.
     pub fn several_round_trips(&self) -> Duration {
-        if self.is_far { 4 * self.shortest } else { Duration::ZERO }
+        if self.is_far { 4 * self.round_trip.unwrap_or_default() } else { Duration::ZERO }
+    }
+
+    /// Who is far away and has been silent for longer than this may not answer at all.
+    pub fn silence(&self) -> Duration {
+        self.round_trip.map_or(PATIENCE, |round_trip| 4 * round_trip)
+    }
+
+    /// After so long it is time for others in the place of links that are far away.
+    pub fn patience(&self) -> Duration {
+        PATIENCE.max(self.silence())
+    }
+
+    /// Nothing was measured yet, and no answer has come in the time that a server takes that is near.
+    pub fn suspect_far(&mut self) {
+        self.is_far |= self.round_trip.is_none();
+    }
+
+    /// Whether it is time to measure a call that others drive.
+    pub fn is_due(&mut self) -> bool {
+        self.waited = self.waited.wrapping_add(1);
+        self.waited.is_multiple_of(ONE_IN)
+    }
+
+    /// Whether a call took less than any to a server that is far away.
+    pub fn is_short(took: Duration) -> bool {
+        took <= FAR
     }
 
     pub fn measure(&mut self, took: Duration) {
         self.shortest = if self.measured == 0 { took } else { self.shortest.min(took) };
         self.measured += 1;
-        if self.measured == TIMES {
+        let times = if self.round_trip.is_none() { FIRST_TIMES } else { TIMES };
+        if Self::is_short(took) || self.measured == times {
             self.measured = 0;
-            self.is_far = self.shortest > FAR;
+            self.is_far = !Self::is_short(self.shortest);
+            self.round_trip = Some(self.shortest);
         }
     }
 }
@@ -82,13 +120,30 @@ mod tests {
     #[test]
     fn one_short_round_trip_of_many_makes_a_server_near() {
         let mut distance = Distance::default();
-        (0..TIMES).for_each(|_| distance.measure(Duration::from_millis(1)));
+        (1..FIRST_TIMES).for_each(|_| distance.measure(Duration::from_millis(1)));
+        assert!(!distance.is_far());
+        distance.measure(Duration::from_millis(2));
         assert!(distance.is_far());
         assert_eq!(distance.several_round_trips(), Duration::from_millis(4));
         distance.measure(Duration::from_micros(50));
-        (1..TIMES).for_each(|_| distance.measure(Duration::from_millis(1)));
         assert!(!distance.is_far());
         assert_eq!(distance.several_round_trips(), Duration::ZERO);
+        (1..TIMES).for_each(|_| distance.measure(Duration::from_millis(1)));
+        assert!(!distance.is_far());
+        distance.measure(Duration::from_millis(1));
+        assert!(distance.is_far());
+    }
+
+    #[test]
+    fn a_server_is_taken_to_be_far_away_until_something_is_known() {
+        let mut distance = Distance::default();
+        distance.suspect_far();
+        assert!(distance.is_far());
+        assert_eq!(distance.several_round_trips(), Duration::ZERO);
+        assert_eq!(distance.silence(), PATIENCE);
+        distance.measure(Duration::from_micros(50));
+        distance.suspect_far();
+        assert!(!distance.is_far());
     }
 
     #[test]

@@ -37,6 +37,7 @@
 
 mod calls;
 mod deferral;
+mod dock;
 mod measures;
 mod queue;
 mod recruit;
@@ -51,7 +52,10 @@ use std::time::{Duration, Instant};
 pub use self::calls::{Admission, Checkout, Queued, Submitted, Ticket, WhatNext};
 use self::deferral::Deferral;
 pub use self::deferral::{Look, WatchId};
-use self::measures::{Contention, Distance, Respite};
+use self::dock::Dock;
+pub use self::dock::{Visit, Visited};
+pub use self::measures::Distance;
+use self::measures::{Contention, Respite};
 use self::queue::SubmissionQueue;
 use crate::backend::redis::link::batch::Batch;
 use crate::backend::redis::link::connection::Seat;
@@ -70,7 +74,7 @@ const IN_USE: usize = 2;
 const IN_USE_ASLEEP: usize = 8;
 /// Where callers sleep and more of them queue than there are links, fewer links carry larger batches.
 const IN_USE_FOR_SLEEPERS: usize = 2;
-/// The most links that asynchronous calls take to a server that is far away: they lose less by waiting for each other.
+/// To a server that is far away, where links are docked.
 const IN_USE_FAR: usize = 8;
 /// The most that are dialled out of band at once; threads that dial for themselves are bounded by the links that there
 /// may be. A node that has no link yet dials one, so that servers that are not there do not take all the threads.
@@ -102,6 +106,7 @@ pub struct Scheduler<L> {
     in_use: usize,
     /// Goes up when the links in use are found to be slow.
     epoch: NonZeroU64,
+    epoch_begun: Option<Instant>,
     dials: usize,
     own_dials: usize,
     queue: SubmissionQueue<L>,
@@ -117,6 +122,7 @@ pub struct Scheduler<L> {
     /// How many batches, and large calls, have been given to links.
     loads: usize,
     deferral: Deferral<L>,
+    dock: Dock<L>,
     contention: Contention,
     distance: Distance,
     respite: Respite,
@@ -130,6 +136,8 @@ pub struct Actions<L> {
     pub hand_over: Option<Box<L>>,
     /// For the reactor to drive.
     pub drive: Vec<Box<L>>,
+    /// A docked link with more to send.
+    pub visit: Option<Visit<L>>,
     /// So many links are to be dialled out of band; they are counted already.
     pub dial: usize,
     /// One thread that waits for a link of its own is to be woken.
@@ -142,8 +150,8 @@ pub struct Actions<L> {
 
 impl<L> Default for Actions<L> {
     fn default() -> Self {
-        let (hand_over, drive, close) = (None, Vec::new(), None);
-        Self { hand_over, drive, dial: 0, wake_one: false, watch: None, close }
+        let (hand_over, drive, visit, close) = (None, Vec::new(), None, None);
+        Self { hand_over, drive, visit, dial: 0, wake_one: false, watch: None, close }
     }
 }
 
@@ -180,6 +188,7 @@ impl<L: Carrier> Scheduler<L> {
             count: 0,
             in_use: 0,
             epoch: NonZeroU64::MIN,
+            epoch_begun: None,
             dials: 0,
             own_dials: 0,
             queue: SubmissionQueue::default(),
@@ -190,6 +199,7 @@ impl<L: Carrier> Scheduler<L> {
             next_exclusive_is_call: false,
             loads: 0,
             deferral: Deferral::default(),
+            dock: Dock::default(),
             contention: Contention::default(),
             distance: Distance::default(),
             respite: Respite::default(),
@@ -377,11 +387,14 @@ impl<L: Carrier> Scheduler<L> {
 
     /// In a child process: lets go of the parent's links.
     pub fn abandon(&mut self) -> Remains<L> {
-        Remains { links: mem::take(&mut self.idle), parked: self.unpark(), requests: Vec::new() }
+        let mut links = mem::take(&mut self.idle);
+        links.extend(self.dock.take_all());
+        Remains { links, parked: self.unpark(), requests: Vec::new() }
     }
 
     /// Begins a new epoch: the links in use are slow, and count no more.
-    fn begin_epoch(&mut self) {
+    fn begin_epoch(&mut self, now: Instant) {
+        self.epoch_begun = Some(now);
         self.epoch = self.epoch.saturating_add(1);
         self.in_use = 0;
     }
@@ -390,7 +403,7 @@ impl<L: Carrier> Scheduler<L> {
     #[inline]
     fn most_in_use(&self) -> usize {
         match (self.distance.is_far(), self.spins) {
-            (true, _) => usize::MAX,
+            (true, _) => IN_USE_FAR,
             (false, true) if self.contention.is_there() => IN_USE_CONTENDED,
             (false, true) => IN_USE,
             (false, false) => IN_USE_ASLEEP,
@@ -421,7 +434,7 @@ impl<L: Carrier> Scheduler<L> {
     #[cold]
     #[inline(never)]
     fn may_combine(&self) -> bool {
-        self.spins && !self.distance.is_far()
+        self.spins || self.distance.is_far()
     }
 
     /// Whether a small call need not queue.
