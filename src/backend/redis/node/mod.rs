@@ -241,7 +241,10 @@ impl Node {
         const MOST: usize = 8;
         let is_shared = matches!(link.seat, Seat::Shared { .. });
         // The first may have waited for the link to be dialled.
-        if is_shared && link.uses() > 1 && link.batch.calls.is_some_and(|calls| calls <= MOST) {
+        if is_shared
+            && link.uses() > 1
+            && link.batch.calls.is_some_and(|calls| (1..=MOST).contains(&calls))
+        {
             let took = link.idle_at(Instant::now());
             self.scheduler().measure(took);
         }

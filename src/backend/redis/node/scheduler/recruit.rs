@@ -11,7 +11,6 @@ impl<L: Carrier> Scheduler<L> {
         actions.drive.extend(self.unpark());
         if !self.exclusive.is_empty() || self.in_use < self.most_for_calls() {
             self.recruit_idle(&mut actions.drive);
-            actions.visit = self.visit(&now);
             let needs_link = !self.queue.is_empty() && self.in_use < self.most_for_calls();
             let most = if self.links() > 0 { MOST_DIALS } else { 1 };
             let wanted = (self.exclusive.len() + usize::from(needs_link)).min(most);
@@ -19,6 +18,7 @@ impl<L: Carrier> Scheduler<L> {
                 actions.dial += 1;
             }
         }
+        actions.visit = self.visit(&now);
         if !self.queue.is_empty() || !self.exclusive.is_empty() {
             actions.watch = self.deferral.watch();
         }

@@ -1,5 +1,6 @@
 //! A scheduler without a thread, a socket or a clock.
 
+mod docking;
 mod outside;
 mod random;
 
@@ -45,7 +46,7 @@ fn with_idle(links: usize) -> Scheduler<Probe> {
 }
 
 fn enqueue(scheduler: &mut Scheduler<Probe>) -> Queued<Probe> {
-    scheduler.enqueue(Arc::default(), encode, Expect::Ping).unwrap()
+    scheduler.enqueue(Arc::default(), encode, Expect::Ping, Instant::now).unwrap()
 }
 
 #[test]
@@ -82,9 +83,10 @@ fn an_impatient_caller_gets_another_link_and_the_slow_one_counts_no_more() {
     let slow = scheduler.take_at_hand().unwrap();
     let _other = scheduler.take_at_hand().unwrap();
     let waiter = enqueue(&mut scheduler).ticket.waiter;
-    let WhatNext::Lead(link) = scheduler.queueing_bound_over(&waiter, Instant::now) else {
-        panic!()
-    };
+    scheduler.measure(Duration::from_micros(50));
+    let since = Instant::now();
+    let next = scheduler.queueing_bound_over(&waiter, since, Instant::now);
+    let WhatNext::Lead(link) = next else { panic!() };
     assert_eq!(link.seat, Seat::Shared { epoch: scheduler.epoch });
     assert_eq!(scheduler.in_use, 1);
     assert_ne!(slow.seat, link.seat);

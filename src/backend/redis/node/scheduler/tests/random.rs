@@ -15,14 +15,17 @@ use crate::completion::{CompletionQueue, Engine, Inflight, Promise, QueueId};
 use crate::op::Answer;
 
 /// All that is outside of the scheduler.
-struct World {
-    scheduler: Scheduler<Probe>,
-    random: Random,
+pub struct World {
+    pub scheduler: Scheduler<Probe>,
+    pub random: Random,
     begun: Instant,
-    now: Instant,
+    pub now: Instant,
     /// Links that are out.
     #[expect(clippy::vec_box, reason = "as the scheduler gives them")]
-    out: Vec<Box<Probe>>,
+    pub out: Vec<Box<Probe>>,
+    /// Docked links in the hands of visitors, and the drivers of all that are docked.
+    pub visits: Vec<Visit<Probe>>,
+    pub drivers: Vec<Arc<Waiter<Probe>>>,
     reservations: Vec<Reservation>,
     dials: usize,
     /// Threads that wait for a link of their own, and how many of them were woken since they looked last.
@@ -58,6 +61,8 @@ impl World {
             begun: Instant::now(),
             now: Instant::now(),
             out: Vec::new(),
+            visits: Vec::new(),
+            drivers: Vec::new(),
             reservations: Vec::new(),
             dials: 0,
             waiting: 0,
@@ -73,7 +78,7 @@ impl World {
         }
     }
 
-    fn see(&mut self, what: &'static str) {
+    pub fn see(&mut self, what: &'static str) {
         *self.seen.entry(what).or_default() += 1;
     }
 
@@ -83,7 +88,8 @@ impl World {
     }
 
     fn perform(&mut self, actions: Actions<Probe>) {
-        let Actions { hand_over, drive, dial, wake_one, watch, close } = actions;
+        let Actions { hand_over, drive, visit, dial, wake_one, watch, close } = actions;
+        self.begin_visit(visit);
         self.dials += dial;
         self.woken += usize::from(wake_one);
         if let Some(id) = watch {
@@ -102,7 +108,7 @@ impl World {
         promise(&self.queue, &self.inflight, self.tag)
     }
 
-    fn take_out(&mut self) -> Option<Box<Probe>> {
+    pub fn take_out(&mut self) -> Option<Box<Probe>> {
         let count = self.out.len();
         (count > 0).then(|| self.out.swap_remove(self.random.below(count)))
     }
@@ -118,7 +124,9 @@ impl World {
             Admission::Dial(reservation) => self.reservations.push(reservation),
             Admission::Queue => {
                 let waiter = Arc::new(Waiter::default());
-                let queued = self.scheduler.enqueue(waiter, encode, Expect::Ping).unwrap();
+                let (expect, clock) = (Expect::Ping, self.clock());
+                let queued = self.scheduler.enqueue(waiter, encode, expect, clock).unwrap();
+                self.begin_visit(queued.visit);
                 self.threads.push(queued.ticket.waiter);
                 queued.lead.into_iter().for_each(|link| self.lead(link));
             }
@@ -255,8 +263,10 @@ impl World {
             }
             return;
         }
-        match self.scheduler.queueing_bound_over(&waiter, self.clock()) {
+        let since = self.begun;
+        match self.scheduler.queueing_bound_over(&waiter, since, self.clock()) {
             WhatNext::Wait => {}
+            WhatNext::Visit(visit) => self.begin_visit(Some(visit)),
             WhatNext::Lead(link) => self.lead(link),
             WhatNext::Dial => self.dials += 1,
         }
@@ -361,7 +371,7 @@ impl World {
 
     fn event(&mut self) {
         self.now += Duration::from_micros(self.random.below(100_000) as u64);
-        match self.random.below(56) {
+        match self.random.below(62) {
             0..8 => self.small_call(),
             8..10 => self.exclusive_call(),
             10..26 => self.link_done(),
@@ -376,6 +386,7 @@ impl World {
             48..51 => self.leave_link(),
             51 => self.unbegun_link_is_gone(),
             52 => self.reactor_looks(),
+            56..62 => self.dock_event(),
             53 => {
                 let tag = 1 + self.random.below(self.tag as usize + 1) as u64;
                 let _ = self.queue.cancel(tag);
@@ -403,12 +414,14 @@ impl World {
         });
         let scheduler = &self.scheduler;
         let parked = scheduler.parked();
-        let in_hands = self.out.len() + usize::from(parked.is_some());
+        let is_parked = usize::from(parked.is_some());
+        let in_hands = self.out.len() + is_parked + self.drivers.len();
         let reserved = self.reservations.len() + self.dials;
         assert_eq!(scheduler.count, scheduler.idle.len() + in_hands + reserved);
         assert!(scheduler.count <= scheduler.most);
         let current = Seat::Shared { epoch: scheduler.epoch };
         let seats = self.out.iter().map(|link| link.seat).chain(parked.map(|link| link.seat));
+        let seats = seats.chain(self.docked().map(|link| link.seat));
         let seats = seats.chain(self.reservations.iter().map(|reservation| reservation.seat));
         assert_eq!(scheduler.in_use, seats.filter(|seat| *seat == current).count());
         assert!(scheduler.idle.iter().all(|link| link.batch.is_complete()));
@@ -418,6 +431,7 @@ impl World {
             assert!(scheduler.queue.is_empty() && scheduler.exclusive.is_empty());
             assert!(scheduler.idle.is_empty() && parked.is_none());
         }
+        self.check_dock();
         self.check_calls();
         let has_calls = scheduler.queue.has_calls() || !scheduler.exclusive.is_empty();
         if has_calls || parked.is_some() {
@@ -435,7 +449,8 @@ impl World {
     /// Every call that is not complete is in one place.
     fn check_calls(&self) {
         let scheduler = &self.scheduler;
-        let batches = self.out.iter().map(|link| &link.batch);
+        let batches = self.out.iter().map(|link| &**link).chain(self.docked());
+        let batches = batches.map(|link| &link.batch);
         let batches = batches.chain(scheduler.parked().map(|link| &link.batch));
         let entries = batches.flat_map(Batch::entries);
         let exclusive = scheduler.exclusive.iter().flat_map(Requests::iter);
@@ -483,6 +498,9 @@ fn random_events_keep_every_invariant() {
         "a miss",
         "a watch",
         "the end of a watch",
+        "a docked link",
+        "a visit",
+        "a link called for",
         "the end",
     ] {
         assert!(seen.get(what).is_some_and(|count| *count >= 3), "{what}: {seen:?}");
