@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 /// Round trips that never take less are to a server that is far away.
 const FAR: Duration = Duration::from_micros(200);
-/// The shortest of so many measured times tells how far the server is.
-const TIMES: u32 = 32;
+/// So many measured times, none of them short, make a server far away that was near: where many contend for one that
+/// is near, hardly any is short.
+const TIMES: u32 = 1024;
 /// Of the calls that others drive one in so many is measured.
 const ONE_IN: u32 = 16;
-/// A first guess is made after so few.
+/// The shortest of the first few tells where it is until more is known.
 const FIRST_TIMES: u32 = 4;
 /// Links that do not answer for so long are not just held up.
 const PATIENCE: Duration = Duration::from_millis(50);
