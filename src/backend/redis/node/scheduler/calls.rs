@@ -113,7 +113,8 @@ impl<L: Carrier> Scheduler<L> {
         // From far away replies come one by one.
         let is_alone = is_far || self.queue.is_empty();
         let sleeps_on = if is_alone { SleepsOn::Own } else { SleepsOn::Batch };
-        let bound = QUEUEING_BOUND.max(self.distance.several_round_trips());
+        let bound = QUEUEING_BOUND * self.contention.delay();
+        let bound = bound.max(self.distance.several_round_trips());
         let batch = self.queue.batch();
         let is_measured = is_far && self.distance.is_due();
         let own = Arc::clone(&waiter);

@@ -15,6 +15,10 @@ const FIRST_TIMES: u32 = 4;
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Callers contend until so many batches in a row were of one call.
 const CONTENDED: u32 = 16;
+/// So many calls in a batch take as long as one by itself, about.
+const SHARE: u32 = 4;
+/// More calls in a batch than this do not count.
+const MOST_CROWD: usize = 64;
 /// How long a server that had no room for another link is left alone, as long as there is one.
 const RESPITE: Duration = Duration::from_secs(1);
 
@@ -83,6 +87,8 @@ impl Distance {
 pub struct Contention {
     /// How many more batches of one call there must be before they do not any more.
     left: u32,
+    /// About how many calls there are in the largest batches of late.
+    crowd: usize,
 }
 
 impl Contention {
@@ -94,6 +100,12 @@ impl Contention {
     /// A batch of so many calls was sent.
     pub fn see(&mut self, calls: usize) {
         self.left = if calls > 1 { CONTENDED } else { self.left.saturating_sub(1) };
+        self.crowd = calls.max(self.crowd - self.crowd.div_ceil(8));
+    }
+
+    /// How many times as long as one call a batch takes at most, about.
+    pub fn delay(&self) -> u32 {
+        1 + self.crowd.min(MOST_CROWD) as u32 / SHARE
     }
 }
 

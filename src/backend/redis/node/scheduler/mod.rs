@@ -66,14 +66,12 @@ use crate::backend::redis::link::requests::Requests;
 pub const QUEUEING_BOUND: Duration = Duration::from_micros(250);
 /// The longest it waits between two looks at whether there is another.
 pub const LONGEST_QUEUEING_BOUND: Duration = Duration::from_millis(8);
-/// Links in use beyond which callers queue. Callers that spin for the reply: where they contend one sends for all, and
-/// two do not wait for each other. Callers that sleep: the more calls share a link, the more threads must be woken one
-/// by one.
+/// Links in use beyond which callers queue. Where they contend, one sends for all, and those who sleep are woken
+/// together. Two that spin for the reply do not wait for each other; of those that sleep a few do better with a link
+/// each.
 const IN_USE_CONTENDED: usize = 1;
 const IN_USE: usize = 2;
 const IN_USE_ASLEEP: usize = 8;
-/// Where callers sleep and more of them queue than there are links, fewer links carry larger batches.
-const IN_USE_FOR_SLEEPERS: usize = 2;
 /// To a server that is far away, where links are docked.
 const IN_USE_FAR: usize = 8;
 /// The most that are dialled out of band at once; threads that dial for themselves are bounded by the links that there
@@ -363,7 +361,7 @@ impl<L: Carrier> Scheduler<L> {
                 *link.seat_mut() = Seat::Exclusive;
                 return Actions { drive: vec![link], ..Actions::default() };
             }
-        } else if !self.queue.is_empty() && self.in_use < self.most_for_batches() {
+        } else if !self.queue.is_empty() && self.in_use < self.most_in_use() {
             self.next_is_exclusive = true;
             self.load(&mut link);
             if !link.batch().is_complete() {
@@ -404,17 +402,9 @@ impl<L: Carrier> Scheduler<L> {
     fn most_in_use(&self) -> usize {
         match (self.distance.is_far(), self.spins) {
             (true, _) => IN_USE_FAR,
-            (false, true) if self.contention.is_there() => IN_USE_CONTENDED,
+            (false, _) if self.contention.is_there() => IN_USE_CONTENDED,
             (false, true) => IN_USE,
             (false, false) => IN_USE_ASLEEP,
-        }
-    }
-
-    /// How many links may be in use before a batch waits for one to come back.
-    fn most_for_batches(&self) -> usize {
-        match self.spins || self.distance.is_far() {
-            true => self.most_in_use(),
-            false => IN_USE_FOR_SLEEPERS,
         }
     }
 
@@ -427,14 +417,7 @@ impl<L: Carrier> Scheduler<L> {
     /// to call again.
     #[inline(always)]
     fn combines(&self) -> bool {
-        self.contention.is_there() && self.may_combine()
-    }
-
-    /// By itself, for callers contend seldom, and one question is cheaper than three.
-    #[cold]
-    #[inline(never)]
-    fn may_combine(&self) -> bool {
-        self.spins || self.distance.is_far()
+        self.contention.is_there()
     }
 
     /// Whether a small call need not queue.
