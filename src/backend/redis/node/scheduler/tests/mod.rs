@@ -1,6 +1,7 @@
 //! A scheduler without a thread, a socket or a clock.
 
 mod docking;
+mod leaving;
 mod outside;
 mod random;
 

@@ -11,7 +11,7 @@ use crate::backend::redis::link::outcome::Exchanged;
 use crate::backend::redis::link::requests::{Entry, Owner};
 use crate::backend::redis::link::waiter::{Waiter, Woken};
 use crate::backend::redis::wire::replies::{Expect, Reuse};
-use crate::completion::{CompletionQueue, Engine, Inflight, Promise, QueueId};
+use crate::completion::{CompletionQueue, Engine, Inflight, Promise};
 use crate::op::Answer;
 
 /// All that is outside of the scheduler.
@@ -31,13 +31,13 @@ pub struct World {
     /// Threads that wait for a link of their own, and how many of them were woken since they looked last.
     waiting: usize,
     woken: usize,
-    watch: Option<(WatchId, Option<usize>, Duration)>,
+    pub watch: Option<(WatchId, Option<usize>, Duration)>,
     threads: Vec<Arc<Waiter<Probe>>>,
     queue: Arc<CompletionQueue>,
     inflight: Arc<Inflight>,
     _engine: Arc<Idle>,
     /// Keeps the prediction in force.
-    _unanswered: Promise,
+    pub unanswered: Promise,
     tag: u64,
     seen: HashMap<&'static str, usize>,
 }
@@ -72,7 +72,7 @@ impl World {
             queue,
             inflight,
             _engine: engine,
-            _unanswered: unanswered,
+            unanswered,
             tag: 0,
             seen: HashMap::new(),
         }
@@ -82,12 +82,12 @@ impl World {
         *self.seen.entry(what).or_default() += 1;
     }
 
-    fn clock(&self) -> impl Fn() -> Instant + use<> {
+    pub fn clock(&self) -> impl Fn() -> Instant + use<> {
         let now = self.now;
         move || now
     }
 
-    fn perform(&mut self, actions: Actions<Probe>) {
+    pub fn perform(&mut self, actions: Actions<Probe>) {
         let Actions { hand_over, drive, visit, dial, wake_one, watch, close } = actions;
         self.begin_visit(visit);
         self.dials += dial;
@@ -298,28 +298,6 @@ impl World {
         }
     }
 
-    fn queue_waits(&mut self) {
-        match self.scheduler.take_link_to_drive(self.clock()) {
-            Ok(link) => self.out.push(link),
-            Err(actions) => self.perform(actions),
-        }
-    }
-
-    fn leave_link(&mut self) {
-        let Some(link) = self.take_out() else { return };
-        if link.batch.is_complete() {
-            return self.out.push(link);
-        }
-        let queue: QueueId = self._unanswered.reports_to();
-        match self.scheduler.park(link, queue) {
-            Ok(actions) => {
-                self.see("a park");
-                self.perform(actions);
-            }
-            Err(link) => self.out.push(link),
-        }
-    }
-
     fn unbegun_link_is_gone(&mut self) {
         let Some(mut link) = self.take_out() else { return };
         if link.batch.is_complete() {
@@ -335,25 +313,6 @@ impl World {
             Err(batch) => {
                 assert!(self.scheduler.closed);
                 batch.into_entries().into_iter().for_each(refuse);
-            }
-        }
-    }
-
-    fn reactor_looks(&mut self) {
-        let Some((id, seen, bound)) = self.watch else { return };
-        match self.scheduler.look_after(id, seen, bound, self.clock()) {
-            None => {
-                self.see("the end of a watch");
-                self.watch = None;
-            }
-            Some(look) => {
-                assert!(look.again_in > Duration::ZERO);
-                self.watch = Some((id, Some(look.loads), look.again_in));
-                if let Some(missed) = look.missed {
-                    self.see("a miss");
-                    missed.report();
-                }
-                self.perform(look.actions);
             }
         }
     }
