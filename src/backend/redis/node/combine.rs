@@ -86,13 +86,14 @@ impl Node {
         let waiter = &ticket.waiter;
         let mut bound = ticket.bound;
         let mut look = deadline.started() + bound;
-        if !waiter.is_completed() {
+        // From far away nothing comes so soon.
+        if !ticket.is_far && !waiter.is_completed() {
             waiter.spin(self.spin, deadline);
         }
         loop {
             match waiter.take() {
                 Some(Woken::Answer(answer)) => {
-                    if ticket.is_far {
+                    if ticket.is_far && matches!(answer, Exchanged::Answered { .. }) {
                         self.measure_waited(&ticket, deadline);
                     }
                     keep_waiter(ticket.waiter);
@@ -152,7 +153,7 @@ impl Node {
 
     /// Lets others join, and drives what is queued then.
     fn combine(&self, lease: Lease<'_>, ticket: &Ticket<Link>, deadline: &Deadline) {
-        // Where they need not join before it is sent, it is sent at once.
+        // To a server that is far away they may join when it is sent.
         if !ticket.is_far {
             rustix::thread::sched_yield();
         }
