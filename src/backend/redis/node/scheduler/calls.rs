@@ -109,7 +109,9 @@ impl<L: Carrier> Scheduler<L> {
         now: impl Fn() -> Instant,
     ) -> Result<Queued<L>> {
         let is_far = self.distance.is_far();
-        let leads = self.combines() && self.is_free() && self.has_idle();
+        self.mixture.see_thread();
+        let may_lead = self.combines() && self.is_free() && self.has_idle();
+        let leads = may_lead && !(is_far && self.has_enough(&now));
         // From far away replies come one by one.
         let is_alone = is_far || self.queue.is_empty();
         let sleeps_on = if is_alone { SleepsOn::Own } else { SleepsOn::Batch };
@@ -123,7 +125,7 @@ impl<L: Carrier> Scheduler<L> {
         let lead = if leads { self.check_out(Usage::Shared) } else { None };
         let mut visit = None;
         if is_far && lead.is_none() {
-            self.contention.see(2);
+            self.contention.see(1 + usize::from(self.are_more_than_links()));
             visit = self.visit(now);
         }
         Ok(Queued { ticket, lead, visit })
@@ -167,7 +169,9 @@ impl<L: Carrier> Scheduler<L> {
     pub fn load(&mut self, link: &mut L) {
         self.queue.load(link.batch_mut());
         self.loads = self.loads.wrapping_add(1);
-        self.contention.see(link.batch().left());
+        if !self.distance.is_far() {
+            self.contention.see(link.batch().left());
+        }
     }
 
     /// Adds what is queued to the batch of a link in use, as far as it goes; whether that was anything.
@@ -245,6 +249,7 @@ impl<L: Carrier> Scheduler<L> {
             return Err(Kind::Closed.into());
         }
         let is_predicted = call.wait_is_predicted();
+        self.mixture.see_call();
         self.queue.forget_completed_now_and_then();
         self.queue.add(Owner::Call(call), encode, expect)?;
         if !is_predicted {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Carrier, IN_USE_FAR, Scheduler};
+use super::{Carrier, IN_USE_FAR, IN_USE_FAR_CONTENDED, Scheduler};
 use crate::backend::redis::link::connection::Seat;
 use crate::backend::redis::link::waiter::Waiter;
 
@@ -131,6 +131,15 @@ impl<L: Carrier> Scheduler<L> {
         Visited::Docked
     }
 
+    /// Whether a call that has just been queued is one more than there may be links for such calls.
+    pub(super) fn are_more_than_links(&self) -> bool {
+        let docked = self.dock.0.iter().filter_map(|berth| berth.link.as_ref());
+        let under_way: usize = docked.map(|link| link.batch().left()).sum();
+        // Of the others nobody knows more than that they carry one.
+        let others = self.in_use.saturating_sub(self.dock.0.len());
+        under_way + others + self.queue.len() > IN_USE_FAR.min(self.most)
+    }
+
     /// A link that was found to be slow counts again when it has answered since.
     fn count_again(&mut self, link: &mut L, heard: Option<Instant>) {
         let current = Seat::Shared { epoch: self.epoch };
@@ -143,16 +152,18 @@ impl<L: Carrier> Scheduler<L> {
         }
     }
 
-    /// Whether as many links as serve small calls best are in use and answer.
+    /// Whether as many links as serve small calls best are in use and answer, or will be when their drivers sleep.
     pub(super) fn has_enough(&self, now: impl Fn() -> Instant) -> bool {
-        if self.in_use + self.dials >= IN_USE_FAR {
-            return true;
-        }
-        if self.count < IN_USE_FAR || self.dock.0.is_empty() {
+        // Links that others drive than threads that dock them are not had before the next reply comes.
+        let are_shared = self.contention.is_there() && !self.mixture.is_there();
+        let most = if are_shared { IN_USE_FAR_CONTENDED } else { IN_USE_FAR };
+        let there = self.in_use + self.dials;
+        if there < most {
             return false;
         }
         let (now, silence) = (now(), self.distance.silence());
-        self.dock.0.iter().any(|berth| berth.answers(now, silence))
+        let is_slow = |berth: &&Berth<L>| !berth.answers(now, silence);
+        there >= most + self.dock.0.iter().filter(is_slow).count()
     }
 }
 

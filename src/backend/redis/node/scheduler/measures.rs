@@ -19,6 +19,8 @@ const CONTENDED: u32 = 16;
 const SHARE: u32 = 4;
 /// More calls in a batch than this do not count.
 const MOST_CROWD: usize = 64;
+/// So many calls of threads without an asynchronous one among them, and they are by themselves.
+const MIXED: u32 = 64;
 /// How long a server that had no room for another link is left alone, as long as there is one.
 const RESPITE: Duration = Duration::from_secs(1);
 
@@ -106,6 +108,28 @@ impl Contention {
     /// How many times as long as one call a batch takes at most, about.
     pub fn delay(&self) -> u32 {
         1 + self.crowd.min(MOST_CROWD) as u32 / SHARE
+    }
+}
+
+/// Whether asynchronous calls come beside those of threads that contend.
+#[derive(Default)]
+pub struct Mixture {
+    /// Calls of threads left since the last one.
+    left: u32,
+}
+
+impl Mixture {
+    pub fn is_there(&self) -> bool {
+        self.left > 0
+    }
+
+    #[inline]
+    pub fn see_call(&mut self) {
+        self.left = MIXED;
+    }
+
+    pub fn see_thread(&mut self) {
+        self.left = self.left.saturating_sub(1);
     }
 }
 

@@ -55,7 +55,7 @@ pub use self::deferral::{Look, WatchId};
 use self::dock::Dock;
 pub use self::dock::{Visit, Visited};
 pub use self::measures::Distance;
-use self::measures::{Contention, Respite};
+use self::measures::{Contention, Mixture, Respite};
 use self::queue::SubmissionQueue;
 use crate::backend::redis::link::batch::Batch;
 use crate::backend::redis::link::connection::Seat;
@@ -72,7 +72,8 @@ pub const LONGEST_QUEUEING_BOUND: Duration = Duration::from_millis(8);
 const IN_USE_CONTENDED: usize = 1;
 const IN_USE: usize = 2;
 const IN_USE_ASLEEP: usize = 8;
-/// To a server that is far away, where links are docked.
+/// The same to a server that is far away, where links are docked: the more calls share one, the less each costs.
+const IN_USE_FAR_CONTENDED: usize = 2;
 const IN_USE_FAR: usize = 8;
 /// The most that are dialled out of band at once; threads that dial for themselves are bounded by the links that there
 /// may be. A node that has no link yet dials one, so that servers that are not there do not take all the threads.
@@ -122,6 +123,7 @@ pub struct Scheduler<L> {
     deferral: Deferral<L>,
     dock: Dock<L>,
     contention: Contention,
+    mixture: Mixture,
     distance: Distance,
     respite: Respite,
     closed: bool,
@@ -199,6 +201,7 @@ impl<L: Carrier> Scheduler<L> {
             deferral: Deferral::default(),
             dock: Dock::default(),
             contention: Contention::default(),
+            mixture: Mixture::default(),
             distance: Distance::default(),
             respite: Respite::default(),
             closed: false,

@@ -197,13 +197,18 @@ fn a_link_that_somebody_wants_for_itself_takes_nothing_more() {
 
 #[test]
 fn as_many_links_as_serve_best_are_dialled_and_no_more() {
-    let (mut scheduler, _driver) = far_away(1);
-    scheduler.most = usize::MAX;
-    for _ in 1..IN_USE_FAR {
-        assert!(matches!(scheduler.admit(Instant::now), Admission::Dial(_)));
+    for (contend, most) in [(false, IN_USE_FAR), (true, IN_USE_FAR_CONTENDED)] {
+        let (mut scheduler, _driver) = far_away(1);
+        scheduler.most = usize::MAX;
+        if !contend {
+            (0..16).for_each(|_| scheduler.contention.see(1));
+        }
+        for _ in 1..most {
+            assert!(matches!(scheduler.admit(Instant::now), Admission::Dial(_)));
+        }
+        assert_eq!(scheduler.admit(Instant::now), Admission::Queue);
+        assert!(enqueue(&mut scheduler).visit.is_some());
     }
-    assert_eq!(scheduler.admit(Instant::now), Admission::Queue);
-    assert!(enqueue(&mut scheduler).visit.is_some());
 }
 
 #[test]
