@@ -4,7 +4,8 @@
 //! of the lock, and does what it said ([`Node::perform`]). Nothing else is locked under that lock but by the system's
 //! allocator.
 //!
-//! Who drives a link: a calling thread for its own call (`call`), or for all that is queued (`combine`); a thread in a
+//! Who drives a link: a calling thread for its own call (`call`), or for all that is queued (`combine`), and, where the
+//! server is far away, for all that comes while it sleeps (`dock`); a thread in a
 //! completion queue's wait (`self_drive`); or the reactor (`job`). Whoever has a link holds it as a
 //! [`Lease`](lease::Lease), or hands it over: to a waiter, to the reactor, or to the scheduler, which may park it.
 

@@ -7,33 +7,44 @@
 //! - a call comes: `take_at_hand`, `admit`, `enqueue`, `check_out_exclusive`, `submit`, `submit_exclusive`
 //!   (`calls.rs`);
 //! - a call or its driver has waited: `queueing_bound_over`, `withdraw`, `look_after` (`calls.rs`, `deferral.rs`);
-//! - who drives asks for more: `load`, `top_up`, `refill`, `keep_busy`, `take_link_to_drive`, `park` (`calls.rs`,
-//!   `deferral.rs`);
+//! - who drives asks for more, or sleeps: `load`, `top_up`, `refill`, `keep_busy`, `take_link_to_drive`, `park`,
+//!   `dock`, `undock`, `end_visit` (`calls.rs`, `deferral.rs`, `dock.rs`);
 //! - a link comes or goes: `give_back`, `lost`, `dialled`, `dial_failed`, `own_dial_over`, `close` (here).
 //!
 //! A call takes an idle link and is driven by its own thread: one write, one read. While as many links are in use as
 //! serve contending callers best, a small call joins the queue instead: its request is appended to the queue's, and
 //! whoever gives a link back hands it, with all that is queued, to the first in the queue, who drives that batch while
-//! the next one gathers. Nobody drives more than one batch at a time. A small asynchronous call always joins the queue;
-//! it is driven by the thread that waits for its completion, or by the reactor. Large calls, and those that leave a
-//! link in doubt, have a link to themselves.
+//! the next one gathers. Nobody drives more than one batch at a time.
 //!
-//! Requests are bound to a link only when it is free to send them, or when replies have just come over it, so a slow
-//! answer holds up nobody who comes later: who has waited for [`QUEUEING_BOUND`] begins a new epoch, in which the links
-//! in use count no more, and takes another one, or has one dialled, for all that is queued.
+//! That gathering pays where the server is near. Where it is far away a call would wait a round trip for those before
+//! it. So while callers contend there, links are docked: a driver leaves its link in the dock while it sleeps, and a
+//! call that comes visits it: it adds its request to the batch, sends it, and docks the link again. What is queued
+//! while the driver or a visitor has the link goes with it before it is docked. Each thread is woken by itself when its
+//! reply is there. A link that has been silent for several round trips takes no visitors.
+//!
+//! A small asynchronous call always joins the queue; it is driven by the thread that waits for its completion, or by
+//! the reactor, or by a driver of a docked link. Large calls, and those that leave a link in doubt, have a link to
+//! themselves.
+//!
+//! Requests are bound to a link only when it is free to send them, or when replies have come over it of late, so a slow
+//! answer holds up nobody who comes later: who has waited for [`QUEUEING_BOUND`], or longer where batches are large,
+//! begins a new epoch, in which the links in use count no more, and takes another one, or has one dialled, for all that
+//! is queued. Links that are far away may just be held up: there it waits for several round trips before it looks, and
+//! for longer before it begins an epoch. In that they count again as soon as they answer.
 //!
 //! # Invariants
 //!
-//! - A link is idle, or parked, or out: in the hands of a call, of a waiter, or of the reactor. `count` is how many
-//!   there are, with those that are being dialled, by threads for themselves (`own_dials`) or out of band (`dials`). It
-//!   never exceeds `most`.
-//! - A link that is out or parked has a [`Seat`]: exclusive, or shared since an epoch. `in_use` is the number of those,
-//!   and of reservations, that are shared since the current epoch.
-//! - An idle link has no batch; a parked one has, and its batch waits for one completion queue only.
+//! - A link is idle, or parked, or docked, or out: in the hands of a call, of a waiter, of a visitor, or of the
+//!   reactor. `count` is how many there are, with those that are being dialled, by threads for themselves
+//!   (`own_dials`) or out of band (`dials`). It never exceeds `most`.
+//! - A link that is out, parked or docked has a [`Seat`]: exclusive, or shared since an epoch. `in_use` is the number
+//!   of those, and of reservations, that are shared since the current epoch.
+//! - An idle link has no batch; a parked one has, and its batch waits for one completion queue only. In the batch of a
+//!   docked one is the call of its driver, who comes for it; whoever has it meanwhile only sends.
 //! - A call is in one place: in the queue, among the exclusive ones, or in the batch of a link. Nothing is queued on a
 //!   closed scheduler.
-//! - While something is queued, somebody will come for it: a link is out, one is being dialled, a thread waits with a
-//!   bound on its time in the queue, or the queue is being watched (`watching`).
+//! - While something is queued, somebody will come for it: a link is out or docked, one is being dialled, a thread
+//!   waits with a bound on its time in the queue, or the queue is being watched (`watching`).
 
 mod calls;
 mod deferral;
