@@ -154,6 +154,8 @@ impl Link {
         self.last_used = now;
         // From here on that is not when the batch began.
         self.batch.calls = None;
+        // The batch may go on for long.
+        self.inbox.tidy();
     }
 
     /// When it was used last, or something arrived.

@@ -196,6 +196,31 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_takes_the_longer_the_more_calls_there_were_of_late() {
+        let mut contention = Contention::default();
+        contention.see(1);
+        assert_eq!(contention.delay(), 1);
+        contention.see(32);
+        contention.see(1);
+        assert!((2..=1 + 32 / SHARE).contains(&contention.delay()));
+        contention.see(1_000_000);
+        assert_eq!(contention.delay(), 1 + MOST_CROWD as u32 / SHARE);
+        (0..200).for_each(|_| contention.see(1));
+        assert_eq!(contention.delay(), 1);
+    }
+
+    #[test]
+    fn threads_are_by_themselves_after_many_calls_without_an_asynchronous_one() {
+        let mut mixture = Mixture::default();
+        assert!(!mixture.is_there());
+        mixture.see_call();
+        (1..MIXED).for_each(|_| mixture.see_thread());
+        assert!(mixture.is_there());
+        mixture.see_thread();
+        assert!(!mixture.is_there());
+    }
+
+    #[test]
     fn a_server_without_room_is_left_alone_for_a_while() {
         let now = Instant::now();
         let mut respite = Respite::default();
