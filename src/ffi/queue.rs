@@ -71,9 +71,9 @@ pub extern "C" fn cachetory_queue_close(queue: cachetory_queue_t) -> cachetory_s
 /// them.
 ///
 /// An edge-triggered poller that calls cachetory_queue_wait until `*count` is 0 misses nothing. Several threads may
-/// poll it. It is an epoll instance that holds no other, non-blocking and closed on exec. It is the queue's: poll it, or
-/// a duplicate (F_DUPFD_CLOEXEC), without EPOLLEXCLUSIVE, and never read, write or close it. Every call gives the same
-/// descriptor. Never blocks. Any thread.
+/// poll it. It is an epoll instance that holds no other, non-blocking and closed on exec. It is the queue's: poll it,
+/// or a duplicate (F_DUPFD_CLOEXEC), without EPOLLEXCLUSIVE, and never read, write or close it. Every call gives the
+/// same descriptor. Never blocks. Any thread.
 ///
 /// Returns the descriptor; -1 where there is no such queue, none is to be had, or the queue is the parent process's.
 #[unsafe(no_mangle)]

@@ -9,6 +9,7 @@ mod closing;
 mod combined_calls;
 mod deadlines;
 mod excess;
+mod far_servers;
 mod hostile;
 mod idle_links;
 mod late_replies;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::outcome::{Exchanged, Failure};
 use super::requests::{Entry, Owner, Requests, Waiters};
-use super::waiter::{Waiter, Waiting};
+use super::waiter::{SleepsOn, Waiter, Waiting};
 use super::wakeup::WakeupSet;
 use crate::backend::redis::wire::replies::{Expect, Pending};
 use crate::completion::Delivery;
@@ -214,13 +214,25 @@ impl<L> Batch<L> {
         self.current.as_mut()
     }
 
-    /// A thread that still waits for an answer in it. `but`: one that cannot.
+    /// A thread that still waits for an answer in it: the last, who stays longest, or the first where many are woken
+    /// with the last. `but`: one that cannot.
     pub fn next_driver(&self, but: Option<&Arc<Waiter<L>>>) -> Option<Waiting<L>> {
         let can = |waiting: &&Waiting<L>| {
             let waiter = &waiting.waiter;
             but.is_none_or(|but| !Arc::ptr_eq(but, waiter)) && !waiter.is_gone()
         };
-        self.entries.iter().filter_map(Entry::thread).find(can).cloned()
+        let threads = || self.entries.iter().filter_map(Entry::thread);
+        let last = threads().rfind(can)?;
+        match last.sleeps_on {
+            SleepsOn::Own => Some(last.clone()),
+            SleepsOn::Batch => threads().find(can).cloned(),
+        }
+    }
+
+    /// How a thread waits whose call is in it.
+    pub fn find(&self, waiter: &Arc<Waiter<L>>) -> Option<&Waiting<L>> {
+        let is_its = |waiting: &&Waiting<L>| Arc::ptr_eq(&waiting.waiter, waiter);
+        self.entries.iter().filter_map(Entry::thread).rfind(is_its)
     }
 
     pub fn has_calls(&self) -> bool {

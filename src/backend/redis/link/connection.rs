@@ -160,10 +160,33 @@ impl Link {
         self.last_used = now;
     }
 
+    /// Something has arrived in the middle of a batch.
+    pub fn heard(&mut self, now: Instant) {
+        self.last_used = now;
+        // From here on that is not when the batch began.
+        self.batch.calls = None;
+        // The batch may go on for long.
+        self.inbox.tidy();
+    }
+
+    /// When it was used last, or something arrived.
+    pub fn last_used(&self) -> Instant {
+        self.last_used
+    }
+
+    /// Whether a part of a reply is there.
+    pub fn has_input(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
     /// A use is over; how many there were.
     #[inline]
     pub fn count_use(&mut self) -> u32 {
         self.uses = self.uses.wrapping_add(1);
+        self.uses
+    }
+
+    pub fn uses(&self) -> u32 {
         self.uses
     }
 
@@ -214,6 +237,11 @@ impl Link {
         let has_unsent = self.batch.has_unsent() || self.stream.has_unsent();
         let sending = if has_unsent { Sending::Blocked } else { Sending::Idle };
         (self.stream.descriptor(), interest(sending, &self.inbox))
+    }
+
+    /// The same, for somebody who waits while others have the link.
+    pub fn watched(&self) -> (Arc<OwnedFd>, PollFlags) {
+        (self.stream.shared_descriptor(), self.interest().1)
     }
 
     /// An idle link may stay idle for long.

@@ -244,6 +244,13 @@ impl Default for NonBlocking {
     }
 }
 
+impl NonBlocking {
+    /// Whether anything has arrived.
+    pub fn has_received(&self) -> bool {
+        self.left < MOST_AT_ONCE
+    }
+}
+
 impl Driver for NonBlocking {
     fn advance<E: Exchange>(
         &mut self,

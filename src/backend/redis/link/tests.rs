@@ -129,6 +129,24 @@ fn a_step_stops_for_others_after_a_mebibyte() {
 }
 
 #[test]
+fn who_stays_longest_drives_next_unless_others_would_be_woken_with_it() {
+    let (mut link, _peer) = link();
+    let waiters = load(&mut link, 3);
+    let next = |link: &Link, but| link.batch.next_driver(but).unwrap().waiter;
+    assert!(Arc::ptr_eq(&next(&link, None), &waiters[0]), "they sleep on one");
+    let mut last = Requests::default();
+    let waiter = Arc::new(Waiter::default());
+    let waiting = Waiting { waiter: Arc::clone(&waiter), sleeps_on: SleepsOn::Own };
+    last.add(Owner::Thread(waiting), |_| Ok(()), Expect::Get).unwrap();
+    link.batch.add(&mut last, WakeupSet::default());
+    assert!(Arc::ptr_eq(&next(&link, None), &waiter));
+    assert!(Arc::ptr_eq(&next(&link, Some(&waiter)), &waiters[0]));
+    assert!(waiter.leave().is_none());
+    assert!(Arc::ptr_eq(&next(&link, None), &waiters[0]));
+    assert!(link.batch.find(&waiter).is_some() && link.batch.find(&Arc::default()).is_none());
+}
+
+#[test]
 fn what_was_answered_before_the_link_broke_is_answered() {
     let (mut link, mut peer) = link();
     let waiters = load(&mut link, 3);

@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, again};
 use crate::sys;
 
 pub struct Socket {
-    /// Shared with whoever may have to cut it off.
+    /// Shared with whoever may have to cut it off, or sleeps until something arrives.
     fd: Arc<OwnedFd>,
 }
 
@@ -102,6 +102,10 @@ impl Socket {
 
     pub fn descriptor(&self) -> &Arc<OwnedFd> {
         &self.fd
+    }
+
+    pub fn shared_descriptor(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.fd)
     }
 
     pub fn cut_off(&self) -> CutOff {

@@ -138,6 +138,11 @@ impl Stream {
         self.socket.descriptor()
     }
 
+    /// The same, which stays open as long as somebody has it.
+    pub fn shared_descriptor(&self) -> Arc<OwnedFd> {
+        self.socket.shared_descriptor()
+    }
+
     /// Whether it pays to spin for what arrives.
     #[inline]
     pub fn spins(&self) -> bool {

@@ -70,10 +70,13 @@ impl Node {
                 }
             }
         }
-        let Queued { ticket, lead } = scheduler.enqueue(own_waiter(), encode, expect)?;
+        let queued = scheduler.enqueue(own_waiter(), encode, expect, Instant::now)?;
         drop(scheduler);
+        let Queued { ticket, lead, visit } = queued;
         if let Some(link) = lead {
-            self.combine(Lease::new(self, link), &ticket.waiter, deadline);
+            self.combine(Lease::new(self, link), &ticket, deadline);
+        } else if let Some(visit) = visit {
+            self.visit(visit);
         }
         self.wait(ticket, deadline).map(Joined::Over)
     }
@@ -81,21 +84,25 @@ impl Node {
     /// Waits until the call is complete; drives it with others' when it is this one's turn.
     fn wait(&self, ticket: Ticket<Link>, deadline: &Deadline) -> Result<Exchanged<Answer>> {
         let waiter = &ticket.waiter;
-        let mut bound = QUEUEING_BOUND;
+        let mut bound = ticket.bound;
         let mut look = deadline.started() + bound;
-        if !waiter.is_completed() {
+        // From far away nothing comes so soon.
+        if !ticket.is_far && !waiter.is_completed() {
             waiter.spin(self.spin, deadline);
         }
         loop {
             match waiter.take() {
                 Some(Woken::Answer(answer)) => {
+                    if ticket.is_far && matches!(answer, Exchanged::Answered { .. }) {
+                        self.measure_waited(&ticket, deadline);
+                    }
                     keep_waiter(ticket.waiter);
                     return Ok(answer);
                 }
                 Some(Woken::Link(link)) => {
                     let mut lease = Lease::of(self, link);
                     self.top_up_unbegun(&mut lease);
-                    self.drive_for_all(lease, waiter, deadline);
+                    self.drive_for_all(lease, &ticket, deadline);
                     continue;
                 }
                 None => {}
@@ -110,12 +117,12 @@ impl Node {
             }
             let now = Instant::now();
             if now >= deadline.instant() {
-                if let Some(ended) = self.leave(waiter, deadline) {
+                if let Some(ended) = self.leave(&ticket, deadline) {
                     return ended;
                 }
             } else if now >= look {
-                self.find_another_link(waiter, deadline);
-                bound = (bound * 2).min(LONGEST_QUEUEING_BOUND);
+                self.find_another_link(&ticket, deadline);
+                bound = (bound * 2).min(LONGEST_QUEUEING_BOUND.max(ticket.bound));
                 look = now + bound;
             }
         }
@@ -124,9 +131,10 @@ impl Node {
     /// The deadline has passed. `None`: something came at the last moment.
     fn leave(
         &self,
-        waiter: &Arc<Waiter<Link>>,
+        ticket: &Ticket<Link>,
         deadline: &Deadline,
     ) -> Option<Result<Exchanged<Answer>>> {
+        let waiter = &ticket.waiter;
         if self.scheduler().withdraw(waiter) {
             return Some(Err(Kind::Timeout("waiting for a free connection").into()));
         }
@@ -137,32 +145,37 @@ impl Node {
             }
             Some(Woken::Answer(answer)) => Some(Ok(answer)),
             Some(Woken::Link(link)) => {
-                self.drive_for_all(Lease::of(self, link), waiter, deadline);
+                self.drive_for_all(Lease::of(self, link), ticket, deadline);
                 None
             }
         }
     }
 
     /// Lets others join, and drives what is queued then.
-    fn combine(&self, lease: Lease<'_>, waiter: &Arc<Waiter<Link>>, deadline: &Deadline) {
-        rustix::thread::sched_yield();
+    fn combine(&self, lease: Lease<'_>, ticket: &Ticket<Link>, deadline: &Deadline) {
+        // To a server that is far away they may join when it is sent.
+        if !ticket.is_far {
+            rustix::thread::sched_yield();
+        }
         match self.revalidate(lease, deadline, Revalidate::Idle) {
-            Some(lease) => self.drive_queued(lease, waiter, deadline),
-            None => self.find_another_link(waiter, deadline),
+            Some(lease) => self.drive_queued(lease, ticket, deadline),
+            None => self.find_another_link(ticket, deadline),
         }
     }
 
     /// The links in use are slow: finds another for the queue.
-    fn find_another_link(&self, waiter: &Arc<Waiter<Link>>, deadline: &Deadline) {
+    fn find_another_link(&self, ticket: &Ticket<Link>, deadline: &Deadline) {
+        let (waiter, since) = (&ticket.waiter, deadline.started());
         loop {
-            let next = self.scheduler().queueing_bound_over(waiter, Instant::now);
+            let next = self.scheduler().queueing_bound_over(waiter, since, Instant::now);
             match next {
                 WhatNext::Wait => return,
                 WhatNext::Dial => return self.dial_out_of_band(),
+                WhatNext::Visit(visit) => return self.visit(visit),
                 WhatNext::Lead(link) => {
                     let lease = Lease::new(self, link);
                     if let Some(lease) = self.revalidate(lease, deadline, Revalidate::Idle) {
-                        return self.drive_queued(lease, waiter, deadline);
+                        return self.drive_queued(lease, ticket, deadline);
                     }
                 }
             }
@@ -170,18 +183,22 @@ impl Node {
     }
 
     /// Drives what is queued.
-    fn drive_queued(&self, mut lease: Lease<'_>, waiter: &Arc<Waiter<Link>>, deadline: &Deadline) {
+    fn drive_queued(&self, mut lease: Lease<'_>, ticket: &Ticket<Link>, deadline: &Deadline) {
         if let Ok(link) = lease.link() {
             self.scheduler().load(link);
         }
-        self.drive_for_all(lease, waiter, deadline);
+        self.drive_for_all(lease, ticket, deadline);
     }
 
     /// Drives the batch of a link, and hands the link on. The driver's own call may be part of it.
-    fn drive_for_all(&self, mut lease: Lease<'_>, waiter: &Arc<Waiter<Link>>, deadline: &Deadline) {
+    fn drive_for_all(&self, mut lease: Lease<'_>, ticket: &Ticket<Link>, deadline: &Deadline) {
+        let waiter = &ticket.waiter;
         let Ok(link) = lease.link() else { return };
         if link.batch.sent == 0 {
-            link.touch(deadline.started());
+            link.touch(Instant::now());
+        }
+        if ticket.is_far && link.batch.find(waiter).is_some() {
+            return self.drive_docked(lease, ticket, deadline);
         }
         let mut driver = Blocking::for_all(deadline, waiter, QUEUEING_BOUND);
         let driven = link.drive_batch(&self.wakeups, &mut driver);

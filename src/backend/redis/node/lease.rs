@@ -10,12 +10,13 @@ use crate::backend::redis::link::connection::{Link, Seat};
 use crate::backend::redis::link::outcome::Exchanged;
 use crate::backend::redis::link::pipeline::Driven;
 use crate::backend::redis::link::requests::Requests;
-use crate::backend::redis::link::waiter::{SleepsOn, Waiter};
+use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
 use crate::backend::redis::wire::replies::Reuse;
 use crate::error::{Kind, Result};
 
-/// One in so many calls over a link is measured.
+/// One in so many calls over a link is measured, and each of the first ones.
 const MEASURED: u32 = 16;
+const FIRST: u32 = 5;
 
 /// A link in the hands of a call. Unless it is given back or handed over it is closed.
 pub struct Lease<'a> {
@@ -83,6 +84,19 @@ impl<'a> Lease<'a> {
         }
     }
 
+    /// Hands the link to a thread of its batch that has come for it, or, if it has gone, to another.
+    pub fn hand_over_to(mut self, driver: &Arc<Waiter<Link>>) {
+        let Some(link) = self.link.take() else { return };
+        let waiting = link.batch.find(driver).cloned();
+        match driver.hand_over(link) {
+            Ok(()) => waiting.iter().for_each(|waiting| self.node.wake(waiting)),
+            Err(link) => {
+                self.link = Some(link);
+                self.hand_over(None);
+            }
+        }
+    }
+
     /// Hands the link to a thread that waits in its batch; where none does, nobody wants the rest, and it is closed.
     pub fn hand_over_or_close(mut self) {
         if let Some(link) = self.offer_to_waiter(None) {
@@ -97,10 +111,7 @@ impl<'a> Lease<'a> {
         while let Some(next) = link.batch.next_driver(but) {
             match next.waiter.hand_over(link) {
                 Ok(()) => {
-                    match next.sleeps_on {
-                        SleepsOn::Own => next.waiter.wakeup.wake(),
-                        SleepsOn::Batch => self.node.wakeups.wake_all(),
-                    }
+                    self.node.wake(&next);
                     return None;
                 }
                 Err(back) => link = back,
@@ -167,6 +178,14 @@ impl Drop for Place<'_> {
 }
 
 impl Node {
+    /// Wakes a thread that was handed a link.
+    fn wake(&self, waiting: &Waiting<Link>) {
+        match waiting.sleeps_on {
+            SleepsOn::Own => waiting.waiter.wakeup.wake(),
+            SleepsOn::Batch => self.wakeups.wake_all(),
+        }
+    }
+
     /// Takes a link back that a call is done with.
     #[inline(never)]
     fn take_back(&self, mut link: Box<Link>) {
@@ -183,7 +202,8 @@ impl Node {
 
     #[inline(always)]
     pub fn count_use(&self, link: &mut Link) {
-        if link.count_use().is_multiple_of(MEASURED) {
+        let uses = link.count_use();
+        if uses.is_multiple_of(MEASURED) || uses <= FIRST {
             self.measure(link);
         }
     }

@@ -4,13 +4,15 @@
 //! of the lock, and does what it said ([`Node::perform`]). Nothing else is locked under that lock but by the system's
 //! allocator.
 //!
-//! Who drives a link: a calling thread for its own call (`call`), or for all that is queued (`combine`); a thread in a
+//! Who drives a link: a calling thread for its own call (`call`), or for all that is queued (`combine`), and, where the
+//! server is far away, for all that comes while it sleeps (`dock`); a thread in a
 //! completion queue's wait (`self_drive`); or the reactor (`job`). Whoever has a link holds it as a
 //! [`Lease`](lease::Lease), or hands it over: to a waiter, to the reactor, or to the scheduler, which may park it.
 
 pub mod call;
 pub mod combine;
 pub mod dialing;
+mod dock;
 mod job;
 pub mod lease;
 mod loops;
@@ -157,8 +159,11 @@ impl Node {
 
     /// Does what the scheduler said. Its lock is not held.
     fn perform(&self, actions: Actions<Link>) {
-        let Actions { hand_over, drive, attach, dial, wake_one, watch, close } = actions;
+        let Actions { hand_over, drive, attach, visit, dial, wake_one, watch, close } = actions;
         drive.into_iter().for_each(|link| self.to_reactor(link));
+        if let Some(visit) = visit {
+            self.visit(visit);
+        }
         for _ in 0..dial {
             self.dial_out_of_band();
         }
@@ -251,7 +256,11 @@ impl Node {
         // What a batch of more calls takes is no round trip.
         const MOST: usize = 8;
         let is_shared = matches!(link.seat, Seat::Shared { .. });
-        if is_shared && link.batch.calls.is_some_and(|calls| calls <= MOST) {
+        // The first may have waited for the link to be dialled.
+        if is_shared
+            && link.uses() > 1
+            && link.batch.calls.is_some_and(|calls| (1..=MOST).contains(&calls))
+        {
             let took = link.idle_at(Instant::now());
             self.scheduler().measure(took);
         }

@@ -412,7 +412,8 @@ fn what_threads_have_queued_is_not_entrusted_to_the_reactor() {
     let bench = front.node();
     let mut peer = bench.idle_link();
     let waiter = Arc::new(Waiter::default());
-    let queued = bench.node.scheduler().enqueue(Arc::clone(&waiter), encode_ping, Expect::Ping);
+    let own = Arc::clone(&waiter);
+    let queued = bench.node.scheduler().enqueue(own, encode_ping, Expect::Ping, Instant::now);
     assert!(queued.is_ok());
     Engine::entrust(&*bench.node);
     assert!(waiter.take().is_none() && bench.links() == 1);

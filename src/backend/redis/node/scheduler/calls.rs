@@ -1,9 +1,9 @@
 //! A call comes, waits, and is loaded onto a link.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Actions, Carrier, Reservation, Scheduler, Usage, WatchId};
+use super::{Actions, Carrier, QUEUEING_BOUND, Reservation, Scheduler, Usage, Visit, WatchId};
 use crate::backend::redis::link::connection::Seat;
 use crate::backend::redis::link::requests::{Owner, Requests};
 use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
@@ -33,6 +33,8 @@ pub struct Queued<L> {
     pub ticket: Ticket<L>,
     /// It is to drive what is queued over this link, after others had time to join.
     pub lead: Option<Box<L>>,
+    /// It has joined the batch of this link, and is to send it.
+    pub visit: Option<Visit<L>>,
 }
 
 /// Where a queued thread waits.
@@ -41,6 +43,12 @@ pub struct Ticket<L> {
     pub sleeps_on: SleepsOn,
     /// What the threads of its batch sleep on.
     pub batch: usize,
+    /// How long it waits before it looks whether there is another link.
+    pub bound: Duration,
+    /// The server is far away: it lets others add to a batch that it drives.
+    pub is_far: bool,
+    /// How long its call takes is to be measured.
+    pub is_measured: bool,
 }
 
 /// What a call is to do that needs a link of its own.
@@ -59,6 +67,8 @@ pub enum WhatNext<L> {
     Wait,
     /// Revalidate this link, and drive what is queued over it.
     Lead(Box<L>),
+    /// It has joined the batch of this link, and is to send it.
+    Visit(Visit<L>),
     /// Have a link dialled out of band, and wait on: it may be handed a link that comes back meanwhile.
     Dial,
 }
@@ -82,6 +92,7 @@ impl<L: Carrier> Scheduler<L> {
         }
         if self.is_free()
             && self.idle.is_empty()
+            && !(self.distance.is_far() && self.has_enough(&now))
             && let Some(reservation) = self.reserve_own(Usage::Shared, now)
         {
             return Admission::Dial(reservation);
@@ -95,32 +106,58 @@ impl<L: Carrier> Scheduler<L> {
         waiter: Arc<Waiter<L>>,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         expect: Expect,
+        now: impl Fn() -> Instant,
     ) -> Result<Queued<L>> {
-        let leads = self.combines() && self.is_free() && self.has_idle();
-        let sleeps_on = if self.queue.is_empty() { SleepsOn::Own } else { SleepsOn::Batch };
-        let ticket = Ticket { waiter: Arc::clone(&waiter), sleeps_on, batch: self.queue.batch() };
+        let is_far = self.distance.is_far();
+        self.mixture.see_thread();
+        let may_lead = self.combines() && self.is_free() && self.has_idle();
+        let leads = may_lead && !(is_far && self.has_enough(&now));
+        // From far away replies come one by one.
+        let is_alone = is_far || self.queue.is_empty();
+        let sleeps_on = if is_alone { SleepsOn::Own } else { SleepsOn::Batch };
+        let bound = QUEUEING_BOUND * self.contention.delay();
+        let bound = bound.max(self.distance.several_round_trips());
+        let batch = self.queue.batch();
+        let is_measured = is_far && self.distance.is_due();
+        let own = Arc::clone(&waiter);
+        let ticket = Ticket { waiter: own, sleeps_on, batch, bound, is_far, is_measured };
         self.queue.add(Owner::Thread(Waiting { waiter, sleeps_on }), encode, expect)?;
         let lead = if leads { self.check_out(Usage::Shared) } else { None };
-        Ok(Queued { ticket, lead })
+        let mut visit = None;
+        if is_far && lead.is_none() {
+            self.contention.see(1 + usize::from(self.are_more_than_links()));
+            visit = self.visit(now);
+        }
+        Ok(Queued { ticket, lead, visit })
     }
 
-    /// A queued thread has waited for longer than it should: the links in use are slow.
+    /// A queued thread has waited for longer than it should, since `since`: the links in use are slow.
     pub fn queueing_bound_over(
         &mut self,
         waiter: &Arc<Waiter<L>>,
+        since: Instant,
         now: impl Fn() -> Instant,
     ) -> WhatNext<L> {
         if self.closed || !self.queue.has(waiter) {
             return WhatNext::Wait;
         }
-        self.begin_epoch();
+        self.distance.suspect_far();
+        let may_be_held_up = self.distance.is_far()
+            && now().saturating_duration_since(since) < self.distance.patience();
+        if let Some(visit) = self.visit(&now) {
+            return WhatNext::Visit(visit);
+        }
+        if !may_be_held_up {
+            self.begin_epoch(now());
+        }
         if self.has_idle()
             && let Some(link) = self.check_out(Usage::Shared)
         {
             return WhatNext::Lead(link);
         }
         let is_first = self.dials == 0 && self.waiting == 0;
-        if is_first && self.reserve_out_of_band(now) { WhatNext::Dial } else { WhatNext::Wait }
+        let may_dial = is_first && !(may_be_held_up && self.has_enough(&now));
+        if may_dial && self.reserve_out_of_band(now) { WhatNext::Dial } else { WhatNext::Wait }
     }
 
     /// Takes a thread's call back that was not sent; `false`: it is not queued any more.
@@ -132,7 +169,9 @@ impl<L: Carrier> Scheduler<L> {
     pub fn load(&mut self, link: &mut L) {
         self.queue.load(link.batch_mut());
         self.loads = self.loads.wrapping_add(1);
-        self.contention.see(link.batch().left());
+        if !self.distance.is_far() {
+            self.contention.see(link.batch().left());
+        }
     }
 
     /// Adds what is queued to the batch of a link in use, as far as it goes; whether that was anything.
@@ -211,6 +250,7 @@ impl<L: Carrier> Scheduler<L> {
         }
         let is_predicted = call.wait_is_predicted();
         let queue = call.reports_to();
+        self.mixture.see_call();
         self.queue.forget_completed_now_and_then();
         self.queue.add(Owner::Call(call), encode, expect)?;
         if !is_predicted {

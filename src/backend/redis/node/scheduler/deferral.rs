@@ -142,7 +142,7 @@ impl<L: Carrier> Scheduler<L> {
         let mut missed = None;
         if has_stood {
             // The links in use are slow, or who was to come has not.
-            self.begin_epoch();
+            self.begin_epoch(now());
             missed = self.misprediction();
         }
         self.deferral.spared = false;

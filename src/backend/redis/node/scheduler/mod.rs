@@ -7,37 +7,49 @@
 //! - a call comes: `take_at_hand`, `admit`, `enqueue`, `check_out_exclusive`, `submit`, `submit_exclusive`
 //!   (`calls.rs`);
 //! - a call or its driver has waited: `queueing_bound_over`, `withdraw`, `look_after` (`calls.rs`, `deferral.rs`);
-//! - who drives asks for more: `load`, `top_up`, `refill`, `keep_busy`, `take_link_to_drive`, `park` (`calls.rs`,
-//!   `deferral.rs`);
-//! - an event loop's turn: `submit_for_loop`, `take_for_loop`, `park_for_loop`, `look_at_loops` (`loops.rs`);
+//! - who drives asks for more, or sleeps: `load`, `top_up`, `refill`, `keep_busy`, `take_link_to_drive`, `park`,
+//!   `dock`, `undock`, `end_visit` (`calls.rs`, `deferral.rs`, `dock.rs`);
+//! - an event loop's turn: `submit_for_loop`, `take_for_loop`, `park_for_loop`, `look_at_loops` (`loops/`);
 //! - a link comes or goes: `give_back`, `lost`, `dialled`, `dial_failed`, `own_dial_over`, `close` (here).
 //!
 //! A call takes an idle link and is driven by its own thread: one write, one read. While as many links are in use as
 //! serve contending callers best, a small call joins the queue instead: its request is appended to the queue's, and
 //! whoever gives a link back hands it, with all that is queued, to the first in the queue, who drives that batch while
-//! the next one gathers. Nobody drives more than one batch at a time. A small asynchronous call always joins the queue;
-//! it is driven by the thread that waits for its completion, or by the reactor. Large calls, and those that leave a
-//! link in doubt, have a link to themselves.
+//! the next one gathers. Nobody drives more than one batch at a time.
 //!
-//! Requests are bound to a link only when it is free to send them, or when replies have just come over it, so a slow
-//! answer holds up nobody who comes later: who has waited for [`QUEUEING_BOUND`] begins a new epoch, in which the links
-//! in use count no more, and takes another one, or has one dialled, for all that is queued.
+//! That gathering pays where the server is near. Where it is far away a call would wait a round trip for those before
+//! it. So while callers contend there, links are docked: a driver leaves its link in the dock while it sleeps, and a
+//! call that comes visits it: it adds its request to the batch, sends it, and docks the link again. What is queued
+//! while the driver or a visitor has the link goes with it before it is docked. Each thread is woken by itself when its
+//! reply is there. A link that has been silent for several round trips takes no visitors.
+//!
+//! A small asynchronous call always joins the queue; it is driven by the thread that waits for its completion, or by
+//! the reactor, or by a driver of a docked link. Large calls, and those that leave a link in doubt, have a link to
+//! themselves.
+//!
+//! Requests are bound to a link only when it is free to send them, or when replies have come over it of late, so a slow
+//! answer holds up nobody who comes later: who has waited for [`QUEUEING_BOUND`], or longer where batches are large,
+//! begins a new epoch, in which the links in use count no more, and takes another one, or has one dialled, for all that
+//! is queued. Links that are far away may just be held up: there it waits for several round trips before it looks, and
+//! for longer before it begins an epoch. In that they count again as soon as they answer.
 //!
 //! # Invariants
 //!
-//! - A link is idle, or parked, or out: in the hands of a call, of a waiter, or of the reactor. `count` is how many
-//!   there are, with those that are being dialled, by threads for themselves (`own_dials`) or out of band (`dials`). It
-//!   never exceeds `most`.
-//! - A link that is out or parked has a [`Seat`]: exclusive, or shared since an epoch. `in_use` is the number of those,
-//!   and of reservations, that are shared since the current epoch.
-//! - An idle link has no batch; a parked one has, and its batch waits for one completion queue only.
+//! - A link is idle, or parked, or docked, or out: in the hands of a call, of a waiter, of a visitor, or of the
+//!   reactor. `count` is how many there are, with those that are being dialled, by threads for themselves
+//!   (`own_dials`) or out of band (`dials`). It never exceeds `most`.
+//! - A link that is out, parked or docked has a [`Seat`]: exclusive, or shared since an epoch. `in_use` is the number
+//!   of those, and of reservations, that are shared since the current epoch.
+//! - An idle link has no batch; a parked one has, and its batch waits for one completion queue only. In the batch of a
+//!   docked one is the call of its driver, who comes for it; whoever has it meanwhile only sends.
 //! - A call is in one place: in the queue, among the exclusive ones, or in the batch of a link. Nothing is queued on a
 //!   closed scheduler.
-//! - While something is queued, somebody will come for it: a link is out, one is being dialled, a thread waits with a
-//!   bound on its time in the queue, or the queue is being watched (`watching`).
+//! - While something is queued, somebody will come for it: a link is out or docked, one is being dialled, a thread
+//!   waits with a bound on its time in the queue, or the queue is being watched (`watching`).
 
 mod calls;
 mod deferral;
+mod dock;
 mod loops;
 mod measures;
 mod queue;
@@ -54,9 +66,12 @@ use std::time::{Duration, Instant};
 pub use self::calls::{Admission, Checkout, Queued, Submitted, Ticket, WhatNext};
 use self::deferral::Deferral;
 pub use self::deferral::{Look, WatchId};
+use self::dock::Dock;
+pub use self::dock::{Visit, Visited};
 use self::loops::Loops;
 pub use self::loops::{ForLoop, ForStep, LOOK, Parked, Suspect, Watch};
-use self::measures::{Contention, Distance, Respite};
+pub use self::measures::Distance;
+use self::measures::{Contention, Mixture, Respite};
 use self::queue::SubmissionQueue;
 use crate::backend::redis::link::batch::Batch;
 use crate::backend::redis::link::connection::Seat;
@@ -68,15 +83,14 @@ use crate::completion::{Membership, QueueHold};
 pub const QUEUEING_BOUND: Duration = Duration::from_micros(250);
 /// The longest it waits between two looks at whether there is another.
 pub const LONGEST_QUEUEING_BOUND: Duration = Duration::from_millis(8);
-/// Links in use beyond which callers queue. Callers that spin for the reply: where they contend one sends for all, and
-/// two do not wait for each other. Callers that sleep: the more calls share a link, the more threads must be woken one
-/// by one.
+/// Links in use beyond which callers queue. Where they contend, one sends for all, and those who sleep are woken
+/// together. Two that spin for the reply do not wait for each other; of those that sleep a few do better with a link
+/// each.
 const IN_USE_CONTENDED: usize = 1;
 const IN_USE: usize = 2;
 const IN_USE_ASLEEP: usize = 8;
-/// Where callers sleep and more of them queue than there are links, fewer links carry larger batches.
-const IN_USE_FOR_SLEEPERS: usize = 2;
-/// The most links that asynchronous calls take to a server that is far away: they lose less by waiting for each other.
+/// The same to a server that is far away, where links are docked: the more calls share one, the less each costs.
+const IN_USE_FAR_CONTENDED: usize = 2;
 const IN_USE_FAR: usize = 8;
 /// The most that are dialled out of band at once; threads that dial for themselves are bounded by the links that there
 /// may be. A node that has no link yet dials one, so that servers that are not there do not take all the threads.
@@ -110,6 +124,7 @@ pub struct Scheduler<L> {
     in_use: usize,
     /// Goes up when the links in use are found to be slow.
     epoch: NonZeroU64,
+    epoch_begun: Option<Instant>,
     dials: usize,
     own_dials: usize,
     queue: SubmissionQueue<L>,
@@ -125,8 +140,10 @@ pub struct Scheduler<L> {
     /// How many batches, and large calls, have been given to links.
     loads: usize,
     deferral: Deferral<L>,
+    dock: Dock<L>,
     loops: Loops<L>,
     contention: Contention,
+    mixture: Mixture,
     distance: Distance,
     respite: Respite,
     closed: bool,
@@ -141,6 +158,8 @@ pub struct Actions<L> {
     pub drive: Vec<Box<L>>,
     /// For the descriptor of this queue, whose calls are loaded already.
     pub attach: Option<(Box<L>, QueueHold)>,
+    /// A docked link with more to send.
+    pub visit: Option<Visit<L>>,
     /// So many links are to be dialled out of band; they are counted already.
     pub dial: usize,
     /// One thread that waits for a link of its own is to be woken.
@@ -153,8 +172,8 @@ pub struct Actions<L> {
 
 impl<L> Default for Actions<L> {
     fn default() -> Self {
-        let (hand_over, drive, attach, close) = (None, Vec::new(), None, None);
-        Self { hand_over, drive, attach, dial: 0, wake_one: false, watch: None, close }
+        let (hand_over, drive, attach, visit, close) = (None, Vec::new(), None, None, None);
+        Self { hand_over, drive, attach, visit, dial: 0, wake_one: false, watch: None, close }
     }
 }
 
@@ -191,6 +210,7 @@ impl<L: Carrier> Scheduler<L> {
             count: 0,
             in_use: 0,
             epoch: NonZeroU64::MIN,
+            epoch_begun: None,
             dials: 0,
             own_dials: 0,
             queue: SubmissionQueue::default(),
@@ -201,8 +221,10 @@ impl<L: Carrier> Scheduler<L> {
             next_exclusive_is_call: false,
             loads: 0,
             deferral: Deferral::default(),
+            dock: Dock::default(),
             loops: Loops::default(),
             contention: Contention::default(),
+            mixture: Mixture::default(),
             distance: Distance::default(),
             respite: Respite::default(),
             closed: false,
@@ -377,7 +399,7 @@ impl<L: Carrier> Scheduler<L> {
                 *link.seat_mut() = Seat::Exclusive;
                 return Actions { drive: vec![link], ..Actions::default() };
             }
-        } else if !self.queue.is_empty() && self.in_use < self.most_for_batches() {
+        } else if !self.queue.is_empty() && self.in_use < self.most_in_use() {
             self.next_is_exclusive = true;
             self.load(&mut link);
             if !link.batch().is_complete() {
@@ -405,11 +427,14 @@ impl<L: Carrier> Scheduler<L> {
     pub fn abandon(&mut self) -> Remains<L> {
         let (mut parked, requests) = self.loops.take_all();
         parked.extend(self.unpark());
-        Remains { links: mem::take(&mut self.idle), parked, requests }
+        let mut links = mem::take(&mut self.idle);
+        links.extend(self.dock.take_all());
+        Remains { links, parked, requests }
     }
 
     /// Begins a new epoch: the links in use are slow, and count no more.
-    fn begin_epoch(&mut self) {
+    fn begin_epoch(&mut self, now: Instant) {
+        self.epoch_begun = Some(now);
         self.epoch = self.epoch.saturating_add(1);
         self.in_use = 0;
     }
@@ -418,18 +443,10 @@ impl<L: Carrier> Scheduler<L> {
     #[inline]
     fn most_in_use(&self) -> usize {
         match (self.distance.is_far(), self.spins) {
-            (true, _) => usize::MAX,
-            (false, true) if self.contention.is_there() => IN_USE_CONTENDED,
+            (true, _) => IN_USE_FAR,
+            (false, _) if self.contention.is_there() => IN_USE_CONTENDED,
             (false, true) => IN_USE,
             (false, false) => IN_USE_ASLEEP,
-        }
-    }
-
-    /// How many links may be in use before a batch waits for one to come back.
-    fn most_for_batches(&self) -> usize {
-        match self.spins || self.distance.is_far() {
-            true => self.most_in_use(),
-            false => IN_USE_FOR_SLEEPERS,
         }
     }
 
@@ -442,14 +459,7 @@ impl<L: Carrier> Scheduler<L> {
     /// to call again.
     #[inline(always)]
     fn combines(&self) -> bool {
-        self.contention.is_there() && self.may_combine()
-    }
-
-    /// By itself, for callers contend seldom, and one question is cheaper than three.
-    #[cold]
-    #[inline(never)]
-    fn may_combine(&self) -> bool {
-        self.spins && !self.distance.is_far()
+        self.contention.is_there()
     }
 
     /// Whether a small call need not queue.

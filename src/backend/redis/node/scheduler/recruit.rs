@@ -33,6 +33,7 @@ impl<L: Carrier> Scheduler<L> {
             self.keep_busy(&mut link);
             actions.drive.push(link);
         }
+        actions.visit = self.visit(&now);
         if !self.queue.is_empty() || !self.exclusive.is_empty() {
             actions.watch = self.deferral.watch();
         }

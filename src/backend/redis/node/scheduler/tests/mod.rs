@@ -1,5 +1,7 @@
 //! A scheduler without a thread, a socket or a clock.
 
+mod docking;
+mod leaving;
 mod loops;
 mod outside;
 mod random;
@@ -51,7 +53,7 @@ fn with_idle(links: usize) -> Scheduler<Probe> {
 }
 
 fn enqueue(scheduler: &mut Scheduler<Probe>) -> Queued<Probe> {
-    scheduler.enqueue(Arc::default(), encode, Expect::Ping).unwrap()
+    scheduler.enqueue(Arc::default(), encode, Expect::Ping, Instant::now).unwrap()
 }
 
 #[test]
@@ -83,14 +85,31 @@ fn contending_callers_share_one_link_and_combine() {
 }
 
 #[test]
+fn a_few_who_sleep_have_a_link_each_and_those_who_contend_share_one() {
+    let mut scheduler: Scheduler<Probe> = Scheduler::new(64, false);
+    let dials: Vec<Admission> = (0..9).map(|_| scheduler.admit(Instant::now)).collect();
+    assert!(dials[..8].iter().all(|admission| matches!(admission, Admission::Dial(_))));
+    assert_eq!(dials[8], Admission::Queue);
+    let mut scheduler = with_idle(2);
+    scheduler.spins = false;
+    scheduler.contention.see(9);
+    assert!(enqueue(&mut scheduler).lead.is_some());
+    assert!(enqueue(&mut scheduler).lead.is_none());
+    let alone = with_idle(1).enqueue(Arc::default(), encode, Expect::Ping, Instant::now).unwrap();
+    let crowded = enqueue(&mut scheduler).ticket;
+    assert!(crowded.bound > alone.ticket.bound, "a large batch takes longer");
+}
+
+#[test]
 fn an_impatient_caller_gets_another_link_and_the_slow_one_counts_no_more() {
     let mut scheduler = with_idle(3);
     let slow = scheduler.take_at_hand().unwrap();
     let _other = scheduler.take_at_hand().unwrap();
     let waiter = enqueue(&mut scheduler).ticket.waiter;
-    let WhatNext::Lead(link) = scheduler.queueing_bound_over(&waiter, Instant::now) else {
-        panic!()
-    };
+    scheduler.measure(Duration::from_micros(50));
+    let since = Instant::now();
+    let next = scheduler.queueing_bound_over(&waiter, since, Instant::now);
+    let WhatNext::Lead(link) = next else { panic!() };
     assert_eq!(link.seat, Seat::Shared { epoch: scheduler.epoch });
     assert_eq!(scheduler.in_use, 1);
     assert_ne!(slow.seat, link.seat);

@@ -11,30 +11,33 @@ use crate::backend::redis::link::outcome::Exchanged;
 use crate::backend::redis::link::requests::{Entry, Owner};
 use crate::backend::redis::link::waiter::{Waiter, Woken};
 use crate::backend::redis::wire::replies::{Expect, Reuse};
-use crate::completion::{CompletionQueue, Engine, Inflight, Promise, QueueId};
+use crate::completion::{CompletionQueue, Engine, Inflight, Promise};
 use crate::op::Answer;
 
 /// All that is outside of the scheduler.
-struct World {
-    scheduler: Scheduler<Probe>,
-    random: Random,
+pub struct World {
+    pub scheduler: Scheduler<Probe>,
+    pub random: Random,
     begun: Instant,
-    now: Instant,
+    pub now: Instant,
     /// Links that are out.
     #[expect(clippy::vec_box, reason = "as the scheduler gives them")]
-    out: Vec<Box<Probe>>,
+    pub out: Vec<Box<Probe>>,
+    /// Docked links in the hands of visitors, and the drivers of all that are docked.
+    pub visits: Vec<Visit<Probe>>,
+    pub drivers: Vec<Arc<Waiter<Probe>>>,
     reservations: Vec<Reservation>,
     dials: usize,
     /// Threads that wait for a link of their own, and how many of them were woken since they looked last.
     waiting: usize,
     woken: usize,
-    watch: Option<(WatchId, Option<usize>, Duration)>,
+    pub watch: Option<(WatchId, Option<usize>, Duration)>,
     threads: Vec<Arc<Waiter<Probe>>>,
     queue: Arc<CompletionQueue>,
     inflight: Arc<Inflight>,
     _engine: Arc<Idle>,
     /// Keeps the prediction in force.
-    _unanswered: Promise,
+    pub unanswered: Promise,
     tag: u64,
     seen: HashMap<&'static str, usize>,
 }
@@ -58,6 +61,8 @@ impl World {
             begun: Instant::now(),
             now: Instant::now(),
             out: Vec::new(),
+            visits: Vec::new(),
+            drivers: Vec::new(),
             reservations: Vec::new(),
             dials: 0,
             waiting: 0,
@@ -67,24 +72,25 @@ impl World {
             queue,
             inflight,
             _engine: engine,
-            _unanswered: unanswered,
+            unanswered,
             tag: 0,
             seen: HashMap::new(),
         }
     }
 
-    fn see(&mut self, what: &'static str) {
+    pub fn see(&mut self, what: &'static str) {
         *self.seen.entry(what).or_default() += 1;
     }
 
-    fn clock(&self) -> impl Fn() -> Instant + use<> {
+    pub fn clock(&self) -> impl Fn() -> Instant + use<> {
         let now = self.now;
         move || now
     }
 
-    fn perform(&mut self, actions: Actions<Probe>) {
-        let Actions { hand_over, drive, attach, dial, wake_one, watch, close } = actions;
+    pub fn perform(&mut self, actions: Actions<Probe>) {
+        let Actions { hand_over, drive, attach, visit, dial, wake_one, watch, close } = actions;
         assert!(attach.is_none(), "there are no loops");
+        self.begin_visit(visit);
         self.dials += dial;
         self.woken += usize::from(wake_one);
         if let Some(id) = watch {
@@ -103,7 +109,7 @@ impl World {
         promise(&self.queue, &self.inflight, self.tag)
     }
 
-    fn take_out(&mut self) -> Option<Box<Probe>> {
+    pub fn take_out(&mut self) -> Option<Box<Probe>> {
         let count = self.out.len();
         (count > 0).then(|| self.out.swap_remove(self.random.below(count)))
     }
@@ -119,7 +125,9 @@ impl World {
             Admission::Dial(reservation) => self.reservations.push(reservation),
             Admission::Queue => {
                 let waiter = Arc::new(Waiter::default());
-                let queued = self.scheduler.enqueue(waiter, encode, Expect::Ping).unwrap();
+                let (expect, clock) = (Expect::Ping, self.clock());
+                let queued = self.scheduler.enqueue(waiter, encode, expect, clock).unwrap();
+                self.begin_visit(queued.visit);
                 self.threads.push(queued.ticket.waiter);
                 queued.lead.into_iter().for_each(|link| self.lead(link));
             }
@@ -260,8 +268,10 @@ impl World {
             }
             return;
         }
-        match self.scheduler.queueing_bound_over(&waiter, self.clock()) {
+        let since = self.begun;
+        match self.scheduler.queueing_bound_over(&waiter, since, self.clock()) {
             WhatNext::Wait => {}
+            WhatNext::Visit(visit) => self.begin_visit(Some(visit)),
             WhatNext::Lead(link) => self.lead(link),
             WhatNext::Dial => self.dials += 1,
         }
@@ -293,29 +303,6 @@ impl World {
         }
     }
 
-    fn queue_waits(&mut self) {
-        let queue = self._unanswered.reports_to();
-        match self.scheduler.take_link_to_drive(queue, self.clock()) {
-            Ok(link) => self.out.push(link),
-            Err(actions) => self.perform(actions),
-        }
-    }
-
-    fn leave_link(&mut self) {
-        let Some(link) = self.take_out() else { return };
-        if link.batch.is_complete() {
-            return self.out.push(link);
-        }
-        let queue: QueueId = self._unanswered.reports_to();
-        match self.scheduler.park(link, queue) {
-            Ok(actions) => {
-                self.see("a park");
-                self.perform(actions);
-            }
-            Err(link) => self.out.push(link),
-        }
-    }
-
     fn unbegun_link_is_gone(&mut self) {
         let Some(mut link) = self.take_out() else { return };
         if link.batch.is_complete() {
@@ -335,25 +322,6 @@ impl World {
         }
     }
 
-    fn reactor_looks(&mut self) {
-        let Some((id, seen, bound)) = self.watch else { return };
-        match self.scheduler.look_after(id, seen, bound, self.clock()) {
-            None => {
-                self.see("the end of a watch");
-                self.watch = None;
-            }
-            Some(look) => {
-                assert!(look.again_in > Duration::ZERO);
-                self.watch = Some((id, Some(look.loads), look.again_in));
-                if let Some(missed) = look.missed {
-                    self.see("a miss");
-                    missed.report();
-                }
-                self.perform(look.actions);
-            }
-        }
-    }
-
     fn close(&mut self) {
         self.see("the end");
         let Remains { links, parked, requests } = self.scheduler.close();
@@ -367,7 +335,7 @@ impl World {
 
     fn event(&mut self) {
         self.now += Duration::from_micros(self.random.below(100_000) as u64);
-        match self.random.below(56) {
+        match self.random.below(62) {
             0..8 => self.small_call(),
             8..10 => self.exclusive_call(),
             10..26 => self.link_done(),
@@ -382,6 +350,7 @@ impl World {
             48..51 => self.leave_link(),
             51 => self.unbegun_link_is_gone(),
             52 => self.reactor_looks(),
+            56..62 => self.dock_event(),
             53 => {
                 let tag = 1 + self.random.below(self.tag as usize + 1) as u64;
                 let _ = self.queue.cancel(tag);
@@ -409,12 +378,14 @@ impl World {
         });
         let scheduler = &self.scheduler;
         let parked = scheduler.parked();
-        let in_hands = self.out.len() + usize::from(parked.is_some());
+        let is_parked = usize::from(parked.is_some());
+        let in_hands = self.out.len() + is_parked + self.drivers.len();
         let reserved = self.reservations.len() + self.dials;
         assert_eq!(scheduler.count, scheduler.idle.len() + in_hands + reserved);
         assert!(scheduler.count <= scheduler.most);
         let current = Seat::Shared { epoch: scheduler.epoch };
         let seats = self.out.iter().map(|link| link.seat).chain(parked.map(|link| link.seat));
+        let seats = seats.chain(self.docked().map(|link| link.seat));
         let seats = seats.chain(self.reservations.iter().map(|reservation| reservation.seat));
         assert_eq!(scheduler.in_use, seats.filter(|seat| *seat == current).count());
         assert!(scheduler.idle.iter().all(|link| link.batch.is_complete()));
@@ -424,6 +395,7 @@ impl World {
             assert!(scheduler.queue.is_empty() && scheduler.exclusive.is_empty());
             assert!(scheduler.idle.is_empty() && parked.is_none());
         }
+        self.check_dock();
         self.check_calls();
         let has_calls = scheduler.queue.has_calls() || !scheduler.exclusive.is_empty();
         if has_calls || parked.is_some() {
@@ -441,7 +413,8 @@ impl World {
     /// Every call that is not complete is in one place.
     fn check_calls(&self) {
         let scheduler = &self.scheduler;
-        let batches = self.out.iter().map(|link| &link.batch);
+        let batches = self.out.iter().map(|link| &**link).chain(self.docked());
+        let batches = batches.map(|link| &link.batch);
         let batches = batches.chain(scheduler.parked().map(|link| &link.batch));
         let entries = batches.flat_map(Batch::entries);
         let exclusive = scheduler.exclusive.iter().flat_map(Requests::iter);
@@ -489,6 +462,9 @@ fn random_events_keep_every_invariant() {
         "a miss",
         "a watch",
         "the end of a watch",
+        "a docked link",
+        "a visit",
+        "a link called for",
         "the end",
     ] {
         assert!(seen.get(what).is_some_and(|count| *count >= 3), "{what}: {seen:?}");
