@@ -23,8 +23,9 @@
 //! while the driver or a visitor has the link goes with it before it is docked. Each thread is woken by itself when its
 //! reply is there. A link that has been silent for several round trips takes no visitors.
 //!
-//! A small asynchronous call always joins the queue; it is driven by the thread that waits for its completion, or by
-//! the reactor, or by a driver of a docked link. Large calls, and those that leave a link in doubt, have a link to
+//! A small asynchronous call joins the queue; it is driven by the thread that waits for its completion, or by the
+//! reactor, or by a driver of a docked link. Where the descriptor of its completion queue is polled it goes over the
+//! link that follows that event loop (`loops/`). Large calls, and those that leave a link in doubt, have a link to
 //! themselves.
 //!
 //! Requests are bound to a link only when it is free to send them, or when replies have come over it of late, so a slow
@@ -40,13 +41,15 @@
 //!   (`own_dials`) or out of band (`dials`). It never exceeds `most`.
 //! - A link that is out, parked or docked has a [`Seat`]: exclusive, or shared since an epoch. `in_use` is the number
 //!   of those, and of reservations, that are shared since the current epoch.
-//! - An idle link has no batch; a parked one has, and its batch waits for one completion queue only. In the batch of a
-//!   docked one is the call of its driver, who comes for it; whoever has it meanwhile only sends.
-//! - A call is in one place: in the queue, among the exclusive ones, or in the batch of a link. Nothing is queued on a
-//!   closed scheduler.
+//! - An idle link has no batch; a parked one has, and its batch waits for one completion queue only. One that is
+//!   parked for its event loop may have none, and never counts in `in_use`. In the batch of a docked one is the call of
+//!   its driver, who comes for it; whoever has it meanwhile only sends.
+//! - A call is in one place: in the queue, among the exclusive ones, gathered for a loop, or in the batch of a link.
+//!   Nothing is queued on a closed scheduler.
 //! - While something is queued, somebody will come for it: a link is out or docked, one is being dialled, a thread
 //!   waits with a bound on its time in the queue, or the queue is being watched (`watching`).
 
+mod actions;
 mod calls;
 mod deferral;
 mod dock;
@@ -63,6 +66,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::actions::{Actions, Remains};
 pub use self::calls::{Admission, Checkout, Queued, Submitted, Ticket, WhatNext};
 use self::deferral::Deferral;
 pub use self::deferral::{Look, WatchId};
@@ -76,7 +80,7 @@ use self::queue::SubmissionQueue;
 use crate::backend::redis::link::batch::Batch;
 use crate::backend::redis::link::connection::Seat;
 use crate::backend::redis::link::requests::Requests;
-use crate::completion::{Membership, QueueHold};
+use crate::completion::Membership;
 
 /// How long a queued call waits for a link in use before it takes another: several round trips to a server that is
 /// near.
@@ -149,34 +153,6 @@ pub struct Scheduler<L> {
     closed: bool,
 }
 
-/// What a node does once it has let go of its scheduler.
-#[must_use]
-pub struct Actions<L> {
-    /// To be handed to the first thread that waits in its batch, or else to the reactor.
-    pub hand_over: Option<Box<L>>,
-    /// For the reactor to drive.
-    pub drive: Vec<Box<L>>,
-    /// For the descriptor of this queue, whose calls are loaded already.
-    pub attach: Option<(Box<L>, QueueHold)>,
-    /// A docked link with more to send.
-    pub visit: Option<Visit<L>>,
-    /// So many links are to be dialled out of band; they are counted already.
-    pub dial: usize,
-    /// One thread that waits for a link of its own is to be woken.
-    pub wake_one: bool,
-    /// The reactor is to look after what is queued.
-    pub watch: Option<WatchId>,
-    /// It is not counted any more.
-    pub close: Option<Box<L>>,
-}
-
-impl<L> Default for Actions<L> {
-    fn default() -> Self {
-        let (hand_over, drive, attach, visit, close) = (None, Vec::new(), None, None, None);
-        Self { hand_over, drive, attach, visit, dial: 0, wake_one: false, watch: None, close }
-    }
-}
-
 /// The right to dial a link, which counts as one that is out. To be told what came of it with
 /// [`Scheduler::own_dial_over`].
 #[must_use]
@@ -189,15 +165,6 @@ pub struct Reservation {
 pub enum Dialled<'a, L> {
     Link(&'a mut L),
     Nothing,
-}
-
-/// What is left when a scheduler is closed, or has no link and can have none.
-pub struct Remains<L> {
-    pub links: Vec<Box<L>>,
-    /// Counted until they are reported lost.
-    pub parked: Vec<Box<L>>,
-    /// Calls to be failed.
-    pub requests: Vec<Requests<L>>,
 }
 
 impl<L: Carrier> Scheduler<L> {
@@ -322,14 +289,8 @@ impl<L: Carrier> Scheduler<L> {
         if self.closed {
             return self.assign(link);
         }
-        let mut actions = self.assign_to_loop(link).unwrap_or_else(|link| self.assign(link));
-        if self.loops.awaiting() > 0 {
-            let more = self.recruit(now);
-            actions.drive.extend(more.drive);
-            actions.dial += more.dial;
-            actions.watch = actions.watch.or(more.watch);
-        }
-        actions
+        let actions = self.assign_to_loop(link).unwrap_or_else(|link| self.assign(link));
+        if self.loops.awaiting() > 0 { actions.and(self.recruit(now)) } else { actions }
     }
 
     /// One that was to be dialled out of band is not. `Remains`: whoever waits where there is no link now fails with

@@ -273,7 +273,7 @@ impl<L: Carrier> Scheduler<L> {
     fn find_link_for_loop(
         &mut self,
         index: usize,
-        mut actions: Actions<L>,
+        actions: Actions<L>,
         now: impl Fn() -> Instant,
     ) -> ForLoop<L> {
         if self.has_idle()
@@ -283,9 +283,7 @@ impl<L: Carrier> Scheduler<L> {
             *link.seat_mut() = Seat::LOOP;
             return self.load_for_loop(index, link);
         }
-        let more = self.recruit(now);
-        actions.drive.extend(more.drive);
-        ForLoop::Entrusted(Actions { drive: actions.drive, ..more })
+        ForLoop::Entrusted(actions.and(self.recruit(now)))
     }
 
     fn load_for_loop(&mut self, index: usize, mut link: Box<L>) -> ForLoop<L> {

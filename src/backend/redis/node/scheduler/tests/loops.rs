@@ -7,7 +7,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::outside::{Random, promise, refuse};
 use super::*;
 use crate::backend::redis::link::requests::Entry;
-use crate::completion::{CompletionQueue, Inflight, Promise};
+use crate::completion::{CompletionQueue, Inflight, Promise, QueueHold};
 use crate::error::Kind;
 
 /// A queue whose descriptor is polled.
