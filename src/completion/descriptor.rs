@@ -102,19 +102,21 @@ impl Descriptor {
         self.reasons().io = false;
     }
 
-    /// It left something for the next: who polls edge-triggered is woken too.
+    /// It left something for the next, who is told as the thread goes.
     pub(super) fn has_more(&self) {
-        let mut reasons = self.reasons();
-        reasons.io = true;
-        reasons.is_signalled = true;
-        self.event.signal();
+        self.reasons().io = true;
     }
 
-    /// A thread has taken completions; whether some are left.
+    /// A thread has taken completions; whether some are left. Where I/O is left, who polls edge-triggered is woken too:
+    /// it may have been told of that before it came.
     pub(super) fn settle(&self, has_completions: bool) {
         let mut reasons = self.reasons();
         reasons.completions = has_completions;
-        match reasons.completions || reasons.io {
+        match reasons.completions {
+            _ if reasons.io => {
+                reasons.is_signalled = true;
+                self.event.signal();
+            }
             true => self.signal_once(&mut reasons),
             false if reasons.is_signalled => {
                 reasons.is_signalled = false;

@@ -48,6 +48,8 @@ pub(super) struct State {
     pub(super) polling: usize,
     /// Threads that see to what there is to do and wait for nothing.
     pub(super) stepping: usize,
+    /// With which of several caches the next of them begins.
+    pub(super) next_to_step: usize,
     /// Whether whoever submits is likely to wait next.
     pub(super) prediction: Prediction,
     /// It is there from the start, so that it is the opening that fails where there is none to be had. Gone when the
@@ -80,6 +82,7 @@ impl CompletionQueue {
                 woken: false,
                 polling: 0,
                 stepping: 0,
+                next_to_step: 0,
                 prediction: Prediction::default(),
                 descriptor,
                 watched: false,

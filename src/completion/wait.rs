@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::call::Custom;
 use super::descriptor::Descriptor;
@@ -12,6 +12,9 @@ use super::inflight::Inflight;
 use super::queue::{CompletionQueue, State};
 use crate::error::Result;
 use crate::sync::MutexGuard;
+
+/// A step over several caches ends after this, whatever is left.
+const LONGEST_STEP: Duration = Duration::from_millis(1);
 
 impl CompletionQueue {
     /// Waits until something is done, or until `until`. A thread that waits alone drives the I/O of what it waits for,
@@ -65,14 +68,16 @@ impl CompletionQueue {
             Some(_) => Vec::new(),
             None => state.index.caches().collect(),
         };
+        let first = state.next_to_step;
+        state.next_to_step = first.wrapping_add(1);
         descriptor.begin_step();
         state.stepping += 1;
         let mut panicked = Panicked { queue: Some(self), was: |state| state.stepping -= 1 };
         drop(state);
-        let mut has_more = false;
-        for inflight in only.iter().chain(&several) {
-            has_more |= inflight.step(self.id());
-        }
+        let has_more = match &only {
+            Some(only) => only.step(self.id()),
+            None => self.step_over(&several, first),
+        };
         drop((only, several));
         let mut state = self.lock()?;
         state.stepping -= 1;
@@ -81,6 +86,19 @@ impl CompletionQueue {
             descriptor.has_more();
         }
         Ok(state)
+    }
+
+    /// The same over several caches, of which another is the first each time; whether something is left.
+    fn step_over(&self, caches: &[Arc<Inflight>], first: usize) -> bool {
+        let until = Instant::now() + LONGEST_STEP;
+        let mut has_more = false;
+        for number in 0..caches.len() {
+            if number > 0 && Instant::now() >= until {
+                return true;
+            }
+            has_more |= caches[first.wrapping_add(number) % caches.len()].step(self.id());
+        }
+        has_more
     }
 
     /// Sleeps until something may have been done, or until `until`, or for no reason.

@@ -63,8 +63,11 @@ impl Node {
         if link.join(queue)
             && let Some(membership) = &link.membership
         {
-            self.scheduler().attached(membership);
-            return self.send_for_loop(link);
+            if self.scheduler().attached(membership) {
+                return self.send_for_loop(link);
+            }
+            // Its loop has gone on without it meanwhile.
+            return self.to_reactor(link);
         }
         let actions = self.scheduler().not_attached(queue.id(), Instant::now);
         self.perform(actions);

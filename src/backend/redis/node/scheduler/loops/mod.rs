@@ -306,12 +306,15 @@ impl<L: Carrier> Scheduler<L> {
         }
     }
 
-    /// The link that was given to the loop is in the queue's descriptor.
-    pub fn attached(&mut self, membership: &Arc<Membership>) {
-        if let Some(index) = self.loops.find(membership.queue()) {
-            let own = &mut self.loops.all[index];
+    /// The link that was given to the loop is in the queue's descriptor; false, where the loop has gone on without it.
+    pub fn attached(&mut self, membership: &Arc<Membership>) -> bool {
+        let Some(index) = self.loops.find(membership.queue()) else { return false };
+        let own = &mut self.loops.all[index];
+        let awaits_it = own.membership.is_none() && matches!(own.link, Place::Out);
+        if awaits_it {
             own.membership = Some(Arc::clone(membership));
         }
+        awaits_it
     }
 
     /// A link cannot be in the queue's descriptor: its calls go another way.
@@ -335,11 +338,16 @@ impl<L: Carrier> Scheduler<L> {
 
     fn end_loop(&mut self, index: usize, now: impl Fn() -> Instant) -> Actions<L> {
         let own = self.loops.all.swap_remove(index);
+        let mut actions = Actions::default();
+        if let Place::Parked(mut link) = own.link {
+            *link.seat_mut() = self.seat(Usage::Shared);
+            actions.drive.push(link);
+        }
         if own.gathered.is_empty() || self.closed {
-            return Actions::default();
+            return actions;
         }
         self.queue.append(own.gathered);
-        self.recruit(now)
+        actions.and(self.recruit(now))
     }
 
     /// What there is to do for a queue.

@@ -51,7 +51,7 @@ fn submit(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> ForLoop<Prob
 fn attach(scheduler: &mut Scheduler<Probe>, link: &mut Probe, queue: &QueueHold) -> Arc<OwnedFd> {
     let socket = socket();
     let membership = queue.join(&socket).unwrap();
-    scheduler.attached(&membership);
+    assert!(scheduler.attached(&membership));
     link.membership = Some(membership);
     socket
 }
@@ -131,6 +131,25 @@ fn a_link_that_is_out_is_muted_once_and_unmuted_when_it_is_parked() {
         };
         assert_eq!(unmuted, turn);
     }
+}
+
+#[test]
+fn a_loop_that_has_gone_on_without_a_link_does_not_get_it_back() {
+    let (mut scheduler, mut polled) = (with_idle(2), Polled::new(&inflight()));
+    let ForLoop::Attach(mut late, queue) = submit(&mut scheduler, &mut polled) else { panic!() };
+    // Whoever attaches it is held up, and more calls wait for it at two looks.
+    assert!(matches!(submit(&mut scheduler, &mut polled), ForLoop::Gathered(None)));
+    for _ in 0..3 {
+        for suspect in scheduler.look_at_loops(Instant::now()).unwrap() {
+            let _ = scheduler.take_lying(&suspect, Instant::now);
+        }
+    }
+    let _socket = busy_loop(&mut scheduler, &mut polled);
+    let own = socket();
+    late.membership = queue.join(&own);
+    assert!(!scheduler.attached(late.membership.as_ref().unwrap()));
+    assert!(matches!(scheduler.park_for_loop(late, false), Parked::Refused(_)));
+    assert_eq!(scheduler.loops.links().count(), 1, "the link that it has is still its own");
 }
 
 #[test]
