@@ -24,6 +24,7 @@ use calls::{Applied, Kind};
 use ledger::Ledger;
 use support::capi::*;
 use support::proxy::Proxy;
+use support::random::Random;
 use support::server::{Server, Setup};
 use support::socket::Address;
 
@@ -277,23 +278,6 @@ impl Drop for EndsAll<'_> {
         if thread::panicking() {
             self.0.over.store(true, Ordering::SeqCst);
         }
-    }
-}
-
-/// A small generator (splitmix64).
-pub struct Random(u64);
-
-impl Random {
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.draw() % bound as u64) as usize
     }
 }
 

@@ -23,6 +23,12 @@ impl Program {
     /// Compiles `tests/c/<name>.c` against the public header and the shared library that Cargo has just built.
     #[track_caller]
     pub fn build(name: &str) -> Self {
+        Self::build_with(name, &[])
+    }
+
+    /// The same, with libraries that pkg-config knows.
+    #[track_caller]
+    pub fn build_with(name: &str, libraries: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let dir = TempDir::new();
         let test = std::env::current_exe().unwrap();
@@ -32,6 +38,7 @@ impl Program {
             std::os::unix::fs::symlink(&built, dir.join(link)).unwrap();
         }
         let path = dir.join(name);
+        let flags: Vec<_> = libraries.iter().flat_map(|library| flags_of(library)).collect();
         let output = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
             .args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread", "-I"])
             .arg(root.join("include"))
@@ -41,6 +48,7 @@ impl Program {
             .arg("-L")
             .arg(dir.path())
             .args(["-lcachetory", &format!("-Wl,-rpath,{}", dir.path().display())])
+            .args(flags)
             .output()
             .expect("a C compiler");
         assert!(output.status.success(), "{name}.c:\n{}", text(&output.stderr));
@@ -95,6 +103,18 @@ impl Program {
         });
         output
     }
+}
+
+/// What a compiler is told of a library. Its headers are the system's, which are not held to this project's warnings.
+#[track_caller]
+fn flags_of(library: &str) -> Vec<String> {
+    let asked = Command::new("pkg-config").args(["--cflags", "--libs", library]).output();
+    let asked = asked.expect("pkg-config is needed to test with: run scripts/setup pkg-config");
+    let name = library.split(['-', '_']).next().unwrap();
+    let name = if name == "glib" { "libglib" } else { name };
+    assert!(asked.status.success(), "{library} is needed to test with: run scripts/setup {name}");
+    let flags = text(&asked.stdout);
+    flags.split_whitespace().map(|flag| flag.replacen("-I", "-isystem", 1)).collect()
 }
 
 fn text(bytes: &[u8]) -> String {
