@@ -1,6 +1,7 @@
 //! A loop that has many calls in flight, and holds each completion against its call.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use super::OK;
 use super::support::capi::*;
@@ -13,13 +14,19 @@ const LARGE: usize = 300_000;
 const LARGEST: usize = 3 << 20;
 const KEYS: usize = 100;
 
-fn value(number: usize) -> Vec<u8> {
-    let length = match number {
-        0 => LARGEST,
-        1..4 => LARGE + number,
-        _ => number * 7 % 300,
+fn value(number: usize) -> &'static [u8] {
+    static VALUES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    let value = |number| {
+        let length = match number {
+            0 => LARGEST,
+            1..4 => LARGE + number,
+            _ => number * 7 % 300,
+        };
+        let mut value = format!("{number};").repeat(1 + length / 2).into_bytes();
+        value.truncate(length);
+        value
     };
-    format!("{number};").into_bytes().into_iter().cycle().take(length).collect()
+    &VALUES.get_or_init(|| (0..KEYS).map(value).collect())[number]
 }
 
 /// Stores what [`run`] asks for.
@@ -132,7 +139,7 @@ fn check(asked: Asked, mut completion: Completion) {
             let values = completion.take_values();
             assert_eq!(values.len(), numbers.len());
             for (index, number) in numbers.into_iter().enumerate() {
-                assert!(values.get(index) == Some(&value(number)[..]));
+                assert!(values.get(index) == Some(value(number)));
             }
         }
     }

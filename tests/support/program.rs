@@ -30,13 +30,7 @@ impl Program {
     #[track_caller]
     pub fn build_with(name: &str, libraries: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let dir = TempDir::new();
-        let test = std::env::current_exe().unwrap();
-        let built = test.parent().unwrap().join("libcachetory.so");
-        // Programs ask for it by its soname.
-        for link in ["libcachetory.so", "libcachetory.so.0"] {
-            std::os::unix::fs::symlink(&built, dir.join(link)).unwrap();
-        }
+        let dir = with_library();
         let path = dir.join(name);
         let flags: Vec<_> = libraries.iter().flat_map(|library| flags_of(library)).collect();
         let output = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
@@ -52,6 +46,30 @@ impl Program {
             .output()
             .expect("a C compiler");
         assert!(output.status.success(), "{name}.c:\n{}", text(&output.stderr));
+        Self { path, _dir: dir }
+    }
+
+    /// Builds the Go program `tests/go/<name>`: offline, and with a build cache that outlives this run, for cgo takes a
+    /// while.
+    #[track_caller]
+    pub fn build_go(name: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let dir = with_library();
+        let path = dir.join(name);
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("go-cache");
+        let libraries = format!("-L{0} -lcachetory -Wl,-rpath,{0}", dir.path().display());
+        let output = Command::new("go")
+            .args(["build", "-o"])
+            .arg(&path)
+            .arg(".")
+            .current_dir(root.join("tests/go").join(name))
+            .envs([("CGO_ENABLED", "1"), ("GOPROXY", "off"), ("GOTOOLCHAIN", "local")])
+            .envs([("GOFLAGS", "-buildvcs=false"), ("CGO_LDFLAGS", &libraries)])
+            .env("CGO_CFLAGS", format!("-I{}", root.join("include").display()))
+            .env("GOCACHE", std::env::var_os("GOCACHE").unwrap_or_else(|| cache.into()))
+            .output()
+            .expect("go is needed to test with: run scripts/setup go");
+        assert!(output.status.success(), "{name}:\n{}", text(&output.stderr));
         Self { path, _dir: dir }
     }
 
@@ -103,6 +121,18 @@ impl Program {
         });
         output
     }
+}
+
+/// A folder with the shared library that Cargo has just built, by the names that programs ask for.
+fn with_library() -> TempDir {
+    let dir = TempDir::new();
+    let test = std::env::current_exe().unwrap();
+    let built = test.parent().unwrap().join("libcachetory.so");
+    // Programs ask for it by its soname.
+    for link in ["libcachetory.so", "libcachetory.so.0"] {
+        std::os::unix::fs::symlink(&built, dir.join(link)).unwrap();
+    }
+    dir
 }
 
 /// What a compiler is told of a library. Its headers are the system's, which are not held to this project's warnings.
