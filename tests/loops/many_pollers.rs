@@ -24,7 +24,7 @@ fn trickled() -> Vec<u8> {
 fn trickling(pieces: Arc<AtomicUsize>) -> Scripted {
     Scripted::tcp(move |peer| {
         while let Some(command) = peer.request() {
-            if command[1] != b"trickled" {
+            if command.get(1).is_none_or(|key| key != b"trickled") {
                 peer.send(echo(&command));
                 continue;
             }

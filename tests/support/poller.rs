@@ -90,12 +90,29 @@ fn has_event(epoll: &OwnedFd, ms: u64) -> bool {
 impl Poller {
     #[track_caller]
     pub fn new(queue: &Queue, way: Way, watched: Watched) -> Self {
-        let own = (watched == Watched::Duplicate).then(|| duplicate(queue));
-        let fd = match &own {
-            // SAFETY: closed with the poller.
-            Some(fd) => unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) },
-            None => descriptor(queue),
-        };
+        match watched {
+            Watched::Itself => Self::watch(way, descriptor(queue), None),
+            Watched::Duplicate => Self::of(queue, way).expect("a descriptor"),
+        }
+    }
+
+    /// Of a duplicate; none where the queue is closed.
+    pub fn of(queue: &Queue, way: Way) -> Option<Self> {
+        let fd = queue.fd();
+        if fd < 0 {
+            return None;
+        }
+        // SAFETY: it is only duplicated, and that is given up if it was closed meanwhile.
+        let own = fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(fd) }, 3).ok()?;
+        if queue.fd() != fd {
+            return None;
+        }
+        // SAFETY: closed with the poller.
+        let fd = unsafe { BorrowedFd::borrow_raw(own.as_raw_fd()) };
+        Some(Self::watch(way, fd, Some(own)))
+    }
+
+    fn watch(way: Way, fd: BorrowedFd<'static>, own: Option<OwnedFd>) -> Self {
         let mut poller = Self { way, fd, _duplicate: own, epolls: Vec::new(), wakes: 0 };
         let (depth, mut flags) = match way {
             Way::Poll => (0, epoll::EventFlags::IN),
