@@ -125,7 +125,7 @@ static int drives_alone(cachetory_t cache, enum way way, int window)
     return 1;
 }
 
-static unsigned long long times_asleep(void)
+static unsigned long long wakeups(void)
 {
     char text[64] = "";
     char name[16];
@@ -137,14 +137,14 @@ static unsigned long long times_asleep(void)
 }
 
 /* It covers for a loop that is late, which happens on a busy machine, and has no part in the rest. */
-static void lets_sleep(cachetory_t cache, enum way way, int window)
+static void leaves_it_alone(cachetory_t cache, enum way way, int window)
 {
     struct loop loop = open_loop(cache, way);
     CHECK(drive(&loop, HABIT, 1, WAIT_MS) == 0);
     quiet_io_thread();
-    unsigned long long before = times_asleep();
+    unsigned long long before = wakeups();
     CHECK(drive(&loop, CALLS, window, WAIT_MS) == 0);
-    unsigned long long woken = times_asleep() - before;
+    unsigned long long woken = wakeups() - before;
     if (woken > loop.steps / 4)
         fprintf(stderr, "%s, %d in flight: woken %llu times in %u steps\n", names[way], window, woken, loop.steps);
     CHECK(woken <= loop.steps / 4);
@@ -159,7 +159,7 @@ int main(int argc, char **argv)
     round_trip(cache, "k");
     for (int way = 0; way < WAYS; way++) {
         for (int window = 1; window <= WINDOW; window += WINDOW - 1) {
-            lets_sleep(cache, (enum way)way, window);
+            leaves_it_alone(cache, (enum way)way, window);
             if (!drives_alone(cache, (enum way)way, window)) {
                 printf("SKIPPED: whether a loop drives its calls, for this process may not be traced\n");
                 way = WAYS;
