@@ -126,6 +126,42 @@ fn pollers_do_not_spin_while_one_of_them_makes_a_step() {
     }
 }
 
+/// Two loops, of which one waits for its call behind the other's, on one link: what comes for the other wakes it not.
+#[test]
+fn a_loop_sleeps_while_another_drives_the_link_that_both_use() {
+    let pieces = Arc::new(AtomicUsize::new(0));
+    let server = trickling(Arc::clone(&pieces));
+    for way in PLAIN_WAYS {
+        let url = server.url("max_connections=1&socket_timeout=600");
+        let (cache, first, second) = (Cache::must_open(&url), Queue::open(), Queue::open());
+        let (over, taken) = (AtomicBool::new(false), AtomicUsize::new(0));
+        assert_eq!(cache.ping(), OK);
+        let before = pieces.load(Ordering::SeqCst);
+        assert_eq!(cache.to(&first).get(VALUE, "trickled"), OK);
+        thread::scope(|scope| {
+            let drives = scope.spawn(|| poll_along(&first, way, &over, &taken));
+            poll("it trickles", || (pieces.load(Ordering::SeqCst) > before).then_some(()));
+            let mut poller = Poller::new(&second, way, Watched::Duplicate);
+            assert_eq!(cache.to(&second).get(OTHER, "k"), OK);
+            let mut in_vain = 0;
+            let completion = loop {
+                poller.must_wake();
+                if let Some(completion) = drain(&second, 4).pop() {
+                    break completion;
+                }
+                in_vain += 1;
+            };
+            is_value(completion, "k");
+            let pieces = pieces.load(Ordering::SeqCst) - before;
+            println!("{way:?}: {in_vain} turns in vain, {pieces} pieces");
+            assert!(in_vain <= pieces / 4, "{way:?}: {in_vain} turns in vain, {pieces} pieces");
+            poll("the value has come", || (taken.load(Ordering::SeqCst) == 1).then_some(()));
+            over.store(true, Ordering::SeqCst);
+            drives.join().unwrap();
+        });
+    }
+}
+
 /// They take turns, and every call is reported to one of them.
 #[test]
 fn pollers_of_one_queue_share_its_completions() {

@@ -87,6 +87,35 @@ fn a_loop_sleeps_while_its_server_is_silent() {
     }
 }
 
+/// Nor is there while a request waits for a server that does not read.
+#[test]
+fn a_loop_sleeps_while_its_server_does_not_read() {
+    let gates = Gates::default();
+    let gate = gates.clone();
+    let server = Scripted::unix(move |peer| {
+        gate.hold(peer, 1);
+        peer.serve(echo);
+    });
+    for way in PLAIN_WAYS {
+        gates.open(0);
+        let (cache, queue) = (Cache::must_open(&server.url("max_connections=1")), Queue::open());
+        let mut poller = Poller::new(&queue, way, Watched::Itself);
+        for tag in 0..5 {
+            assert_eq!(cache.to(&queue).set(tag, "k", vec![b'v'; 3_000_000], NO_EXPIRY, 0), OK);
+        }
+        let mut looks = 0;
+        while poller.wait(300) {
+            assert_eq!(drain(&queue, 8).len(), 0);
+            looks += 1;
+            assert!(looks < 100, "{way:?}: readable again and again");
+        }
+        gates.open(1);
+        for completion in take(&queue, &mut poller, 5) {
+            assert_eq!(completion.outcome(), OK);
+        }
+    }
+}
+
 /// The link of this process to the server on that port, among its descriptors.
 fn link_to(port: u16) -> Option<BorrowedFd<'static>> {
     (3..1024).find_map(|number| {
