@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::OK;
 use super::support::capi::*;
+use super::support::pause::provoke_for;
 use super::support::poller::*;
 use super::support::queue::*;
 use super::support::random::Random;
@@ -49,6 +51,8 @@ pub struct Load {
     pub large_one_in: usize,
     /// Whether it calls until there is nothing, or once each time that the descriptor is readable.
     pub drains: bool,
+    /// It is late one time in so many, so that somebody else sees to its calls; never, if 0.
+    pub late_one_in: usize,
     pub seed: u64,
 }
 
@@ -60,6 +64,7 @@ impl Default for Load {
             capacity: 64,
             large_one_in: 0,
             drains: true,
+            late_one_in: 0,
             seed: 1,
         }
     }
@@ -94,7 +99,9 @@ pub fn run(cache: &Cache, queue: &Queue, poller: &mut Poller, load: Load) -> Cou
             outstanding.insert(next, submit(cache.to(queue), next, &mut random, load));
             next += 1;
         }
+        be_late(&mut random, load);
         poller.must_wake();
+        be_late(&mut random, load);
         let some = match load.drains {
             true => drain(queue, load.capacity),
             false => queue.wait(load.capacity, 0).unwrap(),
@@ -108,6 +115,12 @@ pub fn run(cache: &Cache, queue: &Queue, poller: &mut Poller, load: Load) -> Cou
     }
     queue.assert_empty();
     counts
+}
+
+fn be_late(random: &mut Random, load: Load) {
+    if load.late_one_in > 0 && random.below(load.late_one_in) == 0 {
+        provoke_for(Duration::from_micros(random.below(40_000) as u64));
+    }
 }
 
 fn submit(to: Submit, tag: u64, random: &mut Random, load: Load) -> Asked {

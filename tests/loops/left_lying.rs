@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use super::drive::*;
 use super::support::capi::*;
 use super::support::certs::certs;
 use super::support::gates::Gates;
@@ -19,6 +20,30 @@ fn polled() -> Queue {
     let queue = Queue::open();
     let _ = descriptor(&queue);
     queue
+}
+
+/// Somebody else takes over then, and hands back: whoever has a link, each call completes once.
+#[test]
+fn a_loop_that_is_late_now_and_then_misses_nothing() {
+    let server = Setup::redis().tls(&certs().server, None).start();
+    let tls = format!("{}?ssl_ca_certs={}", server.tls_url(), certs().ca.cert.display());
+    let load = Load { late_one_in: 3, large_one_in: 20, most_in_flight: 60, ..Load::default() };
+    thread::scope(|scope| {
+        for url in [server.tcp_url(), format!("{}?max_connections=1", server.unix_url()), tls] {
+            for (number, way) in PLAIN_WAYS.into_iter().enumerate() {
+                let url = url.clone();
+                scope.spawn(move || {
+                    let (cache, queue) = (Cache::must_open(&url), Queue::open());
+                    prepare(&cache);
+                    let mut poller = Poller::new(&queue, way, Watched::Duplicate);
+                    for capacity in [1, 64] {
+                        let load = Load { capacity, seed: number as u64, ..load };
+                        run(&cache, &queue, &mut poller, load);
+                    }
+                });
+            }
+        }
+    });
 }
 
 /// Submits another call once all before it are complete: there is room for no more of them on that cache.

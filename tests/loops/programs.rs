@@ -79,6 +79,19 @@ fn a_loop_goes_on_in_a_process_that_has_no_descriptor_left() {
 }
 
 #[test]
+fn a_link_that_cannot_be_watched_is_driven_all_the_same() {
+    let server = Setup::redis().start();
+    let program = Program::build("loop_unwatchable");
+    for url in [server.tcp_url(), server.unix_url()] {
+        println!("{url}");
+        let printed = program.run(&[patient(&url)]);
+        if printed.starts_with("SKIPPED") {
+            note(&printed);
+        }
+    }
+}
+
+#[test]
 fn loops_of_parent_and_child_do_not_touch_each_other() {
     let server = Setup::redis().start();
     let program = Program::build("loop_fork");
