@@ -133,6 +133,36 @@ fn loops_and_synchronous_calls_go_on_beside_each_other() {
     }
 }
 
+/// It has calls of its own in flight on the one link there is, and a step to make.
+#[test]
+fn a_loop_may_call_synchronously_between_its_steps() {
+    let server = Setup::redis().start();
+    for options in ["?max_connections=1", "?max_connections=1&spin_us=0", ""] {
+        let cache = Cache::must_open(&format!("{}{options}", server.unix_url()));
+        for way in PLAIN_WAYS {
+            let queue = Queue::open();
+            let mut poller = Poller::new(&queue, way, Watched::Itself);
+            for round in 0..100 {
+                let value = format!("{round}");
+                for tag in 0..20 {
+                    assert_eq!(cache.to(&queue).set(tag, format!("{tag}"), "v", NO_EXPIRY, 0), OK);
+                }
+                assert_eq!(cache.set("k", &value), OK);
+                let mut taken = 0;
+                while taken < 20 {
+                    poller.must_wake();
+                    taken += queue.wait(3, 0).unwrap().len();
+                    assert_eq!(cache.get("k"), Ok(Some(value.clone().into())));
+                    // What one step left is there for the next, edge or no edge.
+                    taken += drain(&queue, 3).len();
+                }
+                assert_eq!(taken, 20);
+            }
+            queue.assert_empty();
+        }
+    }
+}
+
 /// Submitted by threads that do not poll, for a loop that does not submit.
 #[test]
 fn a_loop_takes_what_other_threads_submit() {

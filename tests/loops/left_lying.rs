@@ -8,11 +8,11 @@ use super::drive::*;
 use super::support::capi::*;
 use super::support::certs::certs;
 use super::support::gates::Gates;
-use super::support::poll;
 use super::support::poller::*;
 use super::support::queue::*;
 use super::support::scripted::{Scripted, bulk, echo};
 use super::support::server::Setup;
+use super::support::{must_end, poll};
 use super::{OK, failed, is_value};
 
 /// A queue whose descriptor was asked for.
@@ -190,6 +190,31 @@ fn other_threads_calls_go_on_over_the_link_that_a_loop_left() {
                 assert_eq!(large.join().unwrap(), OK);
             });
             assert_eq!(queue.take(3).len(), 3);
+        }
+    }
+}
+
+/// They have deadlines of their own, and the server answers nothing that the loop has asked.
+#[test]
+fn synchronous_calls_behind_what_a_loop_left_meet_their_deadlines() {
+    let gates = Gates::default();
+    let server = gates.server();
+    for _ in 0..3 {
+        let url = server.url("max_connections=1&socket_timeout=0.4");
+        let (cache, queue) = (Cache::must_open(&url), polled());
+        for tag in 0..3 {
+            assert_eq!(cache.to(&queue).get(tag, "held:1"), OK);
+        }
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let failure = must_end(|| cache.get("held:1")).unwrap_err();
+                    assert_eq!(failure.status, CACHETORY_ERR_TIMEOUT, "{failure:?}");
+                });
+            }
+        });
+        for completion in queue.take(3).values() {
+            failed(completion, CACHETORY_ERR_TIMEOUT, RETRYABLE);
         }
     }
 }
