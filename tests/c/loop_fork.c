@@ -13,10 +13,11 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "../support/pause.h"
 
-enum { CALLS = 40, ROUNDS = 20, CHILDREN = 5 };
+enum { CALLS = 40, ROUNDS = 20, CHILDREN = 5, MANY = 40 };
 
 static const char *url;
 static int port;
@@ -154,16 +155,25 @@ static void child_that_only_closes(void *arg)
     CHECK(cachetory_close(parent->cache) == CACHETORY_OK);
 }
 
-/* As daemons do. The descriptors are the child's own, and the parent has its own. */
+/* As daemons do. What has the numbers afterwards is the child's own, and no link that it has inherited. */
 static void child_that_closes_every_descriptor(void *arg)
 {
     struct loop *parent = arg;
+    struct stat of_null, found;
+    int fds[MANY];
     for (int fd = 3; fd < 256; fd++)
         close(fd);
+    CHECK(stat("/dev/null", &of_null) == 0);
+    for (int i = 0; i < MANY; i++)
+        CHECK((fds[i] = open("/dev/null", O_RDONLY)) >= 3);
     CHECK(cachetory_queue_fd(parent->queue) == -1);
     struct loop own = open_loop(parent->cache, 1);
     work(&own);
+    CHECK(cachetory_queue_close(parent->queue) == CACHETORY_ERR_CLOSED);
+    CHECK(cachetory_close(parent->cache) == CACHETORY_OK);
     close_loop(&own);
+    for (int i = 0; i < MANY; i++)
+        CHECK(fstat(fds[i], &found) == 0 && found.st_ino == of_null.st_ino && found.st_rdev == of_null.st_rdev);
 }
 
 static void side_by_side(int is_edge_triggered)
