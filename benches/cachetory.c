@@ -1,19 +1,49 @@
-/* This library. One handle for all threads; several in flight: cachetory_get_async and one queue, on which the thread
- * waits, or, as an event loop does, on the queue's descriptor: BENCH_BY_DESCRIPTOR. */
+/* This library. One handle for all threads; several in flight: cachetory_get_async and a queue for each thread. How the
+ * thread waits for its completions is BENCH_WAIT, and each way is a driver. */
 #include "driver.h"
 
 #include <cachetory.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#ifndef BENCH_BY_DESCRIPTOR
-#define BENCH_BY_DESCRIPTOR 0
+/* The ways: in cachetory_queue_wait; likewise, but the descriptor was asked for once; with poll on the descriptor; in
+ * an event loop of libevent's, among whose events the descriptor is. */
+#define IN_QUEUE_WAIT 0
+#define IN_QUEUE_WAIT_ASKED 1
+#define BY_POLL 2
+#define BY_EVENT 3
+
+#ifndef BENCH_WAIT
+#define BENCH_WAIT IN_QUEUE_WAIT
 #endif
+
+#if BENCH_WAIT == BY_POLL
+#include <poll.h>
+#elif BENCH_WAIT == BY_EVENT
+#include <event2/event.h>
+#endif
+
+/* The synchronous calls are measured once, not for each way. */
+enum { ONLY_IN_FLIGHT = BENCH_WAIT != IN_QUEUE_WAIT };
 
 struct client {
     cachetory_t cache;
-    cachetory_queue_t queue; /* opened when it is first needed */
+};
+
+/* A thread's queue, and the calls that it has there. */
+struct loop {
+    cachetory_t cache;
+    cachetory_queue_t queue;
+    const struct job *job;
+    struct in_flight *in_flight;
+    size_t outstanding;
+    long outcome;
+#if BENCH_WAIT == BY_POLL
+    int fd;
+#elif BENCH_WAIT == BY_EVENT
+    struct event_base *base;
+    struct event *event;
+#endif
 };
 
 struct batch {
@@ -33,7 +63,7 @@ static void *open_client(const struct target *target, const char **why)
     char url[1024];
     const char *options = target->options;
     /* What is in memory is complete at once: how one waits for it makes no difference. */
-    if (BENCH_BY_DESCRIPTOR && target->transport == BENCH_MEMORY)
+    if (ONLY_IN_FLIGHT && target->transport == BENCH_MEMORY)
         return NULL;
     switch (target->transport) {
     case BENCH_UNIX:
@@ -63,7 +93,6 @@ static void *open_client(const struct target *target, const char **why)
 static void close_client(void *opaque)
 {
     struct client *client = opaque;
-    cachetory_queue_close(client->queue);
     cachetory_close(client->cache);
     free(client);
 }
@@ -140,9 +169,15 @@ static long mset(void *client, const struct job *job, void *prepared)
     return 0;
 }
 
-static cachetory_status_t submit(struct client *client, const struct job *job, size_t slot, cachetory_error_t *error)
+static void submit(struct loop *loop, size_t slot)
 {
-    return cachetory_get_async(client->cache, client->queue, slot, job->keys[slot].data, job->keys[slot].len, error);
+    cachetory_error_t error;
+    const struct bytes *key = &loop->job->keys[slot];
+    cachetory_status_t status = cachetory_get_async(loop->cache, loop->queue, slot, key->data, key->len, &error);
+    if (status >= 0)
+        loop->outstanding++;
+    else
+        loop->outcome = status == CACHETORY_ERR_UNSUPPORTED ? BENCH_UNSUPPORTED : failed(&error);
 }
 
 /* What a completion brings; frees it. */
@@ -159,66 +194,120 @@ static long received_from(cachetory_completion_t *completion)
     return received;
 }
 
-/* Takes what is complete, once something is. */
-static cachetory_status_t reap(cachetory_queue_t queue, cachetory_completion_t *done, size_t room, size_t *count,
-                               cachetory_error_t *error)
+/* Takes completions, and starts the next GET at each one's slot. False where there is no more to wait for. */
+static bool take(struct loop *loop, int64_t timeout_ms)
 {
-    if (!BENCH_BY_DESCRIPTOR)
-        return cachetory_queue_wait(queue, done, room, CACHETORY_NO_EXPIRY, count, error);
-    struct pollfd ready = {.fd = cachetory_queue_fd(queue), .events = POLLIN};
-    poll(&ready, 1, -1);
-    return cachetory_queue_wait(queue, done, room, 0, count, error);
-}
-
-static long keep_in_flight(void *opaque, const struct job *job, struct in_flight *in_flight)
-{
-    struct client *client = opaque;
     cachetory_completion_t done[256];
     cachetory_error_t error;
-    size_t outstanding = 0;
-    long outcome = 0;
-    if (client->queue.id == 0 && cachetory_queue_open(&client->queue, &error) < 0)
-        return failed(&error);
-    for (size_t slot = 0; slot < job->count && in_flight_start(in_flight, slot); slot++) {
-        cachetory_status_t status = submit(client, job, slot, &error);
-        if (status < 0) {
-            outcome = status == CACHETORY_ERR_UNSUPPORTED ? BENCH_UNSUPPORTED : failed(&error);
-            break;
-        }
-        outstanding++;
+    size_t count;
+    if (cachetory_queue_wait(loop->queue, done, sizeof done / sizeof *done, timeout_ms, &count, &error) < 0) {
+        loop->outcome = failed(&error);
+        return false;
     }
-    while (outstanding > 0) {
-        size_t count;
-        if (reap(client->queue, done, sizeof done / sizeof *done, &count, &error) < 0)
-            return failed(&error);
-        for (size_t i = 0; i < count; i++) {
-            size_t slot = (size_t)done[i].tag;
-            long received = received_from(&done[i]);
-            if (received == BENCH_UNSUPPORTED)
-                outcome = received;
-            in_flight_end(in_flight, slot, received);
-            outstanding--;
-            if (outcome == 0 && in_flight_start(in_flight, slot)) {
-                if (submit(client, job, slot, &error) < 0)
-                    outcome = failed(&error);
-                else
-                    outstanding++;
-            }
-        }
+    for (size_t i = 0; i < count; i++) {
+        size_t slot = (size_t)done[i].tag;
+        long received = received_from(&done[i]);
+        if (received == BENCH_UNSUPPORTED)
+            loop->outcome = received;
+        in_flight_end(loop->in_flight, slot, received);
+        loop->outstanding--;
+        if (loop->outcome == 0 && in_flight_start(loop->in_flight, slot))
+            submit(loop, slot);
     }
-    return outcome;
+    return loop->outstanding > 0;
+}
+
+#if BENCH_WAIT == BY_EVENT
+/* Once for each event: the descriptor stays readable while there is more to do. */
+static void readable(evutil_socket_t fd, short what, void *opaque)
+{
+    struct loop *loop = opaque;
+    (void)fd, (void)what;
+    if (!take(loop, 0))
+        event_base_loopbreak(loop->base);
+}
+#endif
+
+static void *attach(void *client)
+{
+    cachetory_error_t error;
+    struct loop *loop = calloc(1, sizeof *loop);
+    loop->cache = ((struct client *)client)->cache;
+    if (cachetory_queue_open(&loop->queue, &error) < 0) {
+        failed(&error);
+        free(loop);
+        return NULL;
+    }
+#if BENCH_WAIT != IN_QUEUE_WAIT
+    int fd = cachetory_queue_fd(loop->queue);
+#endif
+#if BENCH_WAIT == IN_QUEUE_WAIT_ASKED
+    (void)fd;
+#elif BENCH_WAIT == BY_POLL
+    loop->fd = fd;
+#elif BENCH_WAIT == BY_EVENT
+    loop->base = event_base_new();
+    loop->event = event_new(loop->base, fd, EV_READ | EV_PERSIST, readable, loop);
+    event_add(loop->event, NULL);
+#endif
+    return loop;
+}
+
+static void detach(void *attached)
+{
+    struct loop *loop = attached;
+#if BENCH_WAIT == BY_EVENT
+    event_free(loop->event);
+    event_base_free(loop->base);
+#endif
+    cachetory_queue_close(loop->queue);
+    free(loop);
+}
+
+static void wait_for_all(struct loop *loop)
+{
+#if BENCH_WAIT == BY_EVENT
+    event_base_dispatch(loop->base);
+#elif BENCH_WAIT == BY_POLL
+    struct pollfd ready = {.fd = loop->fd, .events = POLLIN};
+    do
+        poll(&ready, 1, -1);
+    while (take(loop, 0));
+#else
+    while (take(loop, CACHETORY_NO_EXPIRY))
+        ;
+#endif
+}
+
+static long keep_in_flight(void *attached, const struct job *job, struct in_flight *in_flight)
+{
+    struct loop *loop = attached;
+    loop->job = job;
+    loop->in_flight = in_flight;
+    loop->outcome = 0;
+    for (size_t slot = 0; slot < job->count && loop->outcome == 0 && in_flight_start(in_flight, slot); slot++)
+        submit(loop, slot);
+    if (loop->outstanding > 0)
+        wait_for_all(loop);
+    return loop->outcome;
 }
 
 const struct driver bench_driver = {
+#if BENCH_WAIT == BY_EVENT
+    .version = "this library, libevent " LIBEVENT_VERSION,
+#else
     .version = "this library",
+#endif
     .shared = true,
     .open = open_client,
     .close = close_client,
     .prepare = prepare,
     .discard = discard,
-    .get = BENCH_BY_DESCRIPTOR ? NULL : get,
-    .set = BENCH_BY_DESCRIPTOR ? NULL : set,
-    .mget = BENCH_BY_DESCRIPTOR ? NULL : mget,
-    .mset = BENCH_BY_DESCRIPTOR ? NULL : mset,
+    .get = ONLY_IN_FLIGHT ? NULL : get,
+    .set = ONLY_IN_FLIGHT ? NULL : set,
+    .mget = ONLY_IN_FLIGHT ? NULL : mget,
+    .mset = ONLY_IN_FLIGHT ? NULL : mset,
+    .attach = attach,
+    .detach = detach,
     .keep_in_flight = keep_in_flight,
 };

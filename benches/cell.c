@@ -53,6 +53,9 @@ struct target target_of(const struct cell *cell, const char *options)
     } else if (strcmp(cell->transport, "tcp") == 0) {
         target.transport = BENCH_TCP;
         target.port = atoi(setting("BENCH_TCP"));
+    } else if (strcmp(cell->transport, "far") == 0) {
+        target.transport = BENCH_TCP;
+        target.port = atoi(setting("BENCH_FAR"));
     } else if (strcmp(cell->transport, "tls") == 0) {
         target.transport = BENCH_TLS;
         target.port = atoi(setting("BENCH_TLS"));

@@ -14,7 +14,7 @@ struct subject {
 
 /* One point of the grid. Its fields are written in the results as they are here. */
 struct cell {
-    char transport[8];
+    char transport[8]; /* unix, tcp, tls, far (TCP through the delaying proxy), memory */
     char op[12]; /* get, miss, set, ttl, mget, mset, pipeline */
     size_t size; /* of a value */
     size_t count;

@@ -21,9 +21,12 @@ void measure_count(long calls, const char *name, const struct cell *cell)
         die("%s: %s", name, why);
     fill(it.driver, client, cell, &work);
     atomic_bool never = false;
+    void *attached = attach(it.driver, client, work.operation);
+    if (attached == NULL)
+        die("%s: cannot be attached to", name);
     struct run run = {
         .driver = it.driver,
-        .client = client,
+        .client = attached,
         .work = &work,
         .prepared = it.driver->prepare(&work.job, work.operation),
         .left = work.operation == BENCH_PIPELINE ? 10 * cell->count : 10,
@@ -47,6 +50,7 @@ void measure_count(long calls, const char *name, const struct cell *cell)
     printf("%.3f\n", (double)(atomic_load(allocations) - before) / (double)(calls ? calls : 1));
 
     it.driver->discard(run.prepared);
+    detach(it.driver, attached, work.operation);
     it.driver->close(client);
     discard_work(&work);
 }

@@ -83,8 +83,11 @@ struct driver {
 
     /* `count` GETs in flight together, where the library has it. `keep_in_flight` goes by in_flight_start and
      * in_flight_end and returns 0 when nothing is in flight any more, or one of the values above; `pipeline` sends all,
-     * then takes all answers. */
+     * then takes all answers. Where each thread needs something of its own for that from a client that it shares, such
+     * as a queue, `attach` makes it, and `keep_in_flight` gets that instead of the client. */
     bench_call *pipeline;
+    void *(*attach)(void *client);
+    void (*detach)(void *attached);
     long (*keep_in_flight)(void *client, const struct job *job, struct in_flight *in_flight);
 };
 

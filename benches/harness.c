@@ -9,8 +9,8 @@
  *
  * A cell is "TRANSPORT OP SIZE COUNT THREADS PLACE". Results go to stdout, a line each, with tabs between fields. Where
  * the server and the drivers are, the environment says: BENCH_UNIX, BENCH_TCP, BENCH_TLS, BENCH_CA, BENCH_SERVER_PID,
- * BENCH_DRIVERS. Where it ends because of one of the drivers, its last message is "harness: failed with DRIVER"; it
- * ends with 3 where a driver has no such operation or transport.
+ * BENCH_DRIVERS, and for far servers BENCH_FAR and BENCH_FAR_USE. Where it ends because of one of the drivers, its last
+ * message is "harness: failed with DRIVER"; it ends with 3 where a driver has no such operation or transport.
  */
 #include "fail.h"
 #include "measure.h"

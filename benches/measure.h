@@ -5,7 +5,7 @@
  *   rates.c, count.c, memory.c
  *   run.c       makes a client's calls
  *   cell.c      what is called, with which driver
- *   histogram.c, fail.c
+ *   histogram.c, far.c, fail.c
  *
  * A file includes what stands below it, and driver.h, which is what the harness asks of a client library.
  */

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "fail.h"
+#include "far.h"
 #include "measure.h"
 #include "run.h"
 
@@ -52,16 +53,24 @@ struct entry {
     const struct subject *subject;
     void **clients;
     int client_count;
+    void **attached; /* for each thread */
     void *prepared;
     struct histogram times;
     bool out; /* something went wrong */
+};
+
+/* What a turn brought. */
+struct speed {
+    double rate;
+    double microseconds; /* of processor time, for a call */
+    unsigned connections; /* that were used, where that is known */
 };
 
 static struct run run_of(const struct entry *entry, int i, const struct cell *cell, const struct work *work)
 {
     return (struct run){
         .driver = entry->subject->driver,
-        .client = entry->clients[i % entry->client_count],
+        .client = entry->attached[i],
         .work = work,
         .prepared = entry->prepared,
         .left = UINT64_MAX,
@@ -69,9 +78,9 @@ static struct run run_of(const struct entry *entry, int i, const struct cell *ce
     };
 }
 
-/* One turn. `microseconds` is the processor time of a call. False where an answer was wrong. */
-static bool turn(struct entry *entry, const struct work *work, const struct cell *cell, double seconds, double *rate,
-                 double *microseconds)
+/* One turn. False where an answer was wrong. */
+static bool turn(struct entry *entry, const struct work *work, const struct cell *cell, double seconds,
+                 struct speed *speed)
 {
     struct worker *workers = calloc((size_t)cell->threads, sizeof *workers);
     struct histogram *times = calloc((size_t)cell->threads, sizeof *times);
@@ -86,6 +95,7 @@ static bool turn(struct entry *entry, const struct work *work, const struct cell
         if (pthread_create(&workers[i].thread, NULL, run_worker, &workers[i]) != 0)
             die("no thread to be had");
     }
+    far_begin_turn();
     double before = processor_seconds();
     pthread_barrier_wait(&start);
     struct timespec pause = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
@@ -104,8 +114,9 @@ static bool turn(struct entry *entry, const struct work *work, const struct cell
         right = right && workers[i].run.outcome == 0;
         add_all(&entry->times, &times[i]);
     }
-    *rate = (double)calls * 1e9 / (double)(last - first);
-    *microseconds = (processor_seconds() - before) * 1e6 / (double)(calls ? calls : 1);
+    speed->rate = (double)calls * 1e9 / (double)(last - first);
+    speed->microseconds = (processor_seconds() - before) * 1e6 / (double)(calls ? calls : 1);
+    speed->connections = far_used();
     pthread_barrier_destroy(&start);
     free(workers);
     free(times);
@@ -185,6 +196,12 @@ static bool open_clients(struct entry *entry, const struct cell *cell, const str
     }
     fill(driver, entry->clients[0], cell, work);
     entry->prepared = driver->prepare(&work->job, work->operation);
+    entry->attached = calloc((size_t)cell->threads, sizeof *entry->attached);
+    for (int i = 0; i < cell->threads; i++) {
+        entry->attached[i] = attach(driver, entry->clients[i % entry->client_count], work->operation);
+        if (entry->attached[i] == NULL)
+            die("%s: cannot be attached to", subject->name);
+    }
 
     atomic_bool never = false;
     struct run run = run_of(entry, 0, cell, work);
@@ -197,10 +214,13 @@ static bool open_clients(struct entry *entry, const struct cell *cell, const str
     return run.outcome == 0;
 }
 
-static void close_clients(struct entry *entry)
+static void close_clients(struct entry *entry, const struct cell *cell, const struct work *work)
 {
     const struct driver *driver = entry->subject->driver;
     driver->discard(entry->prepared);
+    for (int i = 0; i < cell->threads; i++)
+        detach(driver, entry->attached[i], work->operation);
+    free(entry->attached);
     for (int i = 0; i < entry->client_count; i++)
         driver->close(entry->clients[i]);
     free(entry->clients);
@@ -213,8 +233,7 @@ void measure_rates(const struct subject *subjects, int count, const struct cell 
     pid_t busy_processes[64];
     int busy = 0;
     int open_count = 0;
-    double rate;
-    double microseconds;
+    struct speed speed;
 
     pin_client_and_server(cell);
     if (strcmp(cell->place, "busy") == 0) {
@@ -229,17 +248,17 @@ void measure_rates(const struct subject *subjects, int count, const struct cell 
     }
     /* A turn that does not count, for caches, buffers and whatever adapts. */
     for (int i = 0; i < open_count; i++) {
-        entries[i].out = !turn(&entries[i], &work, cell, seconds / 2, &rate, &microseconds);
+        entries[i].out = !turn(&entries[i], &work, cell, seconds / 2, &speed);
         memset(&entries[i].times, 0, sizeof entries[i].times);
     }
     for (int round = 0; round < rounds; round++) {
         for (int i = 0; i < open_count; i++) {
             struct entry *entry = &entries[(i + round) % open_count];
-            entry->out = entry->out || !turn(entry, &work, cell, seconds, &rate, &microseconds);
+            entry->out = entry->out || !turn(entry, &work, cell, seconds, &speed);
             if (entry->out)
                 continue;
             print_cell("rate", entry->subject->name, cell);
-            printf("\t%d\t%.1f\t%.3f\n", round, rate, microseconds);
+            printf("\t%d\t%.1f\t%.3f\t%u\n", round, speed.rate, speed.microseconds, speed.connections);
         }
     }
     for (int i = 0; i < open_count; i++) {
@@ -251,7 +270,7 @@ void measure_rates(const struct subject *subjects, int count, const struct cell 
         printf("\t%llu\t%llu\t%llu\n", (unsigned long long)percentile(&entries[i].times, 0.5),
                (unsigned long long)percentile(&entries[i].times, 0.99),
                (unsigned long long)percentile(&entries[i].times, 0.999));
-        close_clients(&entries[i]);
+        close_clients(&entries[i], cell, &work);
     }
     for (int i = 0; i < busy; i++) {
         kill(busy_processes[i], SIGKILL);

@@ -3,23 +3,20 @@
     report.py write RESULTS DOCS    condenses RESULTS into DOCS/benchmark/*.tsv, replacing what was measured anew, then
                                     does as `page`
     report.py page DOCS             the page and the plots from DOCS/benchmark/*.tsv, and the table on stdout
+    report.py cells DRIVER          what the harness printed, from stdin: a line for each cell and driver, to this one
 """
 
 import pathlib
 import statistics
 import sys
-import textwrap
 
 import svg
+from flights import far_section, flights_section, many_loops_section, pollers_section
+from tables import (
+    ASYNCHRONOUS, CALM, EVENT, OURS, PEERS, Cell, cells_of, cells_table, counts_of, draw_lines, item, latency, number,
+    present, ratio, ratio_to_raw, size, spread, table, time,
+)
 
-OURS = "cachetory"
-CALM = "cachetory?spin_us=0"
-LOOP = "cachetory_fd"
-ASYNCHRONOUS = ["hiredis_async", "libvalkey_async", "redis_crate_async"]
-PEERS = ["hiredis", "libvalkey", "redis_crate", "glide", *ASYNCHRONOUS]
-NAMES = ["raw", OURS, CALM, LOOP, *PEERS]
-# What the columns are where one thread keeps several calls in flight.
-IN_FLIGHT = {"hiredis": "hiredis by hand", "libvalkey": "libvalkey by hand", "redis_crate": "redis_crate pipeline"}
 MEMORY = {
     "loaded": "library loaded",
     "first": "first client, after a call",
@@ -27,7 +24,6 @@ MEMORY = {
     "used": "each further one, after a call",
     "thousand": "in all, 1000 clients",
 }
-PLACES = {"one": "one processor", "apart": "a processor each", "free": "free", "busy": "busy machine"}
 BEGIN, END = "<!-- figures: written by benches/report.py -->", "<!-- end of the figures -->"
 
 
@@ -51,7 +47,7 @@ def condense(lines):
         if kind == "missing":
             continue
         if kind == "rate":
-            rates.setdefault(key, {}).setdefault(plain(name), {})[rest[6]] = float(rest[7]), float(rest[8])
+            rates.setdefault(key, {}).setdefault(plain(name), {})[rest[6]] = [float(text) for text in rest[7:10]]
         else:
             latencies[key, plain(name)] = rest[6:9]
     out = [line for line in lines if line[0] == "missing"]
@@ -60,78 +56,15 @@ def condense(lines):
             if (key, name) not in latencies:
                 continue
             row = ["rate", name, *key]
-            row.append(f"{statistics.median(rate for rate, _ in rounds.values()):.0f}")
+            row.append(f"{statistics.median(speed[0] for speed in rounds.values()):.0f}")
             for other in ("hiredis", "raw"):
                 against = cell.get(other, {})
                 ratios = [rounds[r][0] / against[r][0] for r in rounds if r in against and against[r][0]]
                 row += [f"{f(ratios):.3f}" if ratios else "-" for f in (statistics.median, min, max)]
-            row.append(f"{statistics.median(cpu for _, cpu in rounds.values()):.3f}")
-            out.append(row + latencies[key, name])
+            row.append(f"{statistics.median(speed[1] for speed in rounds.values()):.3f}")
+            used = max(speed[2] for speed in rounds.values())
+            out.append([*row, *latencies[key, name], f"{used:.0f}" if used else "-"])
     return out
-
-
-class Cell:
-    """Everybody's figures at one point of the grid."""
-
-    def __init__(self, key):
-        self.transport, self.op, self.size, self.count, self.threads, self.place = key
-        self.by = {}
-
-    def what(self):
-        size = {"65536": "64 KiB", "1048576": "1 MiB", "1024": "1 KiB"}.get(self.size, f"{self.size} B")
-        op = {"miss": "GET, a miss", "ttl": "SET with a ttl"}.get(self.op, self.op.upper())
-        if self.op == "pipeline":
-            return f"GET {size}, {self.count} in flight"
-        return f"{op} {size}" if self.count == "1" else f"{op} {self.count} × {size}"
-
-    def where(self):
-        threads = "" if self.threads == "1" else f", {self.threads} threads"
-        transport = {"unix": "Unix", "tcp": "TCP", "tls": "TLS", "memory": "memory://"}[self.transport]
-        place = "" if self.transport == "memory" or self.place == "free" else f", {PLACES[self.place]}"
-        return transport + place + threads
-
-
-def cells_of(lines):
-    cells = {}
-    for _, name, *rest in lines:
-        key = tuple(rest[:6])
-        fields = "rate h h_low h_high r r_low r_high cpu p50 p99 p999".split()
-        figures = {field: None if text == "-" else float(text) for field, text in zip(fields, rest[6:])}
-        cells.setdefault(key, Cell(key)).by[name] = figures
-    return list(cells.values())
-
-
-def number(value):
-    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2f}"
-
-
-def size(value):
-    return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
-
-
-def time(ns):
-    for unit, name in ((1e6, "ms"), (1e3, "µs")):
-        if ns >= unit:
-            return f"{ns / unit:.3g} {name}"
-    return f"{ns:.0f} ns"
-
-
-def table(head, body):
-    lines = ["| " + " | ".join(row) + " |" for row in (head, *body)]
-    return [lines[0], "|---" * len(head) + "|", *lines[1:], ""]
-
-
-def item(text):
-    """A line of a list, wrapped."""
-    return textwrap.wrap(f"- {text}", 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
-def present(found):
-    return [name for name in NAMES if name in found]
-
-
-def counts_of(counts):
-    return {(call, driver): (float(i), float(a)) for _, driver, call, i, a in counts}
 
 
 def counts_section(counts, folder):
@@ -174,34 +107,6 @@ def memory_section(memory):
     return ["### Resident memory", "", *table(["", *names], body)]
 
 
-def spread(middle, low, high):
-    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
-
-
-def ratio(figures):
-    if figures["h"] is None:
-        return f"{number(figures['rate'])}/s"
-    return spread(figures["h"], figures["h_low"], figures["h_high"])
-
-
-def ratio_to_raw(figures):
-    return "–" if figures is None or figures["r"] is None else spread(figures["r"], figures["r_low"], figures["r_high"])
-
-
-def latency(figures):
-    return f"{time(figures['p50'])} / {time(figures['p99'])} / {time(figures['p999'])}; {figures['cpu']:.3g} µs"
-
-
-def cells_table(cells, names, show, heads=None, more=()):
-    """A row for each cell, a column for each name, and further columns out of (head, function of the cell)."""
-    head = ["call", "where", *((heads or {}).get(n, n) for n in names), *(title for title, _ in more)]
-    body = [
-        [c.what(), c.where(), *(show(c.by[n]) if n in c.by else "–" for n in names), *(f(c) for _, f in more)]
-        for c in cells
-    ]
-    return table(head, body)
-
-
 def rates_section(cells, folder):
     names = present({name for cell in cells for name in cell.by})
     out = ["### Throughput", ""]
@@ -239,46 +144,6 @@ def busy_section(cells):
     return out + (behind or nowhere) + [""]
 
 
-def flights_section(cells, counts, folder):
-    by = counts_of(counts)
-    call = "GET 100 B, 64 in flight"
-    out = ["### Several in flight from one thread", ""]
-    counted = present({driver for c, driver in by if c == call})
-    if counted:
-        out += ["One GET of 64 in flight, over a Unix socket:", ""]
-        rows = [["instructions", *(number(by[call, n][0]) for n in counted)]]
-        rows += [["allocations", *(f"{by[call, n][1]:g}" for n in counted)]]
-        out += table(["", *(IN_FLIGHT.get(n, n) for n in counted)], rows)
-    if not cells:
-        return out
-    names = present({name for cell in cells for name in cell.by})
-    out += ["GETs per second as a ratio to hiredis pipelined by hand.", ""]
-    out += ["![In flight](benchmark/in-flight.svg)", "", "![In flight: latency](benchmark/in-flight-latency.svg)", ""]
-    out += cells_table(cells, names, ratio, IN_FLIGHT)
-    out += ["From the submission of a GET to its completion, p50 / p99 / p99.9, "
-            "and the client's processor time for it.", ""]
-    out += cells_table(cells, names, latency, IN_FLIGHT)
-    on_tcp = [c for c in cells if (c.transport, c.place, c.size) == ("tcp", "apart", "100")]
-    draw_lines(folder / "in-flight.svg", on_tcp, names, "count", "h",
-               "GETs in flight from one thread, TCP, a processor each",
-               "GETs per second, ratio to hiredis pipelined by hand", "in flight")
-    draw_lines(folder / "in-flight-latency.svg", on_tcp, names, "count", "p99",
-               "GETs in flight from one thread: the slowest of a hundred",
-               "microseconds (p99, logarithmic)", "in flight", True)
-    return out
-
-
-def draw_lines(path, cells, names, along, field, title, unit, below, logarithmic=False):
-    cells = sorted(cells, key=lambda c: int(getattr(c, along)))
-    steps = list(dict.fromkeys(getattr(c, along) for c in cells))
-    unit_of = 1000 if field == "p99" else 1
-    had = ((c, n) for c in cells for n in names if n in c.by and c.by[n][field])
-    values = {(getattr(c, along), n): c.by[n][field] / unit_of for c, n in had}
-    if values:
-        names = [n for n in names if any((step, n) in values for step in steps)]
-        path.write_text(svg.lines(title, unit, below, steps, names, values, logarithmic), encoding="utf-8")
-
-
 def plots(cells, folder, names):
     alone = [c for c in cells if (c.transport, c.place, c.threads) == ("tcp", "apart", "1") and "hiredis" in c.by]
     wanted = ["GET 100 B", "SET 100 B", "GET 64 KiB", "MGET 100 × 100 B", "MSET 100 × 100 B", "MGET 1000 × 100 B"]
@@ -306,6 +171,23 @@ def plots(cells, folder, names):
         draw_lines(folder / f"{file}.svg", gets, names, "threads", field, title, unit, "threads", logarithmic)
 
 
+def ahead_in(cell, name, peers):
+    mine = cell.by.get(name)
+    if mine is None or not peers:
+        return []
+    called = "this library" if name == OURS else name
+    better = {n: f for n, f in peers.items() if f["rate"] > 1.05 * mine["rate"]}
+    said = []
+    if better and (mine["h_high"] is None or mine["h_high"] < max(f["h"] for f in better.values())):
+        ratios = ", ".join(f"{n} {f['rate'] / mine['rate']:.2f} ×" for n, f in better.items())
+        said.append(f"{ratios} {called}'s calls per second")
+    for field, what, show in (("cpu", "processor time", lambda t: f"{t:.3g} µs"), ("p99", "p99", time)):
+        best = min(peers, key=lambda n: peers[n][field])
+        if peers[best][field] * 1.1 < mine[field]:
+            said.append(f"{what} {show(peers[best][field])} with {best}, {show(mine[field])} with {called}")
+    return said
+
+
 def ahead_section(counts, memory, cells):
     """Wherever a peer does better than this library, by more than the spread where there is one."""
     out = []
@@ -321,21 +203,11 @@ def ahead_section(counts, memory, cells):
         if driver in PEERS and value < 0.95 * mine:
             out += item(f"Memory, {MEMORY[what]}: {driver} {size(value)}, this library {size(mine)}.")
     for cell in cells:
-        mine = cell.by.get(OURS)
-        peers = {n: f for n, f in cell.by.items() if n in PEERS}
-        if mine is None or not peers:
-            continue
-        better = {n: f for n, f in peers.items() if f["rate"] > 1.05 * mine["rate"]}
-        said = []
-        if better and (mine["h_high"] is None or mine["h_high"] < max(f["h"] for f in better.values())):
-            ratios = ", ".join(f"{n} {f['rate'] / mine['rate']:.2f} ×" for n, f in better.items())
-            said.append(f"{ratios} this library's calls per second")
-        for field, name, show in (("cpu", "processor time", lambda t: f"{t:.3g} µs"), ("p99", "p99", time)):
-            best = min(peers, key=lambda n: peers[n][field])
-            if peers[best][field] * 1.1 < mine[field]:
-                said.append(f"{name} {show(peers[best][field])} with {best}, {show(mine[field])} with this library")
-        if said:
-            out += item(f"{cell.what()}, {cell.where()}: {'; '.join(said)}.")
+        # A thread that waits is held against everybody, an event loop against event loops.
+        for name, peers in ((OURS, PEERS), (EVENT, ASYNCHRONOUS)):
+            said = ahead_in(cell, name, {n: f for n, f in cell.by.items() if n in peers})
+            if said:
+                out += item(f"{cell.what()}, {cell.where()}: {'; '.join(said)}.")
     return ["### Where a peer is ahead", "", *(out or ["Nowhere in what was measured."]), ""]
 
 
@@ -369,20 +241,25 @@ def figures(folder):
         out += counts_section(counts, folder)
     if memory:
         out += memory_section(memory)
-    flights = [c for c in cells if c.op == "pipeline"]
+    far = [c for c in cells if c.transport == "far"]
+    flights = [c for c in cells if c.op == "pipeline" and c not in far]
+    one_thread = [c for c in flights if c.threads == "1" and (c.place != "free" or c.transport == "memory")]
     synchronous = [c for c in cells if c.op != "pipeline"]
     if synchronous:
-        out += rates_section(synchronous, folder)
+        out += rates_section([c for c in synchronous if c not in far], folder)
         out += busy_section(synchronous)
     if flights or counts:
-        out += flights_section(flights, counts, folder)
+        out += flights_section(one_thread, counts, folder)
+    out += many_loops_section(flights, folder)
+    out += pollers_section(rows(folder / "pollers.tsv", "pollers"))
+    out += far_section(far, folder)
     return out + ahead_section(counts, memory, cells)
 
 
 def write(results, docs):
     folder = docs / "benchmark"
     folder.mkdir(exist_ok=True)
-    for name in ("notes", "counts", "memory", "others"):
+    for name in ("notes", "counts", "memory", "pollers", "others"):
         if (results / name).exists():
             (folder / f"{name}.tsv").write_text((results / name).read_text(encoding="utf-8"), encoding="utf-8")
     if (results / "rates").exists():
@@ -398,7 +275,29 @@ def page(docs):
     print("\n".join(line for line in made if not line.startswith("![")))
 
 
+def print_cells(lines, base):
+    print(f"{'cell':34} {'driver':27} {'ratio':>18} {'calls/s':>10} {'p50':>8} {'p99':>8} {'cpu':>7} connections")
+    speeds, latencies = {}, {}
+    for kind, name, *rest in lines:
+        key = " ".join(rest[:6])
+        if kind == "rate":
+            speeds.setdefault(key, {}).setdefault(name, {})[rest[6]] = [float(text) for text in rest[7:]]
+        elif kind == "latency":
+            latencies[key, name] = [float(text) / 1000 for text in rest[6:8]]
+    for key, cell in speeds.items():
+        for name, rounds in cell.items():
+            against = cell.get(base, {})
+            ratios = [speed[0] / against[n][0] for n, speed in rounds.items() if n in against]
+            shown = spread(statistics.median(ratios), min(ratios), max(ratios)) if ratios else "-"
+            rate, cpu, used = (statistics.median(column) for column in zip(*rounds.values()))
+            p50, p99 = latencies.get((key, name), (0, 0))
+            print(f"{key:34} {name:27} {shown:>18} {rate:10.0f} {p50:8.1f} {p99:8.1f} {cpu:7.3f} {used:.0f}")
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "cells":
+        print_cells([line.rstrip("\n").split("\t") for line in sys.stdin], sys.argv[2])
+        sys.exit()
     if sys.argv[1] == "write":
         write(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
     page(pathlib.Path(sys.argv[-1]))

@@ -29,6 +29,17 @@ bool can(const struct driver *driver, enum operation operation)
     return keeps_in_flight(driver, operation) || call_of(driver, operation) != NULL;
 }
 
+void *attach(const struct driver *driver, void *client, enum operation operation)
+{
+    return keeps_in_flight(driver, operation) && driver->attach ? driver->attach(client) : client;
+}
+
+void detach(const struct driver *driver, void *attached, enum operation operation)
+{
+    if (keeps_in_flight(driver, operation) && driver->attach)
+        driver->detach(attached);
+}
+
 /* The time of a batch is that of each GET in it, for its answers are there when all are. */
 static uint64_t call(struct run *run)
 {

@@ -8,6 +8,9 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 20, 90, 60
 COLOURS = {
     "cachetory": "#1b6ac9",
     "cachetory?spin_us=0": "#8fbcf0",
+    "cachetory?max_connections=1": "#17a2b8",
+    "cachetory_asked": "#5b7aa5",
+    "cachetory_event": "#00a887",
     "cachetory_fd": "#12457f",
     "raw": "#9a9a9a",
     "hiredis": "#d1495b",

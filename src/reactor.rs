@@ -97,6 +97,11 @@ impl Reactor {
     pub fn post(&self, task: Box<dyn Task>) {
         self.shared.post(task);
     }
+
+    /// Has it look at the times of its tasks again: one has changed.
+    pub fn rouse(&self) {
+        self.shared.rouse();
+    }
 }
 
 impl Drop for Reactor {

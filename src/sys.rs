@@ -1,49 +1,163 @@
-//! What differs between systems, as safe functions: wakeups through a descriptor and through memory, how a socket is
-//! sent on and closed, and what a thread asks the kernel of itself.
+//! What differs between systems, as safe functions: wakeups through a descriptor and through memory, descriptors that
+//! stand for many, how a socket is sent on and closed, and what a thread asks the kernel of itself.
 
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, Timespec, eventfd};
-use rustix::io::{read, retry_on_intr, write};
+use once_cell::race::OnceBox;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
+use rustix::io::{ioctl_fionbio, read, retry_on_intr, write};
 use rustix::net::SendFlags;
 use rustix::thread::futex;
+
+use crate::fork::{self, PerProcess};
 
 /// A send on a socket neither waits nor raises SIGPIPE, which would end the host.
 pub const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
-/// A descriptor that one thread makes readable for another: eventfd(2), closed on exec, whose every call returns at
-/// once.
+/// The descriptor of an object that parent and child share after a fork, and that looks like any other of its kind. In
+/// a child an inherited one is neither used nor closed: it acts on the parent's object, and its number may be another's
+/// by now.
 #[derive(Debug)]
-pub struct Event(OwnedFd);
+struct Private {
+    fd: ManuallyDrop<OwnedFd>,
+    generation: u64,
+}
+
+impl Private {
+    fn new(fd: OwnedFd) -> Self {
+        Self { fd: ManuallyDrop::new(fd), generation: fork::generation() }
+    }
+
+    fn is_own(&self) -> bool {
+        self.generation == fork::generation()
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        if self.is_own() {
+            // SAFETY: it is dropped here alone, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
+    }
+}
+
+/// A descriptor that one thread makes readable for another: eventfd(2), closed on exec, whose every call returns at
+/// once. In a child process an inherited one does nothing.
+#[derive(Debug)]
+pub struct Event(Private);
 
 impl Event {
     /// One that is not readable yet. An error: there is no descriptor to be had.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+        Self::counting(0)
     }
 
-    /// Makes it readable, until it is drained. More than once is as good as once.
+    fn counting(count: u32) -> io::Result<Self> {
+        Ok(Self(Private::new(eventfd(count, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+    }
+
+    /// Makes it readable, until it is drained. More than once is as good as once, but that each wakes who polls it
+    /// edge-triggered.
     pub fn signal(&self) {
-        // It fails only where the counter is full, and then the descriptor is readable.
-        let _ = retry_on_intr(|| write(&self.0, &1u64.to_ne_bytes()));
+        if self.0.is_own() {
+            // It fails only where the counter is full, and then the descriptor is readable.
+            let _ = retry_on_intr(|| write(&*self.0.fd, &1u64.to_ne_bytes()));
+        }
     }
 
     /// Makes it unreadable, until it is signalled again.
     pub fn drain(&self) {
-        // It fails only where it was not readable.
-        let _ = retry_on_intr(|| read(&self.0, &mut [0; 8]));
+        if self.0.is_own() {
+            // It fails only where it was not readable.
+            let _ = retry_on_intr(|| read(&*self.0.fd, &mut [0; 8]));
+        }
     }
 }
 
 impl AsFd for Event {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.0.fd.as_fd()
     }
+}
+
+/// A descriptor that is always readable. There is one in a process.
+pub fn always_readable() -> io::Result<&'static Event> {
+    static ALWAYS: OnceBox<PerProcess<OnceBox<Event>>> = OnceBox::new();
+    let own = ALWAYS
+        .get_or_init(|| Box::new(PerProcess::new(OnceBox::new())))
+        .get_or_make(|_| OnceBox::new());
+    own.get_or_try_init(|| Event::counting(1).map(Box::new))
+}
+
+/// A descriptor that is readable while one of those in it is ready: epoll(7), level-triggered, closed on exec, and
+/// non-blocking, which some event loops ask for before they take one. What is in it must be taken out before it is
+/// closed, for a child process may have a copy, which would keep it in there. In a child an inherited one does nothing.
+#[derive(Debug)]
+pub struct Poller(Private);
+
+impl Poller {
+    /// An error: there is no descriptor to be had.
+    pub fn new() -> io::Result<Self> {
+        let fd = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        ioctl_fionbio(&fd, true)?;
+        Ok(Self(Private::new(fd)))
+    }
+
+    /// Whether it is this process's.
+    pub fn is_own(&self) -> bool {
+        self.0.is_own()
+    }
+
+    /// Has it look at `fd` for these events; with none, as good as not at all.
+    pub fn add(&self, fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
+        if self.0.is_own() {
+            let data = epoll::EventData::new_u64(0);
+            epoll::add(&*self.0.fd, fd, data, epoll_events(events))?;
+        }
+        Ok(())
+    }
+
+    /// Has it look for other events of one that is in it. Where one of them is there already, who polls edge-triggered
+    /// is woken.
+    pub fn change(&self, fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
+        if self.0.is_own() {
+            let data = epoll::EventData::new_u64(0);
+            epoll::modify(&*self.0.fd, fd, data, epoll_events(events))?;
+        }
+        Ok(())
+    }
+
+    /// Whether something in it is ready.
+    pub fn is_ready(&self) -> bool {
+        let now = timespec(Duration::ZERO);
+        let mut fds = [PollFd::new(self, PollFlags::IN)];
+        self.0.is_own() && poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Takes one out.
+    pub fn remove(&self, fd: BorrowedFd<'_>) {
+        if self.0.is_own() {
+            // It fails only where it is not in there.
+            let _ = epoll::delete(&*self.0.fd, fd);
+        }
+    }
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+/// epoll(7) has the bits of poll(2).
+fn epoll_events(events: PollFlags) -> epoll::EventFlags {
+    epoll::EventFlags::from_bits_retain(events.bits().into())
 }
 
 /// Sleeps while `word` is `expected`, until [`futex_wake_all`], for `timeout`, or for no reason: the caller looks
@@ -118,13 +232,31 @@ mod tests {
     use std::thread;
     use std::time::Instant;
 
-    use rustix::event::{PollFd, PollFlags, poll};
-
     use super::*;
 
-    fn is_readable(event: &Event) -> bool {
-        let mut fds = [PollFd::new(event, PollFlags::IN)];
+    fn is_readable(fd: &impl AsFd) -> bool {
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
         poll(&mut fds, Some(&timespec(Duration::ZERO))).unwrap() == 1
+    }
+
+    #[test]
+    fn a_poller_is_readable_while_something_in_it_is() {
+        let (poller, event) = (Poller::new().unwrap(), Event::new().unwrap());
+        let always = always_readable().unwrap();
+        assert!(is_readable(always));
+        poller.add(always.as_fd(), PollFlags::empty()).unwrap();
+        poller.add(event.as_fd(), PollFlags::IN).unwrap();
+        assert!(!is_readable(&poller));
+        event.signal();
+        assert!(is_readable(&poller));
+        poller.change(event.as_fd(), PollFlags::empty()).unwrap();
+        assert!(!is_readable(&poller));
+        poller.change(event.as_fd(), PollFlags::IN).unwrap();
+        assert!(is_readable(&poller));
+        poller.remove(event.as_fd());
+        assert!(!is_readable(&poller));
+        poller.change(always.as_fd(), PollFlags::IN).unwrap();
+        assert!(is_readable(&poller));
     }
 
     #[test]

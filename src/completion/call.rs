@@ -1,11 +1,13 @@
 //! One asynchronous call, and the hand-over to who carries it out.
 
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::descriptor::Membership;
 use super::engine::QueueId;
 use super::inflight::Inflight;
 use super::queue::CompletionQueue;
@@ -87,12 +89,43 @@ pub(super) struct Terms {
     pub(super) request: Request,
     /// Where the queue's index has it.
     pub(super) place: u32,
-    /// It may be left to the thread that submits it, which is about to wait for it.
-    pub(super) wait_is_predicted: bool,
+    pub(super) custom: Custom,
+}
+
+/// What is usual with the queue that a call reports to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Custom {
+    /// The thread that submits is about to wait, and can carry the call out itself.
+    Waits,
+    /// Somebody polls the queue's descriptor.
+    Polls,
+    /// Neither.
+    Leaves,
 }
 
 /// A call in the hands of its carrier. Dropped uncompleted, the call fails as an internal error.
 pub struct Promise(Arc<Call>);
+
+/// Keeps a queue from being mistaken for another that takes its place in memory. It does not keep it open.
+#[derive(Clone)]
+pub struct QueueHold(Weak<CompletionQueue>);
+
+impl QueueHold {
+    pub fn id(&self) -> QueueId {
+        QueueId::of(self.0.as_ptr())
+    }
+
+    /// Whether nobody can submit to it or wait on it any more.
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    /// Has the queue's descriptor look at a link's socket as well. `None`: it cannot.
+    pub fn join(&self, socket: &Arc<OwnedFd>) -> Option<Arc<Membership>> {
+        let descriptor = self.0.upgrade()?.descriptor()?;
+        Membership::new(descriptor, self.id(), socket).map(Arc::new)
+    }
+}
 
 /// The report that a thread was predicted to wait on a queue, and has not.
 pub struct Misprediction(Weak<CompletionQueue>);
@@ -181,7 +214,17 @@ impl Call {
     /// Whether it may be left to the thread that submits it. That this one does not come to wait is a
     /// [`Misprediction`].
     pub fn wait_is_predicted(&self) -> bool {
-        self.terms.wait_is_predicted
+        self.terms.custom == Custom::Waits
+    }
+
+    /// Whether who polls its queue's descriptor is to carry it out.
+    pub fn is_polled_for(&self) -> bool {
+        self.terms.custom == Custom::Polls
+    }
+
+    /// A hold on the queue that it reports to.
+    pub fn hold_queue(&self) -> QueueHold {
+        QueueHold(self.queue.clone())
     }
 
     /// Which queue it reports to.

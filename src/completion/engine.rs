@@ -12,6 +12,18 @@ pub trait Engine: Send + Sync {
     /// other engines may be told something.
     fn drive(&self, wait: &dyn Wait) -> bool;
 
+    /// Sees to the input and the output that there are for the calls of a queue, and waits for nothing; whether it left
+    /// some for the next time. It is bounded: a mebibyte, or a millisecond.
+    fn step(&self, queue: QueueId) -> bool {
+        let _ = queue;
+        false
+    }
+
+    /// The queue is closed: nobody comes to step for it any more.
+    fn release_queue(&self, queue: QueueId) {
+        let _ = queue;
+    }
+
     /// Gives what was left for a waiting thread to the library's I/O thread, for the thread that came drives another
     /// engine. Never blocks.
     fn entrust(&self);

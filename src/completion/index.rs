@@ -79,6 +79,11 @@ impl<C, K> Index<C, K> {
         }
     }
 
+    /// The caches that there have been calls of, and that are still there.
+    pub fn caches(&self) -> impl Iterator<Item = Arc<K>> {
+        self.groups.iter().filter_map(|group| group.cache.upgrade())
+    }
+
     /// Makes a group for a cache that has none. `announce` is called when there is room for it.
     pub fn open_group(
         &mut self,

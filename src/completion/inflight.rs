@@ -88,6 +88,25 @@ impl Inflight {
         false
     }
 
+    /// Has each engine see to what there is to do for a queue, without waiting; whether something is left.
+    pub(super) fn step(&self, queue: QueueId) -> bool {
+        let Ok(mut others) = self.lock() else { return false };
+        if let [only] = &others.engines[..]
+            && let Some(only) = only.upgrade()
+        {
+            drop(others);
+            return only.step(queue);
+        }
+        let engines = others.engines();
+        drop(others);
+        engines.iter().fold(false, |has_more, engine| engine.step(queue) | has_more)
+    }
+
+    /// The queue is closed.
+    pub(super) fn release_queue(&self, queue: QueueId) {
+        self.engines().for_each(|engine| engine.release_queue(queue));
+    }
+
     /// How many calls were accepted and are not completed.
     pub fn count(&self) -> usize {
         self.outstanding.load(Ordering::Relaxed)

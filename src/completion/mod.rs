@@ -20,6 +20,7 @@
 
 mod call;
 mod delivery;
+mod descriptor;
 mod engine;
 mod index;
 mod inflight;
@@ -30,8 +31,9 @@ mod state;
 mod tests;
 mod wait;
 
-pub use self::call::{Call, Misprediction, Promise, accept};
+pub use self::call::{Call, Misprediction, Promise, QueueHold, accept};
 pub use self::delivery::Delivery;
+pub use self::descriptor::Membership;
 pub use self::engine::{Engine, QueueId, Wait};
 pub use self::inflight::Inflight;
 pub use self::queue::CompletionQueue;

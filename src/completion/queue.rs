@@ -1,13 +1,16 @@
 //! A completion queue: what is outstanding, what is complete, and who waits for it.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::RawFd;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::Completion;
 use super::call::{Call, Progress, Promise, Request, Terms};
+use super::descriptor::Descriptor;
+use super::engine::QueueId;
 use super::index::Index;
 use super::inflight::Inflight;
 use super::prediction::Prediction;
@@ -16,7 +19,6 @@ use crate::error::{Error, Kind, Result};
 use crate::fork;
 use crate::op::Answer;
 use crate::sync::{Condvar, Mutex, MutexGuard, lock};
-use crate::sys::Event;
 
 /// An empty queue gives back more memory than for so many completions.
 const KEPT: usize = 1024;
@@ -44,13 +46,17 @@ pub(super) struct State {
     pub(super) woken: bool,
     /// Those of them that sleep on the descriptor instead.
     pub(super) polling: usize,
+    /// Threads that see to what there is to do and wait for nothing.
+    pub(super) stepping: usize,
     /// Whether whoever submits is likely to wait next.
     pub(super) prediction: Prediction,
-    /// Readable exactly while something is done, once somebody has asked for it. Until then it costs no system
-    /// call. It is there from the start, so that it is the opening that fails where there is none to be had.
-    pub(super) fd: Option<Arc<Event>>,
+    /// It is there from the start, so that it is the opening that fails where there is none to be had. Gone when the
+    /// queue is closed.
+    pub(super) descriptor: Option<Arc<Descriptor>>,
+    /// Somebody has asked for the descriptor. Until then it costs nothing.
     pub(super) watched: bool,
-    readable: bool,
+    /// The event of the descriptor may be readable.
+    was_polled: bool,
 }
 
 /// One of many that are completed at once.
@@ -62,7 +68,7 @@ pub(super) struct Completed {
 
 impl CompletionQueue {
     pub fn open() -> Result<Self> {
-        let fd = Event::new().map_err(|_| Error::no_memory("a descriptor"))?;
+        let descriptor = Some(Arc::new(Descriptor::new()?));
         Ok(Self {
             generation: fork::generation(),
             state: Mutex::new(State {
@@ -73,10 +79,11 @@ impl CompletionQueue {
                 sleeping: 0,
                 woken: false,
                 polling: 0,
+                stepping: 0,
                 prediction: Prediction::default(),
-                fd: Some(Arc::new(fd)),
+                descriptor,
                 watched: false,
-                readable: false,
+                was_polled: false,
             }),
             arrived: Condvar::new(),
             news: AtomicBool::new(false),
@@ -86,17 +93,17 @@ impl CompletionQueue {
     /// The descriptor to poll. It is the queue's.
     pub fn fd(&self) -> Result<RawFd> {
         let mut state = self.lock()?;
-        let fd = state.fd.as_ref().ok_or(Kind::Closed)?.as_fd().as_raw_fd();
+        let descriptor = state.descriptor.clone().ok_or(Kind::Closed)?;
+        let fd = descriptor.number()?;
         if !state.watched {
             state.watched = true;
-            if !state.done.is_empty() {
-                state.set_readable();
-            }
+            descriptor.settle(!state.done.is_empty());
         }
         Ok(fd)
     }
 
     /// Passes up to `room` completions to `put`; how many. Waits for the first one, up to `timeout`; `None`: for ever.
+    /// Where the descriptor is polled, a thread that does not wait sees to what there is to do.
     pub fn wait(
         &self,
         room: usize,
@@ -104,9 +111,17 @@ impl CompletionQueue {
         mut put: impl FnMut(usize, Completion),
     ) -> Result<usize> {
         let mut state = self.lock()?;
-        if !state.has_news() && timeout != Some(Duration::ZERO) {
-            let until = timeout.map(|timeout| Deadline::after(timeout).instant());
-            state = self.await_news(state, until)?;
+        if !state.has_news() {
+            if timeout != Some(Duration::ZERO) {
+                let until = timeout.map(|timeout| Deadline::after(timeout).instant());
+                state = self.await_news(state, until)?;
+            } else if state.watched {
+                if state.prediction.is_hit_likely() {
+                    // The thread was expected to wait, and polls.
+                    state.prediction.miss();
+                }
+                state = self.step(state)?;
+            }
         }
         if state.closed {
             return Err(Kind::Closed.into());
@@ -120,12 +135,15 @@ impl CompletionQueue {
         }
         if state.done.is_empty() {
             self.news.store(false, Ordering::Relaxed);
-            state.set_unreadable();
             state.index.shrink();
             if state.done.capacity() > KEPT && state.index.len() == 0 {
                 state.done = VecDeque::new();
             }
-        } else if state.must_wake() {
+        }
+        if state.watched || state.was_polled {
+            state.settle();
+        }
+        if !state.done.is_empty() && state.must_wake() {
             drop(state);
             self.arrived.notify_one();
         }
@@ -202,12 +220,14 @@ impl CompletionQueue {
         for call in index.calls() {
             call.settle();
         }
-        // On a duplicate of the descriptor a poller may wait for ever otherwise.
-        state.set_readable();
-        let fd = state.fd.take();
+        let descriptor = state.descriptor.take();
+        if let Some(descriptor) = &descriptor {
+            descriptor.end();
+        }
         drop(state);
         self.arrived.notify_all();
-        drop((index, done, fd));
+        index.caches().for_each(|inflight| inflight.release_queue(self.id()));
+        drop((index, done, descriptor));
         Ok(())
     }
 
@@ -222,9 +242,9 @@ impl CompletionQueue {
         state.closed = true;
         let index = std::mem::replace(&mut state.index, Index::new());
         let done = std::mem::take(&mut state.done);
-        let fd = state.fd.take();
+        let descriptor = state.descriptor.take();
         drop(state);
-        drop((index, done, fd));
+        drop((index, done, descriptor));
     }
 
     /// Makes a call and puts it into the index, and sees to it that there is room for its completion.
@@ -244,9 +264,9 @@ impl CompletionQueue {
             None => state.index.open_group(inflight, || inflight.enlist(self))?,
         };
         let tag = request.tag;
-        let wait_is_predicted = state.wait_is_predicted();
+        let custom = state.custom();
         state.index.insert(tag, group, |spare, place| {
-            Call::make(spare, self, inflight, Terms { request, place, wait_is_predicted })
+            Call::make(spare, self, inflight, Terms { request, place, custom })
         })
     }
 
@@ -287,8 +307,13 @@ impl CompletionQueue {
             return;
         }
         self.news.store(true, Ordering::Release);
-        if state.watched || state.polling > 0 {
-            state.set_readable();
+        // Who waits or steps looks for completions before it goes.
+        let is_polled = state.watched && state.waiting == 0 && state.stepping == 0;
+        if is_polled || state.polling > 0 {
+            state.was_polled = true;
+            if let Some(descriptor) = &state.descriptor {
+                descriptor.has_completions();
+            }
         }
         if state.must_wake() {
             drop(state);
@@ -305,14 +330,22 @@ impl CompletionQueue {
     pub(super) fn is_readable(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, poll};
         let state = lock(&self.state);
-        let Some(fd) = &state.fd else { return false };
-        poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&crate::sys::timespec(Duration::ZERO)))
-            == Ok(1)
+        let Some(descriptor) = &state.descriptor else { return false };
+        let now = Some(&crate::sys::timespec(Duration::ZERO));
+        poll(&mut [PollFd::new(descriptor, PollFlags::IN)], now) == Ok(1)
     }
 
     #[cfg(test)]
     pub(super) fn groups(&self) -> usize {
         lock(&self.state).index.groups()
+    }
+
+    pub fn id(&self) -> QueueId {
+        QueueId::of(ptr::from_ref(self))
+    }
+
+    pub(super) fn descriptor(&self) -> Option<Arc<Descriptor>> {
+        self.lock().ok()?.descriptor.clone()
     }
 
     fn open_state(&self) -> Result<MutexGuard<'_, State>> {
@@ -366,18 +399,15 @@ impl State {
         self.closed || !self.done.is_empty()
     }
 
-    /// Under the lock, so that it is readable exactly while something is done.
-    fn set_readable(&mut self) {
-        if let (Some(fd), false) = (&self.fd, self.readable) {
-            fd.signal();
-            self.readable = true;
+    /// Has the descriptor tell what there is to do now.
+    pub(super) fn settle(&mut self) {
+        if let Some(descriptor) = &self.descriptor {
+            if self.index.len() == 0 {
+                // Whatever was to be sent, nobody wants it any more.
+                descriptor.begin_step();
+            }
+            descriptor.settle(!self.done.is_empty());
         }
-    }
-
-    fn set_unreadable(&mut self) {
-        if let (Some(fd), true) = (&self.fd, self.readable) {
-            fd.drain();
-            self.readable = false;
-        }
+        self.was_polled = !self.done.is_empty();
     }
 }

@@ -1,17 +1,17 @@
 //! Threads that wait for completions: asleep on the queue, or driving the I/O of the calls that they wait for.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::ptr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use super::call::Custom;
+use super::descriptor::Descriptor;
 use super::engine::{QueueId, Wait};
 use super::inflight::Inflight;
 use super::queue::{CompletionQueue, State};
 use crate::error::Result;
 use crate::sync::MutexGuard;
-use crate::sys::Event;
 
 impl CompletionQueue {
     /// Waits until something is done, or until `until`. A thread that waits alone drives the I/O of what it waits for,
@@ -22,15 +22,15 @@ impl CompletionQueue {
         until: Option<Instant>,
     ) -> Result<MutexGuard<'a, State>> {
         state.waiting += 1;
-        let mut panicked = Panicked(Some(self));
+        let mut panicked = Panicked { queue: Some(self), was: |state| state.waiting -= 1 };
         loop {
             state = match state.cache_to_drive() {
                 Some(inflight) => self.drive(state, inflight, until)?,
-                None => self.sleep(state, until),
+                None => self.sleep(state, until)?,
             };
             if state.has_news() || until.is_some_and(|until| Instant::now() >= until) {
                 state.waiting -= 1;
-                panicked.0 = None;
+                panicked.queue = None;
                 return Ok(state);
             }
         }
@@ -42,13 +42,45 @@ impl CompletionQueue {
         inflight: Arc<Inflight>,
         until: Option<Instant>,
     ) -> Result<MutexGuard<'a, State>> {
-        let Some(wakeup) = state.fd.clone() else { return Ok(state) };
+        let Some(wakeup) = state.descriptor.clone() else { return Ok(state) };
         state.prediction.hit();
+        if state.watched {
+            wakeup.begin_step();
+        }
         drop(state);
         let has_driven = inflight.drive(&Waiting { queue: self, until, wakeup });
         drop(inflight);
         let state = self.lock()?;
-        if has_driven || state.has_news() { Ok(state) } else { Ok(self.sleep(state, until)) }
+        if has_driven || state.has_news() { Ok(state) } else { self.sleep(state, until) }
+    }
+
+    /// Sees to the I/O that there is to do for a poller of the descriptor, and waits for nothing.
+    pub(super) fn step<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+    ) -> Result<MutexGuard<'a, State>> {
+        let Some(descriptor) = state.descriptor.clone() else { return Ok(state) };
+        let only = state.index.only_cache();
+        let several: Vec<_> = match only {
+            Some(_) => Vec::new(),
+            None => state.index.caches().collect(),
+        };
+        descriptor.begin_step();
+        state.stepping += 1;
+        let mut panicked = Panicked { queue: Some(self), was: |state| state.stepping -= 1 };
+        drop(state);
+        let mut has_more = false;
+        for inflight in only.iter().chain(&several) {
+            has_more |= inflight.step(self.id());
+        }
+        drop((only, several));
+        let mut state = self.lock()?;
+        state.stepping -= 1;
+        panicked.queue = None;
+        if has_more {
+            descriptor.has_more();
+        }
+        Ok(state)
     }
 
     /// Sleeps until something may have been done, or until `until`, or for no reason.
@@ -56,7 +88,12 @@ impl CompletionQueue {
         &'a self,
         mut state: MutexGuard<'a, State>,
         until: Option<Instant>,
-    ) -> MutexGuard<'a, State> {
+    ) -> Result<MutexGuard<'a, State>> {
+        if state.watched
+            && let Some(descriptor) = state.descriptor.clone()
+        {
+            return self.poll(state, &descriptor, until);
+        }
         state.sleeping += 1;
         let mut state = match until {
             Some(until) => {
@@ -68,7 +105,28 @@ impl CompletionQueue {
         };
         state.sleeping -= 1;
         state.woken = false;
-        state
+        Ok(state)
+    }
+
+    /// The same where the descriptor has links in it, which somebody must drive: this thread as well as another.
+    fn poll<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        descriptor: &Descriptor,
+        until: Option<Instant>,
+    ) -> Result<MutexGuard<'a, State>> {
+        state.polling += 1;
+        drop(state);
+        descriptor.wait(until);
+        let mut state = self.lock()?;
+        state.polling -= 1;
+        if !state.has_news() {
+            state = self.step(state)?;
+        }
+        if !state.has_news() {
+            state.settle();
+        }
+        Ok(state)
     }
 
     /// Whoever submitted a call that was left to it did not come to wait.
@@ -86,12 +144,12 @@ struct Waiting<'a> {
     queue: &'a CompletionQueue,
     until: Option<Instant>,
     /// The queue's, which may be closed meanwhile.
-    wakeup: Arc<Event>,
+    wakeup: Arc<Descriptor>,
 }
 
 impl Wait for Waiting<'_> {
     fn queue(&self) -> QueueId {
-        QueueId::of(ptr::from_ref(self.queue))
+        self.queue.id()
     }
 
     fn is_over(&self) -> bool {
@@ -114,34 +172,46 @@ impl Wait for Waiting<'_> {
         sleep(self.wakeup.as_fd());
         if let Ok(mut state) = self.queue.lock() {
             state.polling -= 1;
+            if state.watched && !state.has_news() {
+                // What is told to pollers must not wake this thread again and again.
+                self.wakeup.begin_step();
+                state.settle();
+            }
         }
     }
 }
 
-/// Counts a thread that waits no more because of a panic; one that leaves as it should takes the queue out.
-struct Panicked<'a>(Option<&'a CompletionQueue>);
+/// Counts a thread as gone because of a panic; one that leaves as it should takes the queue out.
+struct Panicked<'a> {
+    queue: Option<&'a CompletionQueue>,
+    was: fn(&mut State),
+}
 
 impl Drop for Panicked<'_> {
     fn drop(&mut self) {
-        if let Some(Ok(mut state)) = self.0.map(CompletionQueue::lock) {
-            state.waiting -= 1;
+        if let Some(Ok(mut state)) = self.queue.map(CompletionQueue::lock) {
+            (self.was)(&mut state);
         }
     }
 }
 
 impl State {
     /// The cache whose calls a thread that waits can drive: the only one that there are calls of, if nobody else waits
-    /// for them, here or on the descriptor.
+    /// for them here.
     fn cache_to_drive(&self) -> Option<Arc<Inflight>> {
-        if self.watched || self.waiting > 1 || self.index.len() == 0 {
+        if self.waiting > 1 || self.index.len() == 0 {
             return None;
         }
         self.index.only_cache()
     }
 
-    /// Whether a new call may be left to the thread that submits it, which is about to wait.
-    pub(super) fn wait_is_predicted(&self) -> bool {
-        let is_alone = self.waiting == 0 && !self.watched && self.index.has_one_group();
-        is_alone && self.prediction.is_hit_likely()
+    /// Who is likely to carry a new call out: the thread that submits it, which is about to wait, or who polls the
+    /// descriptor.
+    pub(super) fn custom(&self) -> Custom {
+        match self.waiting == 0 {
+            true if self.prediction.is_hit_likely() && self.index.has_one_group() => Custom::Waits,
+            true if self.watched => Custom::Polls,
+            _ => Custom::Leaves,
+        }
     }
 }

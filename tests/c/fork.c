@@ -8,6 +8,7 @@
 #include "check_async.h"
 #include "processes.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -215,6 +216,8 @@ static void asynchronous_child(void *arg)
 {
     struct asynchronous *parent = arg;
     inherited_queue(parent->queue, parent->store);
+    /* The number may be another's by now, for all that the library knows: it is left alone. */
+    CHECK(fcntl(parent->fd, F_GETFD) == FD_CLOEXEC);
 
     /* The cache goes on, with a queue of the child's own. */
     cachetory_queue_t own = open_queue();

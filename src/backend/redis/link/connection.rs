@@ -1,7 +1,8 @@
 //! One connection to a server: what it consists of, how it is introduced, and whether it is still there.
 
 use std::num::NonZeroU64;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -16,6 +17,7 @@ use crate::backend::redis::wire::decode::{Inbox, Want};
 use crate::backend::redis::wire::encode::{SHORT, command};
 use crate::backend::redis::wire::handshake::Handshake;
 use crate::backend::redis::wire::replies::{OneReply, kind_of};
+use crate::completion::{Membership, QueueHold};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::value::Span;
@@ -41,6 +43,8 @@ pub struct Link {
     /// What the server said as it turned the connection away.
     pub(super) turned_away: Option<Error>,
     pub seat: Seat,
+    /// Its place in the descriptor of a queue that is polled.
+    pub membership: Option<Arc<Membership>>,
 }
 
 /// How a link that is out counts in its node's scheduler, which alone writes it.
@@ -51,6 +55,11 @@ pub enum Seat {
     Exclusive,
     /// Among those that calls share, since this epoch. Epochs are not zero, so that a seat is one word.
     Shared { epoch: NonZeroU64 },
+}
+
+impl Seat {
+    /// It follows an event loop: shared, since an epoch that never comes.
+    pub const LOOP: Self = Self::Shared { epoch: NonZeroU64::MAX };
 }
 
 impl Link {
@@ -72,6 +81,7 @@ impl Link {
             uses: 0,
             turned_away: None,
             seat: Seat::default(),
+            membership: None,
         };
         if !handshake.is_empty() {
             link.greet(handshake, deadline)?;
@@ -183,6 +193,20 @@ impl Link {
         matches!(answered, Ok(Ok(_))) && inbox.is_empty()
     }
 
+    /// From here on the descriptor of a queue tells when there is something to do; false, where that cannot be.
+    pub fn join(&mut self, queue: &QueueHold) -> bool {
+        self.leave_descriptor();
+        self.membership = queue.join(self.stream.descriptor());
+        self.membership.is_some()
+    }
+
+    /// No descriptor tells any more.
+    pub fn leave_descriptor(&mut self) {
+        if let Some(membership) = self.membership.take() {
+            membership.leave(self.stream.descriptor().as_fd());
+        }
+    }
+
     /// Where to wait for more to do, and for what.
     pub fn interest(&self) -> (&OwnedFd, PollFlags) {
         let has_unsent = self.batch.has_unsent() || self.stream.has_unsent();
@@ -196,6 +220,13 @@ impl Link {
             self.batch.outbox = Vec::new();
         }
         self.inbox.tidy();
+    }
+}
+
+impl Drop for Link {
+    /// A child process may have a copy of the socket, which would stay in the descriptor for ever.
+    fn drop(&mut self) {
+        self.leave_descriptor();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The loop that carries requests out and replies in, whoever drives it: a calling thread, a thread in a queue's wait,
 //! or the library's own thread. They differ only in how they wait, which is a [`Driver`]'s business.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 
@@ -16,6 +16,10 @@ use crate::error::{Error, Result};
 pub const MOST_UNREAD: usize = 16 << 20;
 /// What is read of one link before others have their turn.
 const MOST_AT_ONCE: usize = 1 << 20;
+
+/// How long it takes at most, by a look at the clock every so many reads.
+const LONGEST_AT_ONCE: Duration = Duration::from_millis(1);
+const READS_BY_THE_CLOCK: u32 = 4;
 
 /// Requests on their way out, and the replies to them.
 pub trait Exchange {
@@ -148,7 +152,7 @@ pub struct Blocking<'a> {
 struct Shared<'a> {
     waiter: &'a dyn HasAnswer,
     /// How long it stays when it has its own answer.
-    stays: std::time::Duration,
+    stays: Duration,
 }
 
 trait HasAnswer {
@@ -169,11 +173,7 @@ impl<'a> Blocking<'a> {
     }
 
     /// For a batch with the call of `waiter` in it, which stays no longer than that when it has its own answer.
-    pub fn for_all<L>(
-        deadline: &'a Deadline,
-        waiter: &'a Waiter<L>,
-        stays: std::time::Duration,
-    ) -> Self {
+    pub fn for_all<L>(deadline: &'a Deadline, waiter: &'a Waiter<L>, stays: Duration) -> Self {
         Self { deadline, spins: true, shared: Some(Shared { waiter, stays }) }
     }
 
@@ -231,11 +231,16 @@ impl Driver for Blocking<'_> {
 pub struct NonBlocking {
     /// How much more it reads before others have their turn.
     left: usize,
+    /// How often it has read, and until when it may.
+    reads: u32,
+    until: Option<Instant>,
+    /// The socket had less than there was room for: there is no more.
+    is_drained: bool,
 }
 
 impl Default for NonBlocking {
     fn default() -> Self {
-        Self { left: MOST_AT_ONCE }
+        Self { left: MOST_AT_ONCE, reads: 0, until: None, is_drained: false }
     }
 }
 
@@ -247,17 +252,36 @@ impl Driver for NonBlocking {
         exchange: &mut E,
         sending: Sending,
     ) -> Result<(), Stop> {
-        if self.left == 0 {
-            return Err(Stop::Paused(Pause::Yield));
-        }
         let cannot_be_there = sending == Sending::JustSent && inbox.is_empty();
-        if cannot_be_there || !interest(sending, inbox).contains(PollFlags::IN) {
+        // Where half a reply is there the end of the stream may be as well, of which nobody would tell any more.
+        let is_empty = self.is_drained && inbox.is_empty();
+        if cannot_be_there || is_empty || !interest(sending, inbox).contains(PollFlags::IN) {
             return Err(Stop::Paused(Pause::WouldBlock));
         }
-        match receive(stream, inbox, exchange)? {
-            Some(count) => self.left = self.left.saturating_sub(count),
+        if self.has_read_enough() {
+            return Err(Stop::Paused(Pause::Yield));
+        }
+        let room = exchange.room(inbox).map_err(Stop::NoRoom)?;
+        let space = room.capacity() - room.len();
+        match stream.receive(room)? {
+            Some(count) => {
+                self.left = self.left.saturating_sub(count);
+                self.is_drained = count < space && stream.is_plain();
+            }
             None => return Err(Stop::Paused(Pause::WouldBlock)),
         }
         Ok(())
+    }
+}
+
+impl NonBlocking {
+    /// Now and then it looks at the clock.
+    fn has_read_enough(&mut self) -> bool {
+        self.reads += 1;
+        if self.reads.is_multiple_of(READS_BY_THE_CLOCK) {
+            let now = Instant::now();
+            return now >= *self.until.get_or_insert(now + LONGEST_AT_ONCE);
+        }
+        self.left == 0
     }
 }

@@ -135,12 +135,25 @@ fn what_was_answered_before_the_link_broke_is_answered() {
     assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
     peer.write_all(&bulk(b"one")).unwrap();
     drop(peer);
+    // The end is there, and is seen by who comes again.
+    assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
     assert_eq!(step(&mut link), Driven::Complete(Reuse::Close));
     assert_eq!(answer(&waiters[0]), Ok(b"one".to_vec()));
     for waiter in &waiters[1..] {
         let (_, sent, lost) = answer(waiter).unwrap_err();
         assert!(sent && lost, "a read goes over another link, a write does not");
     }
+}
+
+#[test]
+fn the_end_behind_half_a_reply_is_seen_at_once() {
+    let (mut link, mut peer) = link();
+    let waiters = load(&mut link, 1);
+    assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
+    peer.write_all(b"$100\r\nhalf").unwrap();
+    drop(peer);
+    assert_eq!(step(&mut link), Driven::Complete(Reuse::Close));
+    assert!(answer(&waiters[0]).is_err());
 }
 
 #[test]

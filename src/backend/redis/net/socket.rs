@@ -100,7 +100,7 @@ impl Socket {
         Ok(Self { fd: Arc::new(fd) })
     }
 
-    pub fn descriptor(&self) -> &OwnedFd {
+    pub fn descriptor(&self) -> &Arc<OwnedFd> {
         &self.fd
     }
 

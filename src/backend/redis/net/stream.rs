@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -128,7 +129,12 @@ impl Stream {
         self.tls.as_ref().is_some_and(|session| session.has_unsent())
     }
 
-    pub fn descriptor(&self) -> &OwnedFd {
+    /// Whether what arrives is handed on as it is.
+    pub fn is_plain(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    pub fn descriptor(&self) -> &Arc<OwnedFd> {
         self.socket.descriptor()
     }
 

@@ -247,7 +247,7 @@ impl Node {
         &'a self,
         mut scheduler: MutexGuard<'a, Scheduler<Link>>,
     ) -> MutexGuard<'a, Scheduler<Link>> {
-        let Some(link) = scheduler.unpark() else { return scheduler };
+        let Some(link) = scheduler.unpark_for_others(Instant::now) else { return scheduler };
         drop(scheduler);
         self.to_reactor(link);
         self.scheduler()

@@ -120,7 +120,7 @@ impl OutOfBand {
         match self.node.dial(&Deadline::after(self.node.timeout)) {
             Ok(link) => {
                 self.error = None;
-                let actions = self.node.scheduler().dialled(Box::new(link));
+                let actions = self.node.scheduler().dialled(Box::new(link), Instant::now);
                 self.node.perform(actions);
             }
             Err(error) => self.error = Some(error),
@@ -132,9 +132,13 @@ impl Drop for OutOfBand {
     fn drop(&mut self) {
         if let Some(error) = self.error.take() {
             // Under one lock, or another link is dialled for those that are about to fail.
-            let remains = self.node.scheduler().dial_failed();
-            if let Some(remains) = remains {
-                self.node.fail_unsent(remains.requests, &error);
+            let failed = self.node.scheduler().dial_failed(Instant::now);
+            match failed {
+                Ok(actions) => self.node.perform(actions),
+                Err(remains) => {
+                    // Nothing is parked where there is no link.
+                    self.node.fail_unsent(remains.requests, &error);
+                }
             }
             self.node.freed.notify_one();
         }

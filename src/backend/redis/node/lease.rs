@@ -75,6 +75,14 @@ impl<'a> Lease<'a> {
         self.give_up(link);
     }
 
+    /// Gives the link back if nothing is under way over it, and hands it over otherwise.
+    pub fn pass_on(self) {
+        match self.link.as_deref().is_some_and(|link| link.batch.is_complete()) {
+            true => self.give_back(),
+            false => self.hand_over(None),
+        }
+    }
+
     /// Hands the link to a thread that waits in its batch; where none does, nobody wants the rest, and it is closed.
     pub fn hand_over_or_close(mut self) {
         if let Some(link) = self.offer_to_waiter(None) {
@@ -85,6 +93,7 @@ impl<'a> Lease<'a> {
     /// The link comes back if no thread takes it.
     fn offer_to_waiter(&mut self, but: Option<&Arc<Waiter<Link>>>) -> Option<Box<Link>> {
         let mut link = self.link.take()?;
+        self.node.leave_loop(&mut link);
         while let Some(next) = link.batch.next_driver(but) {
             match next.waiter.hand_over(link) {
                 Ok(()) => {
@@ -161,13 +170,21 @@ impl Node {
     /// Takes a link back that a call is done with.
     #[inline(never)]
     fn take_back(&self, mut link: Box<Link>) {
-        if link.count_use().is_multiple_of(MEASURED) {
-            self.measure(&link);
+        if link.membership.is_some() {
+            self.leave_loop(&mut link);
         }
+        self.count_use(&mut link);
         let spins = link.spins();
         let mut scheduler = self.scheduler();
         if let Err(link) = scheduler.give_back(link, spins) {
             self.assign(scheduler, link);
+        }
+    }
+
+    #[inline(always)]
+    pub fn count_use(&self, link: &mut Link) {
+        if link.count_use().is_multiple_of(MEASURED) {
+            self.measure(link);
         }
     }
 
@@ -181,6 +198,7 @@ impl Node {
 
     #[cold]
     fn close_link(&self, mut link: Box<Link>) {
+        self.leave_loop(&mut link);
         let _place = Place { node: self, seat: link.seat };
         if link.turned_away().is_some() {
             self.scheduler().turned_away(Instant::now());

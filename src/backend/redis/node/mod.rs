@@ -13,6 +13,7 @@ pub mod combine;
 pub mod dialing;
 mod job;
 pub mod lease;
+mod loops;
 mod own_core;
 mod revalidate;
 pub mod scheduler;
@@ -29,6 +30,7 @@ use redis::{ConnectionAddr, ConnectionInfo};
 
 use self::own_core::OwnCore;
 use self::scheduler::{Actions, Carrier, Remains, Scheduler, WatchId};
+use self::watch::Alarm;
 use super::link::batch::Batch;
 use super::link::connection::{Link, Seat};
 use super::link::outcome::{Attempts, Failure};
@@ -37,7 +39,7 @@ use super::link::wakeup::Wakeups;
 use super::net::dial::Dialer;
 use super::net::socket::CutOff;
 use super::wire::handshake::Handshake;
-use crate::completion::{Delivery, Engine, Inflight};
+use crate::completion::{Delivery, Engine, Inflight, Membership};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -67,6 +69,8 @@ pub struct Node {
     freed: Condvar,
     wakeups: Wakeups,
     own_core: OwnCore,
+    /// Wakes who looks after event loops.
+    loop_alarm: Arc<Alarm>,
     /// Set by the first asynchronous call.
     reactor: OnceLock<Arc<Reactor>>,
     /// To end the calls that wait on a link when the cache is closed.
@@ -84,6 +88,10 @@ impl Carrier for Link {
 
     fn seat_mut(&mut self) -> &mut Seat {
         &mut self.seat
+    }
+
+    fn membership(&self) -> Option<&Arc<Membership>> {
+        self.membership.as_ref()
     }
 }
 
@@ -109,6 +117,7 @@ impl Node {
             freed: Condvar::new(),
             wakeups: Wakeups::default(),
             own_core: OwnCore::default(),
+            loop_alarm: Arc::default(),
             reactor: OnceLock::new(),
             cut_offs: Mutex::default(),
         });
@@ -148,12 +157,15 @@ impl Node {
 
     /// Does what the scheduler said. Its lock is not held.
     fn perform(&self, actions: Actions<Link>) {
-        let Actions { hand_over, drive, dial, wake_one, watch, close } = actions;
+        let Actions { hand_over, drive, attach, dial, wake_one, watch, close } = actions;
         drive.into_iter().for_each(|link| self.to_reactor(link));
         for _ in 0..dial {
             self.dial_out_of_band();
         }
         drop(close);
+        if let Some((link, queue)) = attach {
+            self.attach(link, &queue);
+        }
         if let Some(link) = hand_over {
             lease::Lease::of(self, link).hand_over(None);
         }
@@ -175,7 +187,8 @@ impl Node {
     }
 
     /// Has the reactor drive the batch of a link.
-    fn to_reactor(&self, link: Box<Link>) {
+    fn to_reactor(&self, mut link: Box<Link>) {
+        self.leave_loop(&mut link);
         match (self.reactor.get(), self.me.upgrade()) {
             (Some(reactor), Some(node)) => reactor.post(Box::new(job::Job::new(node, link))),
             _ => drop(lease::Lease::of(self, link)),
@@ -200,9 +213,11 @@ impl Node {
         drop(links);
         // Whoever connects now is told, after this, that the node is closed.
         std::mem::take(&mut *self.cut_offs()).iter().for_each(CutOff::cut);
-        drop(parked.map(|link| lease::Lease::of(self, link)));
+        parked.into_iter().for_each(|link| drop(lease::Lease::of(self, link)));
         self.fail_unsent(requests, &Kind::Closed.into());
         self.freed.notify_all();
+        self.loop_alarm.ring();
+        self.reactor.get().into_iter().for_each(|reactor| reactor.rouse());
     }
 
     /// Fails calls that are not on their way: nothing of them was sent, or they are reads whose link broke.

@@ -22,7 +22,7 @@ use crate::sys::timespec;
 
 impl Engine for Node {
     fn drive(&self, wait: &dyn Wait) -> bool {
-        let taken = self.scheduler().take_link_to_drive(Instant::now);
+        let taken = self.scheduler().take_link_to_drive(wait.queue(), Instant::now);
         let link = match taken {
             Ok(link) => link,
             Err(actions) => {
@@ -40,6 +40,14 @@ impl Engine for Node {
         }
         self.drive_for(Lease::of(self, link), wait);
         true
+    }
+
+    fn step(&self, queue: QueueId) -> bool {
+        self.step_for_loop(queue)
+    }
+
+    fn release_queue(&self, queue: QueueId) {
+        self.release_loop(queue);
     }
 
     fn entrust(&self) {
@@ -107,6 +115,9 @@ impl Node {
     /// those.
     fn park(&self, lease: Lease<'_>, queue: QueueId) {
         let Some(link) = lease.into_link() else { return };
+        if link.membership.is_some() {
+            return self.park_for_loop(link, true);
+        }
         let parked = self.scheduler().park(link, queue);
         match parked {
             Ok(actions) => self.perform(actions),

@@ -30,6 +30,9 @@ impl Node {
         expect: Expect,
     ) -> Result<()> {
         self.watch_deadlines()?;
+        if call.is_polled_for() {
+            return self.submit_for_loop(call, encode, expect);
+        }
         let queue = call.reports_to();
         let is_enough = |queued| self.own_core.is_likely() && 4 * queued >= self.inflight.count();
         let mut scheduler = self.scheduler();

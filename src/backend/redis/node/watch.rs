@@ -1,12 +1,18 @@
-//! What the reactor looks after for asynchronous calls: their deadlines, and those that are queued.
+//! What the reactor looks after for asynchronous calls: their deadlines, those that are queued, and what event loops
+//! leave lying.
 
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
+
 use super::Node;
-use super::scheduler::WatchId;
-use crate::completion::Inflight;
+use super::scheduler::{LOOK, WatchId};
+use crate::completion::{Inflight, Membership};
 use crate::reactor::{Progress, Reactor, Task};
+use crate::sys::Poller;
 
 /// Deadlines of asynchronous calls are looked at no more often than this.
 const COARSE: Duration = Duration::from_millis(1);
@@ -113,6 +119,119 @@ impl Drop for Watch {
             if let Some(watch) = watch {
                 node.begin_watch(watch);
             }
+        }
+    }
+}
+
+/// Has who sleeps over the loops of a node look at them again.
+#[derive(Default)]
+pub struct Alarm(AtomicBool);
+
+impl Alarm {
+    /// The reactor is to be roused as well.
+    pub fn ring(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// What the loops of a node have under way: one may not come. Looks at times, and sleeps where nothing comes at all.
+pub struct LoopWatch {
+    node: Weak<Node>,
+    alarm: Arc<Alarm>,
+    /// Any time that has passed.
+    begun: Instant,
+    next: Instant,
+    bed: Option<Bed>,
+    is_over: bool,
+}
+
+/// What a watch sleeps on: the sockets of links that nothing comes over.
+struct Bed {
+    poller: Arc<Poller>,
+    links: Vec<Arc<Membership>>,
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.links.iter().for_each(|link| link.stop_telling());
+    }
+}
+
+impl LoopWatch {
+    pub fn new(node: Weak<Node>, alarm: &Arc<Alarm>) -> Self {
+        let begun = Instant::now();
+        let (alarm, next) = (Arc::clone(alarm), begun + LOOK);
+        Self { node, alarm, begun, next, bed: None, is_over: false }
+    }
+
+    fn must_look(&self, now: Instant) -> bool {
+        let is_told = match &self.bed {
+            Some(bed) => self.alarm.0.load(Ordering::Acquire) || bed.poller.is_ready(),
+            None => false,
+        };
+        is_told || now >= self.next
+    }
+
+    /// Sleeps until something comes, or the calls of the loops have met their deadlines.
+    fn sleep(&mut self, node: &Node, now: Instant) {
+        let Ok(poller) = Poller::new() else { return };
+        self.alarm.0.store(false, Ordering::Release);
+        let Some(links) = node.scheduler().sleep_over_loops() else { return };
+        let bed = Bed { poller: Arc::new(poller), links };
+        if bed.links.iter().all(|link| link.tell(&bed.poller)) {
+            self.next = now + node.timeout;
+            self.bed = Some(bed);
+        } else {
+            node.scheduler().watch_loops();
+        }
+    }
+}
+
+impl Task for LoopWatch {
+    fn step(&mut self, now: Instant) -> Progress {
+        let Some(node) = self.node.upgrade() else { return Progress::Over };
+        if !self.must_look(now) {
+            return Progress::Waits;
+        }
+        if self.bed.take().is_some() {
+            node.scheduler().watch_loops();
+        }
+        let suspects = node.scheduler().look_at_loops(now);
+        let Some(suspects) = suspects else {
+            self.is_over = true;
+            return Progress::Over;
+        };
+        self.next = now + LOOK;
+        let mut has_ready = false;
+        for suspect in suspects.iter().filter(|suspect| suspect.is_ready()) {
+            has_ready = true;
+            let actions = node.scheduler().take_lying(suspect, Instant::now);
+            node.perform(actions);
+        }
+        if !suspects.is_empty() && !has_ready {
+            self.sleep(&node, now);
+        }
+        Progress::Waits
+    }
+
+    fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        self.bed.as_ref().map(|bed| (bed.poller.as_fd(), PollFlags::IN))
+    }
+
+    fn until(&self) -> Option<Instant> {
+        let is_told = self.bed.is_some() && self.alarm.0.load(Ordering::Acquire);
+        let is_due = is_told || self.node.strong_count() == 0;
+        Some(if is_due { self.begun } else { self.next })
+    }
+}
+
+impl Drop for LoopWatch {
+    /// After a panic the next call of a loop begins another.
+    fn drop(&mut self) {
+        if !self.is_over
+            && let Some(node) = self.node.upgrade()
+        {
+            node.scheduler().end_to_watch_loops();
         }
     }
 }

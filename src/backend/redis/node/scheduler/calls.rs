@@ -9,7 +9,7 @@ use crate::backend::redis::link::requests::{Owner, Requests};
 use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
 use crate::backend::redis::link::wakeup::WakeupSet;
 use crate::backend::redis::wire::replies::Expect;
-use crate::completion::Promise;
+use crate::completion::{Promise, QueueId};
 use crate::error::{Kind, Result};
 
 /// So many calls that are left to a thread, and at least a quarter of all that are outstanding, are sent before it
@@ -210,13 +210,14 @@ impl<L: Carrier> Scheduler<L> {
             return Err(Kind::Closed.into());
         }
         let is_predicted = call.wait_is_predicted();
+        let queue = call.reports_to();
         self.queue.forget_completed_now_and_then();
         self.queue.add(Owner::Call(call), encode, expect)?;
         if !is_predicted {
             return Ok(Submitted::Entrusted(self.recruit(now)));
         }
         if self.queue.len() >= FEW && is_enough(self.queue.len()) {
-            return Ok(match self.take_link_to_drive(now) {
+            return Ok(match self.take_link_to_drive(queue, now) {
                 Ok(link) => Submitted::SendOff(link),
                 Err(actions) => Submitted::Entrusted(actions),
             });
@@ -273,7 +274,15 @@ impl<L: Carrier> Scheduler<L> {
     }
 
     /// A link with a batch that nobody drives, for a thread that waits for completions.
-    pub fn take_link_to_drive(&mut self, now: impl Fn() -> Instant) -> Result<Box<L>, Actions<L>> {
+    pub fn take_link_to_drive(
+        &mut self,
+        queue: QueueId,
+        now: impl Fn() -> Instant,
+    ) -> Result<Box<L>, Actions<L>> {
+        if let Some(mut link) = self.take_busy_for_loop(queue) {
+            self.keep_busy(&mut link);
+            return Ok(link);
+        }
         if let Some(mut link) = self.unpark() {
             self.keep_busy(&mut link);
             return Ok(link);

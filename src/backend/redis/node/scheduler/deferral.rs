@@ -76,6 +76,15 @@ pub struct Look<L> {
 }
 
 impl<L: Carrier> Scheduler<L> {
+    /// The same, or a link that follows a loop, where there are no others and may be no more.
+    pub fn unpark_for_others(&mut self, now: impl Fn() -> Instant) -> Option<Box<L>> {
+        if let Some(link) = self.unpark() {
+            return Some(link);
+        }
+        let may_have_another = !self.idle.is_empty() || self.has_room(now);
+        if may_have_another { None } else { self.claim_loop_link() }
+    }
+
     /// Takes the parked link back.
     pub fn unpark(&mut self) -> Option<Box<L>> {
         self.deferral.parked.take()
@@ -157,6 +166,11 @@ impl<L: Carrier> Scheduler<L> {
         calls.into_iter().find(is_left).map(|call| call.misprediction())
     }
 
+    /// Whether something was left to a thread that is likely to wait.
+    pub fn is_deferred(&self) -> bool {
+        self.deferral.deferred || self.is_parked()
+    }
+
     /// Gives what is left to a thread to the reactor: the thread drives another node.
     pub fn entrust(&mut self, now: impl Fn() -> Instant) -> Actions<L> {
         match self.has_calls_left() || self.is_parked() {
@@ -177,7 +191,7 @@ impl<L: Carrier> Scheduler<L> {
     }
 
     /// Whether asynchronous calls are queued.
-    fn has_calls_left(&self) -> bool {
+    pub(super) fn has_calls_left(&self) -> bool {
         self.queue.has_calls() || !self.exclusive.is_empty()
     }
 }

@@ -1,7 +1,7 @@
 //! Which call goes over which link of a node, and who drives it.
 //!
 //! A scheduler is a value: it does no I/O, takes no lock and knows no thread and no clock. Its node tells it what has
-//! happened, under a lock, and does what it answers when it has let go of that: see [`Actions`]. There are four kinds
+//! happened, under a lock, and does what it answers when it has let go of that: see [`Actions`]. There are five kinds
 //! of methods:
 //!
 //! - a call comes: `take_at_hand`, `admit`, `enqueue`, `check_out_exclusive`, `submit`, `submit_exclusive`
@@ -9,6 +9,7 @@
 //! - a call or its driver has waited: `queueing_bound_over`, `withdraw`, `look_after` (`calls.rs`, `deferral.rs`);
 //! - who drives asks for more: `load`, `top_up`, `refill`, `keep_busy`, `take_link_to_drive`, `park` (`calls.rs`,
 //!   `deferral.rs`);
+//! - an event loop's turn: `submit_for_loop`, `take_for_loop`, `park_for_loop`, `look_at_loops` (`loops.rs`);
 //! - a link comes or goes: `give_back`, `lost`, `dialled`, `dial_failed`, `own_dial_over`, `close` (here).
 //!
 //! A call takes an idle link and is driven by its own thread: one write, one read. While as many links are in use as
@@ -37,6 +38,7 @@
 
 mod calls;
 mod deferral;
+mod loops;
 mod measures;
 mod queue;
 mod recruit;
@@ -46,16 +48,20 @@ mod tests;
 use std::collections::VecDeque;
 use std::mem;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::calls::{Admission, Checkout, Queued, Submitted, Ticket, WhatNext};
 use self::deferral::Deferral;
 pub use self::deferral::{Look, WatchId};
+use self::loops::Loops;
+pub use self::loops::{ForLoop, ForStep, LOOK, Parked, Suspect, Watch};
 use self::measures::{Contention, Distance, Respite};
 use self::queue::SubmissionQueue;
 use crate::backend::redis::link::batch::Batch;
 use crate::backend::redis::link::connection::Seat;
 use crate::backend::redis::link::requests::Requests;
+use crate::completion::{Membership, QueueHold};
 
 /// How long a queued call waits for a link in use before it takes another: several round trips to a server that is
 /// near.
@@ -81,6 +87,8 @@ pub trait Carrier: Sized {
     fn batch(&self) -> &Batch<Self>;
     fn batch_mut(&mut self) -> &mut Batch<Self>;
     fn seat_mut(&mut self) -> &mut Seat;
+    /// Its place in the descriptor of a queue that is polled.
+    fn membership(&self) -> Option<&Arc<Membership>>;
 }
 
 /// What a link is taken for.
@@ -117,6 +125,7 @@ pub struct Scheduler<L> {
     /// How many batches, and large calls, have been given to links.
     loads: usize,
     deferral: Deferral<L>,
+    loops: Loops<L>,
     contention: Contention,
     distance: Distance,
     respite: Respite,
@@ -130,6 +139,8 @@ pub struct Actions<L> {
     pub hand_over: Option<Box<L>>,
     /// For the reactor to drive.
     pub drive: Vec<Box<L>>,
+    /// For the descriptor of this queue, whose calls are loaded already.
+    pub attach: Option<(Box<L>, QueueHold)>,
     /// So many links are to be dialled out of band; they are counted already.
     pub dial: usize,
     /// One thread that waits for a link of its own is to be woken.
@@ -142,8 +153,8 @@ pub struct Actions<L> {
 
 impl<L> Default for Actions<L> {
     fn default() -> Self {
-        let (hand_over, drive, close) = (None, Vec::new(), None);
-        Self { hand_over, drive, dial: 0, wake_one: false, watch: None, close }
+        let (hand_over, drive, attach, close) = (None, Vec::new(), None, None);
+        Self { hand_over, drive, attach, dial: 0, wake_one: false, watch: None, close }
     }
 }
 
@@ -164,8 +175,8 @@ pub enum Dialled<'a, L> {
 /// What is left when a scheduler is closed, or has no link and can have none.
 pub struct Remains<L> {
     pub links: Vec<Box<L>>,
-    /// Counted until it is reported lost.
-    pub parked: Option<Box<L>>,
+    /// Counted until they are reported lost.
+    pub parked: Vec<Box<L>>,
     /// Calls to be failed.
     pub requests: Vec<Requests<L>>,
 }
@@ -190,6 +201,7 @@ impl<L: Carrier> Scheduler<L> {
             next_exclusive_is_call: false,
             loads: 0,
             deferral: Deferral::default(),
+            loops: Loops::default(),
             contention: Contention::default(),
             distance: Distance::default(),
             respite: Respite::default(),
@@ -283,22 +295,33 @@ impl<L: Carrier> Scheduler<L> {
     }
 
     /// A link that was dialled out of band is there.
-    pub fn dialled(&mut self, link: Box<L>) -> Actions<L> {
+    pub fn dialled(&mut self, link: Box<L>, now: impl Fn() -> Instant) -> Actions<L> {
         self.dials -= 1;
-        self.assign(link)
+        if self.closed {
+            return self.assign(link);
+        }
+        let mut actions = self.assign_to_loop(link).unwrap_or_else(|link| self.assign(link));
+        if self.loops.awaiting() > 0 {
+            let more = self.recruit(now);
+            actions.drive.extend(more.drive);
+            actions.dial += more.dial;
+            actions.watch = actions.watch.or(more.watch);
+        }
+        actions
     }
 
     /// One that was to be dialled out of band is not. `Remains`: whoever waits where there is no link now fails with
     /// it.
-    pub fn dial_failed(&mut self) -> Option<Remains<L>> {
+    pub fn dial_failed(&mut self, now: impl Fn() -> Instant) -> Result<Actions<L>, Remains<L>> {
         self.dials -= 1;
         self.count -= 1;
         if self.links() > 0 {
-            return None;
+            return Ok(if self.give_up_loops() { self.recruit(now) } else { Actions::default() });
         }
-        let mut requests = vec![self.queue.take_all()];
+        let (parked, mut requests) = self.loops.take_all();
+        requests.push(self.queue.take_all());
         requests.extend(mem::take(&mut self.exclusive));
-        Some(Remains { links: Vec::new(), parked: None, requests })
+        Err(Remains { links: Vec::new(), parked, requests })
     }
 
     /// What came of a dial for oneself.
@@ -322,7 +345,8 @@ impl<L: Carrier> Scheduler<L> {
     pub fn lost(&mut self, seat: Seat, now: impl Fn() -> Instant) -> Actions<L> {
         self.vacate(seat);
         self.count -= 1;
-        let must_recruit = !self.closed && (self.queue.has_calls() || !self.exclusive.is_empty());
+        let is_awaited = self.has_calls_left() || self.loops.awaiting() > 0;
+        let must_recruit = !self.closed && is_awaited;
         let actions = if must_recruit { self.recruit(now) } else { Actions::default() };
         Actions { wake_one: self.waiting > 0, ..actions }
     }
@@ -370,14 +394,18 @@ impl<L: Carrier> Scheduler<L> {
         self.closed = true;
         let links = mem::take(&mut self.idle);
         self.count -= links.len();
-        let mut requests = vec![self.queue.take_all()];
+        let (mut parked, mut requests) = self.loops.take_all();
+        parked.extend(self.unpark());
+        requests.push(self.queue.take_all());
         requests.extend(mem::take(&mut self.exclusive));
-        Remains { links, parked: self.unpark(), requests }
+        Remains { links, parked, requests }
     }
 
     /// In a child process: lets go of the parent's links.
     pub fn abandon(&mut self) -> Remains<L> {
-        Remains { links: mem::take(&mut self.idle), parked: self.unpark(), requests: Vec::new() }
+        let (mut parked, requests) = self.loops.take_all();
+        parked.extend(self.unpark());
+        Remains { links: mem::take(&mut self.idle), parked, requests }
     }
 
     /// Begins a new epoch: the links in use are slow, and count no more.

@@ -9,14 +9,29 @@ impl<L: Carrier> Scheduler<L> {
     pub(super) fn recruit(&mut self, now: impl Fn() -> Instant) -> Actions<L> {
         let mut actions = Actions::default();
         actions.drive.extend(self.unpark());
-        if !self.exclusive.is_empty() || self.in_use < self.most_for_calls() {
+        let for_loops = self.loops.awaiting();
+        if for_loops > 0 || !self.exclusive.is_empty() || self.in_use < self.most_for_calls() {
             self.recruit_idle(&mut actions.drive);
             let needs_link = !self.queue.is_empty() && self.in_use < self.most_for_calls();
             let most = if self.links() > 0 { MOST_DIALS } else { 1 };
-            let wanted = (self.exclusive.len() + usize::from(needs_link)).min(most);
+            let wanted = (for_loops + self.exclusive.len() + usize::from(needs_link)).min(most);
             while self.dials < wanted && self.reserve_out_of_band(&now) {
                 actions.dial += 1;
             }
+        }
+        if for_loops > 0 && self.dials == 0 {
+            // There may be no more. The loops' calls are queued with all others.
+            self.give_up_loops();
+            self.recruit_idle(&mut actions.drive);
+        }
+        // Where only loops have links, one of theirs is for all.
+        let nobody_comes = self.in_use == 0 && self.dials == 0 && self.own_dials == 0;
+        if (self.queue.has_calls() && nobody_comes || !self.exclusive.is_empty() && self.dials == 0)
+            && self.idle.is_empty()
+            && let Some(mut link) = self.claim_loop_link()
+        {
+            self.keep_busy(&mut link);
+            actions.drive.push(link);
         }
         if !self.queue.is_empty() || !self.exclusive.is_empty() {
             actions.watch = self.deferral.watch();

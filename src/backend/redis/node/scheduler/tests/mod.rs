@@ -1,5 +1,6 @@
 //! A scheduler without a thread, a socket or a clock.
 
+mod loops;
 mod outside;
 mod random;
 
@@ -13,6 +14,7 @@ use crate::error::Result;
 struct Probe {
     batch: Batch<Probe>,
     seat: Seat,
+    membership: Option<Arc<Membership>>,
 }
 
 impl Carrier for Probe {
@@ -27,6 +29,10 @@ impl Carrier for Probe {
     fn seat_mut(&mut self) -> &mut Seat {
         &mut self.seat
     }
+
+    fn membership(&self) -> Option<&Arc<Membership>> {
+        self.membership.as_ref()
+    }
 }
 
 fn encode(out: &mut Vec<u8>) -> Result<()> {
@@ -39,7 +45,7 @@ fn with_idle(links: usize) -> Scheduler<Probe> {
     let mut scheduler = Scheduler::new(8, true);
     for _ in 0..links {
         assert!(scheduler.reserve_out_of_band(Instant::now));
-        assert!(scheduler.dialled(Box::default()).hand_over.is_none());
+        assert!(scheduler.dialled(Box::default(), Instant::now).hand_over.is_none());
     }
     scheduler
 }

@@ -83,7 +83,8 @@ impl World {
     }
 
     fn perform(&mut self, actions: Actions<Probe>) {
-        let Actions { hand_over, drive, dial, wake_one, watch, close } = actions;
+        let Actions { hand_over, drive, attach, dial, wake_one, watch, close } = actions;
+        assert!(attach.is_none(), "there are no loops");
         self.dials += dial;
         self.woken += usize::from(wake_one);
         if let Some(id) = watch {
@@ -229,18 +230,22 @@ impl World {
         } else if self.dials > 0 {
             self.dials -= 1;
             if comes_to_something {
-                let actions = self.scheduler.dialled(Box::default());
+                let actions = self.scheduler.dialled(Box::default(), self.clock());
                 return self.perform(actions);
             }
             if self.random.one_in(2) {
                 self.scheduler.turned_away(self.now);
             }
-            let remains = self.scheduler.dial_failed();
+            let failed = self.scheduler.dial_failed(self.clock());
             // The node wakes one that waits, in any case.
             self.woken += 1;
-            for entry in remains.into_iter().flat_map(|remains| remains.requests) {
-                self.see("a failed dial");
-                entry.into_entries().into_iter().for_each(refuse);
+            match failed {
+                Ok(actions) => self.perform(actions),
+                Err(remains) => {
+                    self.see("a failed dial");
+                    let entries = remains.requests.into_iter().flat_map(Requests::into_entries);
+                    entries.for_each(refuse);
+                }
             }
         }
     }
@@ -289,7 +294,8 @@ impl World {
     }
 
     fn queue_waits(&mut self) {
-        match self.scheduler.take_link_to_drive(self.clock()) {
+        let queue = self._unanswered.reports_to();
+        match self.scheduler.take_link_to_drive(queue, self.clock()) {
             Ok(link) => self.out.push(link),
             Err(actions) => self.perform(actions),
         }

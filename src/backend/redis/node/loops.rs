@@ -1,0 +1,180 @@
+//! Asynchronous calls of event loops, driven by the loop's own thread: it polls the descriptor of its queue, which
+//! holds the socket of a link of its own, and comes when there is something to do. What it leaves lying the reactor
+//! goes on with (`watch.rs`).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Node;
+use super::lease::Lease;
+use super::scheduler::{ForLoop, ForStep, Parked, Watch};
+use super::watch::LoopWatch;
+use crate::backend::redis::link::connection::Link;
+use crate::backend::redis::link::drive::{NonBlocking, Pause};
+use crate::backend::redis::link::pipeline::Driven;
+use crate::backend::redis::wire::replies::{Expect, Reuse};
+use crate::completion::{Promise, QueueHold, QueueId};
+use crate::error::Result;
+
+impl Node {
+    /// Takes in a small call of a queue that is polled: it is sent at once where nothing is under way. An error: it is
+    /// not taken in.
+    pub fn submit_for_loop(
+        &self,
+        call: Promise,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        expect: Expect,
+    ) -> Result<()> {
+        let mut scheduler = self.scheduler();
+        let submitted = scheduler.submit_for_loop(call, encode, expect, Instant::now)?;
+        let watch = scheduler.watch_loops();
+        drop(scheduler);
+        if watch != Watch::Looks {
+            self.watch_loops(watch);
+        }
+        match submitted {
+            ForLoop::Send(link) => self.send_for_loop(link),
+            ForLoop::Gathered(None) => {}
+            ForLoop::Gathered(Some(membership)) => membership.descriptor().has_output(),
+            ForLoop::Attach(link, queue) => self.attach(link, &queue),
+            ForLoop::Entrusted(actions) => self.perform(actions),
+        }
+        Ok(())
+    }
+
+    /// Has the reactor look at the loops. `watch`: what it did so far.
+    #[cold]
+    fn watch_loops(&self, watch: Watch) {
+        match self.reactor.get() {
+            Some(reactor) if watch == Watch::Nobody => {
+                reactor.post(Box::new(LoopWatch::new(self.me.clone(), &self.loop_alarm)));
+            }
+            Some(reactor) => {
+                self.loop_alarm.ring();
+                reactor.rouse();
+            }
+            None => self.scheduler().end_to_watch_loops(),
+        }
+    }
+
+    /// Gives a loop a link, whose batch is sent. Where the queue's descriptor cannot have it, the reactor drives it.
+    #[cold]
+    pub fn attach(&self, mut link: Box<Link>, queue: &QueueHold) {
+        if link.join(queue)
+            && let Some(membership) = &link.membership
+        {
+            self.scheduler().attached(membership);
+            return self.send_for_loop(link);
+        }
+        let actions = self.scheduler().not_attached(queue.id(), Instant::now);
+        self.perform(actions);
+        self.to_reactor(link);
+    }
+
+    /// Sends what is loaded onto a loop's link, as far as that goes, and parks it.
+    fn send_for_loop(&self, link: Box<Link>) {
+        let now = Instant::now();
+        let Some(mut link) = self.revalidate_loaded(Lease::of(self, link), now) else { return };
+        if link.batch.sent == 0 {
+            link.touch(now);
+        }
+        link.send_batch();
+        self.park_for_loop(link, false);
+    }
+
+    /// Parks a loop's link. `has_replies`: some have come over it.
+    pub fn park_for_loop(&self, link: Box<Link>, has_replies: bool) {
+        if let Some(membership) = &link.membership {
+            membership.wait_for(link.interest().1);
+        }
+        let parked = self.scheduler().park_for_loop(link, has_replies);
+        match parked {
+            Parked::Parked { has_output, unmute } => {
+                if let Some((membership, turn)) = unmute {
+                    membership.unmute(turn);
+                }
+                if let Some(membership) = has_output {
+                    membership.descriptor().has_output();
+                }
+            }
+            Parked::Refused(link) => {
+                let lease = Lease::of(self, link);
+                if self.is_closed() {
+                    return drop(lease);
+                }
+                lease.pass_on();
+            }
+        }
+    }
+
+    /// Sees to what there is to do for a queue, and waits for nothing; whether there is more.
+    pub fn step_for_loop(&self, queue: QueueId) -> bool {
+        let mut scheduler = self.scheduler();
+        let found = scheduler.take_for_loop(queue);
+        // A thread was expected to wait, and polls.
+        let is_deferred = scheduler.is_deferred();
+        drop(scheduler);
+        let has_more = match found {
+            ForStep::Nothing => false,
+            ForStep::Mute(membership, turn) => {
+                membership.mute(turn);
+                false
+            }
+            ForStep::Link(link) => self.step_over(link),
+        };
+        if is_deferred {
+            let actions = self.scheduler().entrust(Instant::now);
+            self.perform(actions);
+        }
+        has_more
+    }
+
+    fn step_over(&self, mut link: Box<Link>) -> bool {
+        if link.batch.is_complete() {
+            // It is idle, and has been closed, perhaps.
+            match link.is_sound() {
+                true => self.park_for_loop(link, false),
+                false => drop(Lease::of(self, link)),
+            }
+            return false;
+        }
+        let mut lease = Lease::of(self, link);
+        let Ok(link) = lease.link() else { return false };
+        let left = link.batch.left();
+        let driven = link.drive_batch(&self.wakeups, &mut NonBlocking::default());
+        let has_replies = link.batch.left() < left;
+        let stays = match driven {
+            Driven::Paused(_) => true,
+            Driven::Complete(reuse) => reuse == Reuse::Keep && link.batch.retries.is_empty(),
+        };
+        if !stays {
+            lease.after(driven, None);
+            return false;
+        }
+        lease.deliver();
+        if let Some(mut link) = lease.into_link() {
+            if link.batch.is_complete() {
+                self.count_use(&mut link);
+            }
+            self.park_for_loop(link, has_replies);
+        }
+        driven == Driven::Paused(Pause::Yield)
+    }
+
+    /// A queue is closed.
+    pub fn release_loop(&self, queue: QueueId) {
+        let link = self.scheduler().release_loop(queue);
+        if let Some(link) = link {
+            Lease::of(self, link).pass_on();
+        }
+    }
+
+    /// A link goes to somebody else than the loop that it has followed, if it has.
+    pub fn leave_loop(&self, link: &mut Link) {
+        if let Some(membership) = link.membership.as_ref().map(Arc::clone) {
+            link.leave_descriptor();
+            let actions = self.scheduler().left_loop(&membership, Instant::now);
+            self.perform(actions);
+        }
+    }
+}

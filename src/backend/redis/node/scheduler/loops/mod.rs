@@ -1,0 +1,447 @@
+//! Links that follow event loops: each queue whose descriptor is polled has one of its own, which its calls go over.
+//!
+//! A loop is there from a queue's first call that is polled for, until its link goes to somebody else, breaks, or the
+//! queue is closed. Its link is parked here, with a batch or without, while nobody works with it: the descriptor of the
+//! queue tells when there is something to do. Whoever comes takes it out (`submit_for_loop`, `take_for_loop`) and parks
+//! it again (`park_for_loop`). Calls that come while the link is under way are gathered, and go with it the next time.
+//!
+//! Nothing depends on the loop's coming. `look_at_loops` finds what has been left lying, for the reactor to go on with.
+//! And where there may be no more links, what a loop has is taken for all (`claim_loop_link`): then its calls go the
+//! way of those that nobody polls for.
+
+mod lying;
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use self::lying::Seen;
+pub use self::lying::{LOOK, Suspect, Watch};
+use super::{Actions, Carrier, Scheduler, Usage};
+use crate::backend::redis::link::connection::Seat;
+use crate::backend::redis::link::requests::{Owner, Requests};
+use crate::backend::redis::link::wakeup::WakeupSet;
+use crate::backend::redis::wire::replies::Expect;
+use crate::completion::{Membership, Promise, QueueHold, QueueId};
+use crate::error::{Kind, Result};
+
+/// After so many bursts the next is expected, and no more than this are counted.
+const ENOUGH_BURSTS: u32 = 4;
+const MOST_BURSTS: u32 = 8;
+
+pub struct Loop<L> {
+    queue: QueueHold,
+    link: Place<L>,
+    /// That of the link, which is in the queue's descriptor from then on.
+    membership: Option<Arc<Membership>>,
+    gathered: Requests<L>,
+    /// How often somebody has had the link, and how often replies came over it.
+    visits: u64,
+    replies: u64,
+    /// How often calls came together between two steps, of late: then the first of them does not go alone.
+    bursts: u32,
+    /// Since the last step a call came that found nothing under way.
+    has_begun: bool,
+    /// While the link is out: somebody has muted it. How often that was.
+    is_muted: bool,
+    mutes: u64,
+    seen: Seen,
+}
+
+enum Place<L> {
+    Parked(Box<L>),
+    /// Somebody works with it.
+    Out,
+    /// It is being dialled.
+    Awaited,
+}
+
+impl<L> Loop<L> {
+    fn new(queue: QueueHold, link: Place<L>) -> Self {
+        Self {
+            queue,
+            link,
+            membership: None,
+            gathered: Requests::default(),
+            visits: 0,
+            replies: 0,
+            bursts: 0,
+            has_begun: false,
+            is_muted: false,
+            mutes: 0,
+            seen: Seen::default(),
+        }
+    }
+}
+
+/// The loops of a node.
+pub struct Loops<L> {
+    all: Vec<Loop<L>>,
+    /// That of the last call, which is likely that of the next.
+    recent: usize,
+    watch: Watch,
+    quiet_looks: u32,
+}
+
+impl<L> Default for Loops<L> {
+    fn default() -> Self {
+        Self { all: Vec::new(), recent: 0, watch: Watch::Nobody, quiet_looks: 0 }
+    }
+}
+
+impl<L: Carrier> Loops<L> {
+    fn find(&self, queue: QueueId) -> Option<usize> {
+        let is_its = |each: &Loop<L>| each.queue.id() == queue;
+        if self.all.get(self.recent).is_some_and(is_its) {
+            return Some(self.recent);
+        }
+        self.all.iter().position(is_its)
+    }
+
+    /// How many wait for a link that is being dialled.
+    pub fn awaiting(&self) -> usize {
+        self.all.iter().filter(|each| matches!(each.link, Place::Awaited)).count()
+    }
+
+    /// All links that are parked, and all calls that are gathered; nothing is left.
+    pub fn take_all(&mut self) -> (Vec<Box<L>>, Vec<Requests<L>>) {
+        let (mut links, mut requests) = (Vec::new(), Vec::new());
+        for each in mem::take(&mut self.all) {
+            if let Place::Parked(link) = each.link {
+                links.push(link);
+            }
+            requests.push(each.gathered);
+        }
+        (links, requests)
+    }
+
+    #[cfg(test)]
+    pub fn links(&self) -> impl Iterator<Item = &L> {
+        self.all.iter().filter_map(|each| match &each.link {
+            Place::Parked(link) => Some(&**link),
+            _ => None,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn gathered(&self) -> usize {
+        self.all.iter().map(|each| each.gathered.len()).sum()
+    }
+}
+
+impl<L: Carrier> Loop<L> {
+    /// Loads what is gathered onto its link.
+    fn fill(&mut self, link: &mut L) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        self.gathered.begin_send();
+        let batch = link.batch_mut();
+        match batch.is_complete() {
+            true => batch.load(&mut self.gathered, WakeupSet::default()),
+            false => batch.add(&mut self.gathered, WakeupSet::default()),
+        }
+    }
+
+    /// Takes its link out with what is gathered.
+    fn take(&mut self) -> Option<Box<L>> {
+        match mem::replace(&mut self.link, Place::Out) {
+            Place::Parked(mut link) => {
+                self.visits += 1;
+                self.fill(&mut link);
+                Some(link)
+            }
+            other => {
+                self.link = other;
+                None
+            }
+        }
+    }
+
+    fn has_calls(&self) -> bool {
+        match &self.link {
+            Place::Parked(link) => !link.batch().is_complete() || !self.gathered.is_empty(),
+            Place::Out | Place::Awaited => true,
+        }
+    }
+}
+
+/// What is to be done about a call that is polled for.
+pub enum ForLoop<L> {
+    /// Send it over the loop's link, and park that.
+    Send(Box<L>),
+    /// The same, over a link that is new to the loop.
+    Attach(Box<L>, QueueHold),
+    /// It goes with the loop's link the next time; whoever polls is to be told here, if nobody has.
+    Gathered(Option<Arc<Membership>>),
+    /// It waits for a link that is to be dialled, or is the reactor's.
+    Entrusted(Actions<L>),
+}
+
+/// What a thread finds that steps for a queue.
+pub enum ForStep<L> {
+    Nothing,
+    /// The loop's link, with a batch or without.
+    Link(Box<L>),
+    /// Another thread has the link, which is to be muted meanwhile.
+    Mute(Arc<Membership>, u64),
+}
+
+/// What came of parking a link.
+pub enum Parked<L> {
+    Parked {
+        /// Calls were gathered meanwhile: whoever polls is to be told.
+        has_output: Option<Arc<Membership>>,
+        /// It was muted meanwhile, and is to be unmuted.
+        unmute: Option<(Arc<Membership>, u64)>,
+    },
+    /// It is the loop's no more.
+    Refused(Box<L>),
+}
+
+impl<L: Carrier> Scheduler<L> {
+    /// Takes in a small call that is polled for. An error: it is not taken in.
+    pub fn submit_for_loop(
+        &mut self,
+        call: Promise,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        expect: Expect,
+        now: impl Fn() -> Instant,
+    ) -> Result<ForLoop<L>> {
+        if self.closed {
+            return Err(Kind::Closed.into());
+        }
+        let Some(index) = self.loops.find(call.reports_to()) else {
+            return self.begin_loop(call, encode, expect, now);
+        };
+        self.loops.recent = index;
+        let own = &mut self.loops.all[index];
+        let was_empty = own.gathered.is_empty();
+        own.gathered.add(Owner::Call(call), encode, expect)?;
+        let Place::Parked(link) = &own.link else { return Ok(ForLoop::Gathered(None)) };
+        let is_quiet = link.batch().is_complete();
+        own.has_begun |= is_quiet;
+        if is_quiet && own.bursts < ENOUGH_BURSTS {
+            return Ok(own.take().map_or(ForLoop::Gathered(None), ForLoop::Send));
+        }
+        if own.seen.is_slow && self.has_another(&now) {
+            return Ok(self.replace_slow(index, now));
+        }
+        let own = &self.loops.all[index];
+        Ok(ForLoop::Gathered(own.membership.clone().filter(|_| was_empty)))
+    }
+
+    /// Whether there is another link for a loop, or there may be.
+    fn has_another(&self, now: impl Fn() -> Instant) -> bool {
+        self.has_idle() || self.has_room(now)
+    }
+
+    /// The first call of a queue that is polled.
+    #[cold]
+    fn begin_loop(
+        &mut self,
+        call: Promise,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        expect: Expect,
+        now: impl Fn() -> Instant,
+    ) -> Result<ForLoop<L>> {
+        let queue = call.hold_queue();
+        if !self.has_another(&now) {
+            self.queue.add(Owner::Call(call), encode, expect)?;
+            return Ok(ForLoop::Entrusted(self.recruit(now)));
+        }
+        let mut own = Loop::new(queue, Place::Awaited);
+        own.gathered.add(Owner::Call(call), encode, expect)?;
+        self.loops.recent = self.loops.all.len();
+        self.loops.all.push(own);
+        Ok(self.find_link_for_loop(self.loops.recent, Actions::default(), now))
+    }
+
+    /// The reactor goes on with a link that answers nothing. The loop gets another.
+    #[cold]
+    fn replace_slow(&mut self, index: usize, now: impl Fn() -> Instant) -> ForLoop<L> {
+        let own = &mut self.loops.all[index];
+        let mut actions = Actions::default();
+        if let Place::Parked(link) = mem::replace(&mut own.link, Place::Awaited) {
+            actions.drive.push(link);
+        }
+        (own.membership, own.seen) = (None, Seen::default());
+        self.find_link_for_loop(index, actions, now)
+    }
+
+    /// A link for a loop that has none.
+    fn find_link_for_loop(
+        &mut self,
+        index: usize,
+        mut actions: Actions<L>,
+        now: impl Fn() -> Instant,
+    ) -> ForLoop<L> {
+        if self.has_idle()
+            && actions.drive.is_empty()
+            && let Some(mut link) = self.check_out(Usage::Exclusive)
+        {
+            *link.seat_mut() = Seat::LOOP;
+            return self.load_for_loop(index, link);
+        }
+        let more = self.recruit(now);
+        actions.drive.extend(more.drive);
+        ForLoop::Entrusted(Actions { drive: actions.drive, ..more })
+    }
+
+    fn load_for_loop(&mut self, index: usize, mut link: Box<L>) -> ForLoop<L> {
+        let own = &mut self.loops.all[index];
+        own.link = Place::Out;
+        own.fill(&mut link);
+        ForLoop::Attach(link, own.queue.clone())
+    }
+
+    /// A link that was dialled goes to a loop that waits for one.
+    pub(super) fn assign_to_loop(&mut self, mut link: Box<L>) -> Result<Actions<L>, Box<L>> {
+        let is_waiting = |each: &Loop<L>| matches!(each.link, Place::Awaited);
+        let Some(index) = self.loops.all.iter().position(is_waiting) else { return Err(link) };
+        *link.seat_mut() = Seat::LOOP;
+        match self.load_for_loop(index, link) {
+            ForLoop::Attach(link, queue) => {
+                Ok(Actions { attach: Some((link, queue)), ..Actions::default() })
+            }
+            _ => Ok(Actions::default()),
+        }
+    }
+
+    /// The link that was given to the loop is in the queue's descriptor.
+    pub fn attached(&mut self, membership: &Arc<Membership>) {
+        if let Some(index) = self.loops.find(membership.queue()) {
+            let own = &mut self.loops.all[index];
+            own.membership = Some(Arc::clone(membership));
+        }
+    }
+
+    /// A link cannot be in the queue's descriptor: its calls go another way.
+    pub fn not_attached(&mut self, queue: QueueId, now: impl Fn() -> Instant) -> Actions<L> {
+        let is_its = |each: &Loop<L>| each.membership.is_none() && matches!(each.link, Place::Out);
+        match self.loops.find(queue).filter(|index| is_its(&self.loops.all[*index])) {
+            Some(index) => self.end_loop(index, now),
+            None => Actions::default(),
+        }
+    }
+
+    /// A link leaves its loop, whose further calls go another way.
+    pub fn left_loop(&mut self, link: &Arc<Membership>, now: impl Fn() -> Instant) -> Actions<L> {
+        let is_its =
+            |each: &Loop<L>| each.membership.as_ref().is_some_and(|own| Arc::ptr_eq(own, link));
+        match self.loops.all.iter().position(is_its) {
+            Some(index) => self.end_loop(index, now),
+            None => Actions::default(),
+        }
+    }
+
+    fn end_loop(&mut self, index: usize, now: impl Fn() -> Instant) -> Actions<L> {
+        let own = self.loops.all.swap_remove(index);
+        if own.gathered.is_empty() || self.closed {
+            return Actions::default();
+        }
+        self.queue.append(own.gathered);
+        self.recruit(now)
+    }
+
+    /// What there is to do for a queue.
+    pub fn take_for_loop(&mut self, queue: QueueId) -> ForStep<L> {
+        let Some(index) = self.loops.find(queue) else { return ForStep::Nothing };
+        let own = &mut self.loops.all[index];
+        if mem::take(&mut own.has_begun) {
+            let is_burst = own.gathered.len() > 1;
+            own.bursts = if is_burst { (own.bursts + 1).min(MOST_BURSTS) } else { own.bursts / 2 };
+        }
+        if let Some(link) = own.take() {
+            return ForStep::Link(link);
+        }
+        match &own.membership {
+            Some(membership) if matches!(own.link, Place::Out) && !own.is_muted => {
+                own.is_muted = true;
+                own.mutes += 1;
+                ForStep::Mute(Arc::clone(membership), own.mutes)
+            }
+            _ => ForStep::Nothing,
+        }
+    }
+
+    /// The same for a thread that waits, if there is anything.
+    pub(super) fn take_busy_for_loop(&mut self, queue: QueueId) -> Option<Box<L>> {
+        let index = self.loops.find(queue)?;
+        let own = &mut self.loops.all[index];
+        if own.has_calls() { own.take() } else { None }
+    }
+
+    /// Parks a link that was out. `has_replies`: some came over it.
+    pub fn park_for_loop(&mut self, link: Box<L>, has_replies: bool) -> Parked<L> {
+        let found = link.membership().and_then(|membership| {
+            let index = self.loops.find(membership.queue())?;
+            let own = &self.loops.all[index];
+            let is_its = own.membership.as_ref().is_some_and(|own| Arc::ptr_eq(own, membership));
+            is_its.then_some(index)
+        });
+        let Some(index) = found.filter(|_| !self.closed && !self.is_short_of_links()) else {
+            return Parked::Refused(link);
+        };
+        let own = &mut self.loops.all[index];
+        own.link = Place::Parked(link);
+        own.replies += u64::from(has_replies);
+        let has_output = own.membership.clone().filter(|_| !own.gathered.is_empty());
+        let unmute = match mem::take(&mut own.is_muted) {
+            true => own.membership.clone().map(|membership| (membership, own.mutes)),
+            false => None,
+        };
+        Parked::Parked { has_output, unmute }
+    }
+
+    /// Whether somebody waits for a link who cannot have one but a loop's.
+    fn is_short_of_links(&self) -> bool {
+        self.count >= self.most
+            && self.idle.is_empty()
+            && (self.is_claimed() || (!self.queue.is_empty() && self.in_use == 0))
+    }
+
+    /// Takes a loop's link for all: an idle one rather than another.
+    pub fn claim_loop_link(&mut self) -> Option<Box<L>> {
+        let all = &self.loops.all;
+        let is_parked = |each: &Loop<L>| matches!(each.link, Place::Parked(_));
+        let is_idle = |each: &Loop<L>| is_parked(each) && !each.has_calls();
+        let index = all.iter().position(is_idle).or_else(|| all.iter().position(is_parked))?;
+        self.unseat_loop(index)
+    }
+
+    /// Takes a loop's link, and all that is gathered with it, away from it.
+    fn unseat_loop(&mut self, index: usize) -> Option<Box<L>> {
+        let mut link = self.loops.all[index].take()?;
+        self.loops.all.swap_remove(index);
+        *link.seat_mut() = self.seat(Usage::Shared);
+        Some(link)
+    }
+
+    /// A queue is closed: its link is for others, once its batch is complete.
+    pub fn release_loop(&mut self, queue: QueueId) -> Option<Box<L>> {
+        let index = self.loops.find(queue)?;
+        let link = self.unseat_loop(index);
+        if link.is_none() {
+            // Whoever has the link finds the loop gone. Nobody waits for what is gathered.
+            self.loops.all.swap_remove(index);
+        }
+        link
+    }
+
+    /// Where none is being dialled any more for the loops that wait for a link, their calls go another way; whether
+    /// there were any.
+    pub(super) fn give_up_loops(&mut self) -> bool {
+        let has_any = self.dials == 0 && self.loops.awaiting() > 0;
+        if !has_any {
+            return false;
+        }
+        while let Some(index) =
+            self.loops.all.iter().position(|each| matches!(each.link, Place::Awaited))
+        {
+            let own = self.loops.all.swap_remove(index);
+            self.queue.append(own.gathered);
+        }
+        true
+    }
+}

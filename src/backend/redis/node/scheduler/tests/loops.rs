@@ -1,0 +1,264 @@
+//! Links that follow event loops.
+
+use std::os::fd::OwnedFd;
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::outside::{Random, promise, refuse};
+use super::*;
+use crate::backend::redis::link::requests::Entry;
+use crate::completion::{CompletionQueue, Inflight, Promise};
+use crate::error::Kind;
+
+/// A queue whose descriptor is polled.
+struct Polled {
+    queue: Arc<CompletionQueue>,
+    inflight: Arc<Inflight>,
+    tag: u64,
+}
+
+impl Polled {
+    fn new(inflight: &Arc<Inflight>) -> Self {
+        crate::reserve::set_aside().unwrap();
+        let queue = Arc::new(CompletionQueue::open().unwrap());
+        queue.fd().unwrap();
+        Self { queue, inflight: Arc::clone(inflight), tag: 0 }
+    }
+
+    fn call(&mut self) -> Promise {
+        self.tag += 1;
+        let call = promise(&self.queue, &self.inflight, self.tag);
+        assert!(call.is_polled_for());
+        call
+    }
+}
+
+fn inflight() -> Arc<Inflight> {
+    Arc::new(Inflight::new(usize::MAX))
+}
+
+/// Something with a descriptor, in place of a socket.
+fn socket() -> Arc<OwnedFd> {
+    Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap())
+}
+
+fn submit(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> ForLoop<Probe> {
+    let call = polled.call();
+    scheduler.submit_for_loop(call, encode, Expect::Ping, Instant::now).unwrap()
+}
+
+/// As a node does: the link is in the queue's descriptor from then on.
+fn attach(scheduler: &mut Scheduler<Probe>, link: &mut Probe, queue: &QueueHold) -> Arc<OwnedFd> {
+    let socket = socket();
+    let membership = queue.join(&socket).unwrap();
+    scheduler.attached(&membership);
+    link.membership = Some(membership);
+    socket
+}
+
+fn park(scheduler: &mut Scheduler<Probe>, link: Box<Probe>) -> bool {
+    matches!(scheduler.park_for_loop(link, true), Parked::Parked { .. })
+}
+
+/// A loop with a link that one call is under way over.
+fn busy_loop(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> Arc<OwnedFd> {
+    let ForLoop::Attach(mut link, queue) = submit(scheduler, polled) else { panic!() };
+    assert_eq!(link.batch.left(), 1);
+    let socket = attach(scheduler, &mut link, &queue);
+    assert!(park(scheduler, link));
+    socket
+}
+
+fn answer_all(link: &mut Probe) {
+    link.batch.sent = link.batch.outbox.len();
+    link.batch.fail(|| Kind::Cancelled.into());
+    link.batch.completed.deliver();
+}
+
+#[test]
+fn the_first_call_goes_at_once_and_more_go_together_the_next_time() {
+    let (mut scheduler, mut polled) = (with_idle(1), Polled::new(&inflight()));
+    let _socket = busy_loop(&mut scheduler, &mut polled);
+    assert!(matches!(submit(&mut scheduler, &mut polled), ForLoop::Gathered(Some(_))));
+    assert!(matches!(submit(&mut scheduler, &mut polled), ForLoop::Gathered(None)), "it was told");
+    let ForStep::Link(mut link) = scheduler.take_for_loop(polled.queue.id()) else { panic!() };
+    assert_eq!(link.batch.left(), 3);
+    assert!(matches!(submit(&mut scheduler, &mut polled), ForLoop::Gathered(None)), "it is out");
+    answer_all(&mut link);
+    let Parked::Parked { has_output, unmute } = scheduler.park_for_loop(link, true) else {
+        panic!()
+    };
+    assert!(has_output.is_some() && unmute.is_none());
+    assert_eq!(scheduler.loops.gathered(), 1);
+}
+
+#[test]
+fn bursts_go_together_and_single_calls_at_once_again() {
+    let (mut scheduler, mut polled) = (with_idle(1), Polled::new(&inflight()));
+    let _socket = busy_loop(&mut scheduler, &mut polled);
+    let mut turn = |calls: usize| {
+        let ForStep::Link(mut link) = scheduler.take_for_loop(polled.queue.id()) else { panic!() };
+        answer_all(&mut link);
+        assert!(park(&mut scheduler, link));
+        let mut sent = 0;
+        for _ in 0..calls {
+            if let ForLoop::Send(link) = submit(&mut scheduler, &mut polled) {
+                sent += 1;
+                assert!(park(&mut scheduler, link));
+            }
+        }
+        sent
+    };
+    let sent: Vec<usize> = (0..6).map(|_| turn(3)).collect();
+    assert_eq!(sent, [1, 1, 1, 1, 0, 0]);
+    let sent: Vec<usize> = (0..4).map(|_| turn(1)).collect();
+    assert_eq!(sent.last(), Some(&1));
+}
+
+#[test]
+fn a_link_that_is_out_is_muted_once_and_unmuted_when_it_is_parked() {
+    let (mut scheduler, mut polled) = (with_idle(1), Polled::new(&inflight()));
+    let _socket = busy_loop(&mut scheduler, &mut polled);
+    let queue = polled.queue.id();
+    for turn in 1..4 {
+        let ForStep::Link(link) = scheduler.take_for_loop(queue) else { panic!() };
+        let ForStep::Mute(_, muted) = scheduler.take_for_loop(queue) else { panic!() };
+        assert_eq!(muted, turn);
+        assert!(matches!(scheduler.take_for_loop(queue), ForStep::Nothing));
+        let Parked::Parked { unmute: Some((_, unmuted)), .. } = scheduler.park_for_loop(link, true)
+        else {
+            panic!()
+        };
+        assert_eq!(unmuted, turn);
+    }
+}
+
+#[test]
+fn what_is_ready_and_untouched_at_two_looks_is_the_reactors() {
+    let (mut scheduler, mut polled) = (with_idle(1), Polled::new(&inflight()));
+    let socket = busy_loop(&mut scheduler, &mut polled);
+    let look = |scheduler: &mut Scheduler<Probe>| {
+        let suspects = scheduler.look_at_loops(Instant::now()).unwrap();
+        let mut driven = Vec::new();
+        for suspect in suspects.iter().filter(|suspect| suspect.is_ready()) {
+            driven.extend(scheduler.take_lying(suspect, Instant::now).drive);
+        }
+        driven.len()
+    };
+    (0..3).for_each(|_| assert_eq!(look(&mut scheduler), 0, "nothing has come"));
+    rustix::io::write(&*socket, &1u64.to_ne_bytes()).unwrap();
+    assert_eq!(look(&mut scheduler), 0);
+    let ForStep::Link(link) = scheduler.take_for_loop(polled.queue.id()) else { panic!() };
+    assert!(park(&mut scheduler, link));
+    assert_eq!((look(&mut scheduler), look(&mut scheduler)), (0, 0), "its loop has come");
+    assert_eq!(look(&mut scheduler), 1);
+    assert_eq!(scheduler.loops.links().count(), 0);
+}
+
+#[test]
+fn a_loop_gives_its_link_up_where_there_may_be_no_other() {
+    let inflight = inflight();
+    let mut scheduler: Scheduler<Probe> = Scheduler::new(1, true);
+    let mut polled = [Polled::new(&inflight), Polled::new(&inflight)];
+    let ForLoop::Entrusted(actions) = submit(&mut scheduler, &mut polled[0]) else { panic!() };
+    assert_eq!(actions.dial, 1);
+    let dialled = scheduler.dialled(Box::default(), Instant::now);
+    let (mut link, queue) = dialled.attach.unwrap();
+    let _socket = attach(&mut scheduler, &mut link, &queue);
+    assert!(park(&mut scheduler, link));
+    let ForLoop::Entrusted(actions) = submit(&mut scheduler, &mut polled[1]) else { panic!() };
+    let [link] = &actions.drive[..] else { panic!() };
+    assert_eq!(link.batch.left(), 2, "one drives the calls of both");
+    assert_eq!(scheduler.in_use, 1);
+}
+
+#[test]
+fn a_dial_that_fails_fails_the_calls_of_loops_where_there_is_no_link() {
+    let mut scheduler: Scheduler<Probe> = Scheduler::new(1, true);
+    let mut polled = Polled::new(&inflight());
+    assert!(matches!(submit(&mut scheduler, &mut polled), ForLoop::Entrusted(_)));
+    let Err(remains) = scheduler.dial_failed(Instant::now) else { panic!() };
+    let entries: Vec<Entry<Probe>> =
+        remains.requests.into_iter().flat_map(Requests::into_entries).collect();
+    assert_eq!(entries.len(), 1);
+    entries.into_iter().for_each(refuse);
+}
+
+/// Three loops over two links, whose queues come and go.
+#[test]
+fn random_turns_of_loops_keep_every_link_and_every_call() {
+    for seed in 1..60 {
+        let inflight = inflight();
+        let mut scheduler: Scheduler<Probe> = Scheduler::new(2, true);
+        let mut random = Random(seed);
+        let mut polled: Vec<Polled> = (0..3).map(|_| Polled::new(&inflight)).collect();
+        let (mut out, mut sockets, mut dials) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..400 {
+            let turn = random.below(polled.len());
+            let mut todo = Actions::default();
+            match random.below(8) {
+                0..=2 => match submit(&mut scheduler, &mut polled[turn]) {
+                    ForLoop::Send(link) => out.push(link),
+                    ForLoop::Attach(link, queue) => todo.attach = Some((link, queue)),
+                    ForLoop::Entrusted(actions) => todo = actions,
+                    ForLoop::Gathered(_) => {}
+                },
+                3 => match scheduler.take_for_loop(polled[turn].queue.id()) {
+                    ForStep::Link(link) => out.push(link),
+                    ForStep::Nothing | ForStep::Mute(..) => {}
+                },
+                4 if dials > 0 => {
+                    dials -= 1;
+                    todo = scheduler.dialled(Box::default(), Instant::now);
+                }
+                5 => {
+                    for suspect in scheduler.look_at_loops(Instant::now()).unwrap_or_default() {
+                        out.extend(scheduler.take_lying(&suspect, Instant::now).drive);
+                    }
+                }
+                6 if random.one_in(8) => {
+                    polled[turn] = {
+                        polled[turn].queue.close().unwrap();
+                        out.extend(scheduler.release_loop(polled[turn].queue.id()));
+                        Polled::new(&inflight)
+                    };
+                }
+                _ if !out.is_empty() => {
+                    let mut link = out.swap_remove(random.below(out.len()));
+                    if random.one_in(2) {
+                        answer_all(&mut link);
+                    }
+                    let Parked::Refused(mut link) = scheduler.park_for_loop(link, true) else {
+                        continue;
+                    };
+                    if let Some(membership) = link.membership.take() {
+                        out.extend(scheduler.left_loop(&membership, Instant::now).drive);
+                    }
+                    answer_all(&mut link);
+                    if let Err(link) = scheduler.give_back(link, true) {
+                        let actions = scheduler.assign(link);
+                        out.extend(actions.hand_over.into_iter().chain(actions.drive));
+                    }
+                }
+                _ => {}
+            }
+            dials += todo.dial;
+            out.extend(todo.drive);
+            if let Some((mut link, queue)) = todo.attach {
+                match queue.is_gone() {
+                    true => drop(scheduler.not_attached(queue.id(), Instant::now)),
+                    false => sockets.push(attach(&mut scheduler, &mut link, &queue)),
+                }
+                out.push(link);
+            }
+            let parked = scheduler.loops.links().count();
+            assert_eq!(scheduler.count, scheduler.idle.len() + parked + out.len() + dials);
+            assert!(scheduler.count <= 2);
+            let in_batches = out.iter().map(|link| &**link).chain(scheduler.loops.links());
+            let wanted = in_batches.flat_map(|link| link.batch.entries());
+            let wanted = wanted.chain(scheduler.queue.iter()).filter_map(|entry| entry.call());
+            let wanted = wanted.filter(|call| !call.is_completed()).count();
+            assert!(wanted + scheduler.loops.gathered() >= inflight.count(), "no call is lost");
+        }
+    }
+}
