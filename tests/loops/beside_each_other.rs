@@ -1,11 +1,13 @@
 //! Loops on threads of their own, each with a queue, on one handle; and threads beside them that call synchronously.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::OK;
 use super::drive::*;
 use super::support::capi::*;
+use super::support::poll;
 use super::support::poller::*;
 use super::support::queue::*;
 use super::support::scripted::{Scripted, echo};
@@ -47,45 +49,48 @@ fn four_loops_on_one_handle_take_each_its_own_calls() {
     }
 }
 
-/// Links follow loops: each keeps one, and none uses another's.
+/// Links follow loops: each keeps one, and none uses another's. A loop that is late on a busy machine loses its link to
+/// who sees to its calls meanwhile, and gets another; so it is tried until none was late.
 #[test]
 fn each_loop_keeps_a_link_of_its_own() {
-    let server = Scripted::tcp(|peer| {
-        // As large as one that is answered in any case, and no more.
-        peer.serve(echo);
+    poll("loops that keep their links", || {
+        let server = Scripted::tcp(|peer| peer.serve(echo));
+        let cache = Cache::must_open(&server.url(""));
+        thread::scope(|scope| {
+            for number in 0..LOOPS {
+                let cache = &cache;
+                scope.spawn(move || one_of_the_loops(cache, number));
+            }
+        });
+        let connections = server.connections();
+        let changes = changes_of_owner(&server);
+        println!("{connections} connections, {changes} changes of who uses one");
+        (connections <= LOOPS + 1 && changes <= LOOPS).then_some(())
     });
-    let cache = Cache::must_open(&server.url(""));
-    thread::scope(|scope| {
-        for number in 0..LOOPS {
-            let cache = &cache;
-            scope.spawn(move || {
-                let queue = Queue::open();
-                let mut poller = Poller::new(&queue, PLAIN_WAYS[number % 3], Watched::Itself);
-                for round in 0..1000 {
-                    for tag in 0..4 {
-                        assert_eq!(cache.to(&queue).get(tag, format!("{number}")), OK);
-                    }
-                    for completion in take(&queue, &mut poller, 4) {
-                        super::is_value(completion, format!("{number}"));
-                    }
-                    assert!(round < 1000);
-                }
-            });
+}
+
+fn one_of_the_loops(cache: &Cache, number: usize) {
+    let queue = Queue::open();
+    let mut poller = Poller::new(&queue, PLAIN_WAYS[number % 3], Watched::Itself);
+    for _ in 0..300 {
+        for tag in 0..4 {
+            assert_eq!(cache.to(&queue).get(tag, format!("{number}")), OK);
         }
-    });
-    let connections = server.connections();
-    assert!(connections <= LOOPS + 1, "{connections} connections for {LOOPS} loops");
-    // Which link carried whose calls: once each loop has its own, no other's.
-    let requests = server.requests();
-    let mut last = vec![None; connections];
-    let mut changes = 0;
-    for request in &requests[requests.len() / 2..] {
-        let owner = request.command[1].clone();
-        let before = last[request.connection].replace(owner.clone());
-        changes += usize::from(before.is_some_and(|before| before != owner));
+        for completion in take(&queue, &mut poller, 4) {
+            super::is_value(completion, format!("{number}"));
+        }
     }
-    println!("{connections} connections, {changes} changes of who uses one");
-    assert!(changes < requests.len() / 20, "{changes} times a link went to another loop");
+}
+
+/// How often a link carried a call of another loop than the one before.
+fn changes_of_owner(server: &Scripted) -> usize {
+    let mut last = HashMap::new();
+    let changes = server.requests().into_iter().filter(|request| {
+        let owner = request.command[1].clone();
+        let before = last.insert(request.connection, owner.clone());
+        before.is_some_and(|before| before != owner)
+    });
+    changes.count()
 }
 
 /// A loop is woken by what is its own: a turn that finds nothing is rare.
