@@ -52,7 +52,7 @@ fn one_connection_that_hangs() -> Option<(Scripted, Cache, Queue)> {
     let url = server.url("db=1&socket_timeout=3&max_connections=1");
     let (cache, queue) = (Cache::must_open(&url), Queue::open());
     assert_eq!(cache.to(&queue).get(1, "sent"), OK);
-    queue.await_readable_or(|| server.count("GET") == 1).then_some((server, cache, queue))
+    queue.is_empty_until(|| server.count("GET") == 1).then_some((server, cache, queue))
 }
 
 #[test]

@@ -8,7 +8,6 @@
 #include "check_async.h"
 #include "processes.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -38,10 +37,27 @@ static void close_queue_of_mine(void)
     owner = 0;
 }
 
-static void await(cachetory_queue_t queue)
+/* The next completion, waited for or, as a loop does, polled for. */
+static cachetory_completion_t taken(cachetory_queue_t queue)
 {
     struct pollfd readable = {.fd = cachetory_queue_fd(queue), .events = POLLIN};
-    CHECK(face != POLLED || poll(&readable, 1, WAIT_MS) == 1);
+    cachetory_completion_t completion;
+    cachetory_error_t error;
+    size_t count = 0;
+    if (face != POLLED)
+        return next(queue);
+    while (count == 0) {
+        CHECK(poll(&readable, 1, WAIT_MS) == 1);
+        EXPECT(cachetory_queue_wait(queue, &completion, 1, 0, &count, &error), CACHETORY_OK, &error);
+    }
+    return completion;
+}
+
+static void expect_taken(cachetory_queue_t queue)
+{
+    cachetory_completion_t completion = taken(queue);
+    CHECK(completion.status == CACHETORY_OK);
+    cachetory_completion_free(&completion);
 }
 
 /* Sets a key to its own name and gets it back. */
@@ -53,11 +69,9 @@ static void call(cachetory_t cache, const char *key)
     }
     cachetory_queue_t queue = queue_of_mine();
     submit_set(cache, queue, 1, key);
-    await(queue);
-    expect_next(queue, CACHETORY_OK);
+    expect_taken(queue);
     submit_get(cache, queue, 2, key);
-    await(queue);
-    cachetory_completion_t completion = next(queue);
+    cachetory_completion_t completion = taken(queue);
     CHECK(completion.tag == 2 && completion.status == CACHETORY_OK);
     CHECK(completion.value.len == strlen(key) && memcmp(completion.value.data, key, completion.value.len + 1) == 0);
     cachetory_completion_free(&completion);
@@ -73,10 +87,8 @@ static void call_together(cachetory_t cache, cachetory_t one, const char *key)
         submit_set(cache, queue, (uint64_t)i, key);
         submit_set(one, queue, (uint64_t)i, key);
     }
-    for (int i = 0; i < 2 * CALLS; i++) {
-        await(queue);
-        expect_next(queue, CACHETORY_OK);
-    }
+    for (int i = 0; i < 2 * CALLS; i++)
+        expect_taken(queue);
 }
 
 static void many_calls(cachetory_t cache, const char *who)
@@ -408,8 +420,7 @@ static void with_calls_in_flight(const char *url, const char *one)
     EXPECT(cachetory_set(free_one, "open", 4, "", 0, CACHETORY_NO_EXPIRY, 0, &error), CACHETORY_OK, &error);
     char seen[2 * CALLS] = {0};
     for (int i = 0; i < 2 * CALLS; i++) {
-        await(family.queue);
-        completion = next(family.queue);
+        completion = taken(family.queue);
         CHECK(completion.status == CACHETORY_OK && strcmp(completion.value.data, "held:1") == 0);
         CHECK(completion.tag < 2 * CALLS && !seen[completion.tag]);
         seen[completion.tag] = 1;

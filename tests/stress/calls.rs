@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::Random;
 use crate::ledger::Entry;
 use crate::support::capi::*;
 use crate::support::queue::{Completion, Submit};
+use crate::support::random::Random;
 
 const KEYS: usize = 500;
 

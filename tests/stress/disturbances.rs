@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::support::pause::provoke_for;
 use crate::support::proxy::{End, Way};
-use crate::{QUEUES, Random, World};
+use crate::support::random::Random;
+use crate::{QUEUES, World};
 
 /// Longer than any deadline.
 const LONG: Duration = Duration::from_millis(900);

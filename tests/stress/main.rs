@@ -23,14 +23,18 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use calls::{Applied, Kind};
 use ledger::Ledger;
 use support::capi::*;
+use support::poller::{Poller, Way};
 use support::proxy::Proxy;
+use support::random::Random;
 use support::server::{Server, Setup};
 use support::socket::Address;
 
 const CALLS: usize = 1_000_000;
 const SUBMITTERS: usize = 4;
 const REAPERS: usize = 2;
-const QUEUES: usize = 4;
+const QUEUES: usize = 6;
+/// Queues that only an event loop takes completions of, and how it waits: what it misses nobody else finds.
+const LOOPS: [Way; 2] = [Way::Level(1), Way::Edge(3)];
 /// More than this is not outstanding on a queue.
 const MOST_OUTSTANDING: usize = 8000;
 /// A cache that may be closed under its users and opened again.
@@ -189,8 +193,30 @@ impl World {
     fn reap_all(&self, thread: u64) {
         let mut random = Random(self.seed ^ (100 + thread));
         while !self.is_over() {
-            let ledger = self.ledger(random.below(QUEUES));
+            let ledger = self.ledger(random.below(QUEUES - LOOPS.len()));
             self.reap(&ledger, 1 + random.below(100), random.below(4) as i64);
+        }
+    }
+
+    /// An event loop on one queue after the other, as each is closed under it.
+    fn loop_all(&self, number: u64) {
+        let mut random = Random(self.seed ^ (500 + number));
+        while !self.is_over() {
+            let ledger = self.ledger(QUEUES - 1 - number as usize);
+            let Some(mut poller) = Poller::of(ledger.queue(), LOOPS[number as usize]) else {
+                assert!(ledger.is_closing(), "a descriptor");
+                continue;
+            };
+            while !ledger.is_closing() && !self.is_over() {
+                // It comes only when it is told to, and for the end of the run.
+                if !poller.wait(50) {
+                    continue;
+                }
+                let room = 1 + random.below(100);
+                // As a loop that is level-triggered may, and one that is edge-triggered must.
+                let drains = number != 0 || random.below(2) == 0;
+                while self.reap(&ledger, room, 0) > 0 && drains {}
+            }
         }
     }
 
@@ -252,7 +278,11 @@ impl World {
             let ledger = self.ledger(number);
             while ledger.outstanding() > 0 {
                 assert!(!self.is_over(), "another thread has failed");
-                self.reap(&ledger, 64, 10);
+                if number < QUEUES - LOOPS.len() {
+                    self.reap(&ledger, 64, 10);
+                } else {
+                    support::pause::before_the_next_look();
+                }
                 let left = ledger.outstanding();
                 assert!(Instant::now() < end, "{left} calls never complete: {:?}", ledger.some());
             }
@@ -277,23 +307,6 @@ impl Drop for EndsAll<'_> {
         if thread::panicking() {
             self.0.over.store(true, Ordering::SeqCst);
         }
-    }
-}
-
-/// A small generator (splitmix64).
-pub struct Random(u64);
-
-impl Random {
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.draw() % bound as u64) as usize
     }
 }
 
@@ -323,6 +336,8 @@ fn every_call_completes_once_whatever_happens() {
             (0..SUBMITTERS as u64).map(|number| spawn(World::submit_all, number)).collect();
         let reapers: Vec<_> =
             (0..REAPERS as u64).map(|number| spawn(World::reap_all, number)).collect();
+        let loops: Vec<_> =
+            (0..LOOPS.len() as u64).map(|number| spawn(World::loop_all, number)).collect();
         let disturbers = [World::break_things, World::cancel_things, World::close_things]
             .map(|body| spawn(body, 0));
         submitters.into_iter().for_each(|thread| thread.join().unwrap());
@@ -330,7 +345,7 @@ fn every_call_completes_once_whatever_happens() {
         disturbers.into_iter().for_each(|thread| thread.join().unwrap());
         world.settle();
         world.over.store(true, Ordering::SeqCst);
-        reapers.into_iter().for_each(|thread| thread.join().unwrap());
+        reapers.into_iter().chain(loops).for_each(|thread| thread.join().unwrap());
     });
     world.forget();
     let Counts { answered, failed, cancelled, refused, forgotten } = &world.counts;

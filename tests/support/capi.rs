@@ -186,7 +186,7 @@ pub enum Face {
     Synchronous,
     /// Submitted; a thread waits on the queue for the completion.
     Waited,
-    /// Submitted; the completion is taken when the queue's descriptor says that it is there.
+    /// Submitted; a loop polls the queue's descriptor, and takes what is there when it is readable.
     Polled,
 }
 
@@ -260,10 +260,10 @@ impl Cache {
         let queues = || self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = queues().pop().unwrap_or_else(Queue::open);
         assert_eq!(submit(self.to(&queue))?, CACHETORY_OK, "a submission is accepted, or fails");
-        if self.face == Face::Polled {
-            queue.await_readable();
-        }
-        let completion = queue.next();
+        let completion = match self.face {
+            Face::Polled => queue.next_of_a_loop(),
+            _ => queue.next(),
+        };
         queue.assert_empty();
         queues().push(queue);
         completion.outcome().map(|_| completion)

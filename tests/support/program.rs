@@ -23,15 +23,16 @@ impl Program {
     /// Compiles `tests/c/<name>.c` against the public header and the shared library that Cargo has just built.
     #[track_caller]
     pub fn build(name: &str) -> Self {
+        Self::build_with(name, &[])
+    }
+
+    /// The same, with libraries that pkg-config knows.
+    #[track_caller]
+    pub fn build_with(name: &str, libraries: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let dir = TempDir::new();
-        let test = std::env::current_exe().unwrap();
-        let built = test.parent().unwrap().join("libcachetory.so");
-        // Programs ask for it by its soname.
-        for link in ["libcachetory.so", "libcachetory.so.0"] {
-            std::os::unix::fs::symlink(&built, dir.join(link)).unwrap();
-        }
+        let dir = with_library();
         let path = dir.join(name);
+        let flags: Vec<_> = libraries.iter().flat_map(|library| flags_of(library)).collect();
         let output = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
             .args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread", "-I"])
             .arg(root.join("include"))
@@ -41,9 +42,34 @@ impl Program {
             .arg("-L")
             .arg(dir.path())
             .args(["-lcachetory", &format!("-Wl,-rpath,{}", dir.path().display())])
+            .args(flags)
             .output()
             .expect("a C compiler");
         assert!(output.status.success(), "{name}.c:\n{}", text(&output.stderr));
+        Self { path, _dir: dir }
+    }
+
+    /// Builds the Go program `tests/go/<name>`: offline, and with a build cache that outlives this run, for cgo takes a
+    /// while.
+    #[track_caller]
+    pub fn build_go(name: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let dir = with_library();
+        let path = dir.join(name);
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("go-cache");
+        let libraries = format!("-L{0} -lcachetory -Wl,-rpath,{0}", dir.path().display());
+        let output = Command::new("go")
+            .args(["build", "-o"])
+            .arg(&path)
+            .arg(".")
+            .current_dir(root.join("tests/go").join(name))
+            .envs([("CGO_ENABLED", "1"), ("GOPROXY", "off"), ("GOTOOLCHAIN", "local")])
+            .envs([("GOFLAGS", "-buildvcs=false"), ("CGO_LDFLAGS", &libraries)])
+            .env("CGO_CFLAGS", format!("-I{}", root.join("include").display()))
+            .env("GOCACHE", std::env::var_os("GOCACHE").unwrap_or_else(|| cache.into()))
+            .output()
+            .expect("go is needed to test with: run scripts/setup go");
+        assert!(output.status.success(), "{name}:\n{}", text(&output.stderr));
         Self { path, _dir: dir }
     }
 
@@ -95,6 +121,30 @@ impl Program {
         });
         output
     }
+}
+
+/// A folder with the shared library that Cargo has just built, by the names that programs ask for.
+fn with_library() -> TempDir {
+    let dir = TempDir::new();
+    let test = std::env::current_exe().unwrap();
+    let built = test.parent().unwrap().join("libcachetory.so");
+    // Programs ask for it by its soname.
+    for link in ["libcachetory.so", "libcachetory.so.0"] {
+        std::os::unix::fs::symlink(&built, dir.join(link)).unwrap();
+    }
+    dir
+}
+
+/// What a compiler is told of a library. Its headers are the system's, which are not held to this project's warnings.
+#[track_caller]
+fn flags_of(library: &str) -> Vec<String> {
+    let asked = Command::new("pkg-config").args(["--cflags", "--libs", library]).output();
+    let asked = asked.expect("pkg-config is needed to test with: run scripts/setup pkg-config");
+    let name = library.split(['-', '_']).next().unwrap();
+    let name = if name == "glib" { "libglib" } else { name };
+    assert!(asked.status.success(), "{library} is needed to test with: run scripts/setup {name}");
+    let flags = text(&asked.stdout);
+    flags.split_whitespace().map(|flag| flag.replacen("-I", "-isystem", 1)).collect()
 }
 
 fn text(bytes: &[u8]) -> String {

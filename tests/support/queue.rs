@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::time::Instant;
 
 use cachetory::ffi::completion::cachetory_completion_t;
 use cachetory::ffi::queue::*;
@@ -79,7 +80,20 @@ impl Queue {
         one.pop().expect("a completion")
     }
 
-    /// Polls the descriptor, and nothing else, until it says that a completion is there.
+    /// The next one, as a loop takes it: it comes when the descriptor is readable, and never waits on the queue.
+    #[track_caller]
+    pub fn next_of_a_loop(&self) -> Completion {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            self.await_readable();
+            if let Some(completion) = self.wait(1, 0).unwrap().pop() {
+                return completion;
+            }
+            assert!(Instant::now() < end, "readable again and again, and no completion");
+        }
+    }
+
+    /// Polls the descriptor, and nothing else, until it says that there is something to do.
     #[track_caller]
     pub fn await_readable(&self) {
         super::poll("the descriptor is readable", || {
@@ -90,14 +104,12 @@ impl Queue {
         });
     }
 
-    /// Waits for something else, or until a completion is there; whether it was the other.
+    /// Waits for something else, or for a completion, which is dropped; whether it was the other.
     #[track_caller]
-    pub fn await_readable_or(&self, is_done: impl Fn() -> bool) -> bool {
+    pub fn is_empty_until(&self, is_done: impl Fn() -> bool) -> bool {
         super::poll("it is done, or a completion is there", || {
-            let mut fds = [libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 }];
-            // SAFETY: there is one.
-            let is_readable = unsafe { libc::poll(fds.as_mut_ptr(), 1, 0) } == 1;
-            (is_readable || is_done()).then_some(!is_readable)
+            let is_empty = self.wait(1, 0).unwrap().is_empty();
+            (!is_empty || is_done()).then_some(is_empty)
         })
     }
 

@@ -135,7 +135,7 @@ fn a_link_that_is_out_is_muted_once_and_unmuted_when_it_is_parked() {
 
 #[test]
 fn a_loop_that_has_gone_on_without_a_link_does_not_get_it_back() {
-    let (mut scheduler, mut polled) = (with_idle(2), Polled::new(&inflight()));
+    let (mut scheduler, mut polled) = (with_idle(3), Polled::new(&inflight()));
     let ForLoop::Attach(mut late, queue) = submit(&mut scheduler, &mut polled) else { panic!() };
     // Whoever attaches it is held up, and more calls wait for it at two looks.
     assert!(matches!(submit(&mut scheduler, &mut polled), ForLoop::Gathered(None)));

@@ -1,0 +1,3 @@
+module example.org/cachetory-loop
+
+go 1.19
