@@ -30,6 +30,8 @@ struct Reasons {
     io: bool,
     /// The event has been signalled since it was drained last.
     is_signalled: bool,
+    /// It has been since a thread began to see to what there is to do: that one, or the next, sees to the rest.
+    is_told: bool,
 }
 
 impl Descriptor {
@@ -91,15 +93,21 @@ impl Descriptor {
     }
 
     fn signal_once(&self, reasons: &mut Reasons) {
-        if !reasons.is_signalled {
-            reasons.is_signalled = true;
-            self.event.signal();
+        if !reasons.is_told {
+            self.signal(reasons);
         }
+    }
+
+    fn signal(&self, reasons: &mut Reasons) {
+        (reasons.is_signalled, reasons.is_told) = (true, true);
+        self.event.signal();
     }
 
     /// A thread sees to all that there is to do. What comes from now on is told anew.
     pub(super) fn begin_step(&self) {
-        self.reasons().io = false;
+        let mut reasons = self.reasons();
+        // Who polls edge-triggered has had the edge of an earlier signal, and gets none for one that is left as it is.
+        (reasons.io, reasons.is_told) = (false, false);
     }
 
     /// It left something for the next, who is told as the thread goes.
@@ -113,13 +121,10 @@ impl Descriptor {
         let mut reasons = self.reasons();
         reasons.completions = has_completions;
         match reasons.completions {
-            _ if reasons.io => {
-                reasons.is_signalled = true;
-                self.event.signal();
-            }
+            _ if reasons.io => self.signal(&mut reasons),
             true => self.signal_once(&mut reasons),
             false if reasons.is_signalled => {
-                reasons.is_signalled = false;
+                (reasons.is_signalled, reasons.is_told) = (false, false);
                 self.event.drain();
             }
             false => {}
@@ -185,14 +190,19 @@ impl Membership {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what the descriptor looks for, unless the link has left.
-    fn look_for(&self, state: &State, events: PollFlags) {
+    /// Changes what the descriptor looks for, or ends it, unless the link has left. Taken out and put in again: that
+    /// wakes who polls edge-triggered where something is there already, and an end of the connection is seen whatever
+    /// the events are. Where it cannot be put in again, what comes over the link is left lying, and found there.
+    fn look_for(&self, state: &State, events: Option<PollFlags>) {
         if state.has_left {
             return;
         }
         if let (Some(poller), Some(socket)) = (self.descriptor.poller.get(), self.socket.upgrade())
         {
-            let _ = poller.change(socket.as_fd(), events);
+            poller.remove(socket.as_fd());
+            if let Some(events) = events {
+                let _ = poller.add(socket.as_fd(), events);
+            }
         }
     }
 
@@ -201,7 +211,7 @@ impl Membership {
         let mut state = self.state();
         state.muted = state.muted.max(turn);
         if state.unmuted < turn {
-            self.look_for(&state, PollFlags::empty());
+            self.look_for(&state, None);
         }
     }
 
@@ -210,7 +220,7 @@ impl Membership {
         let mut state = self.state();
         state.unmuted = state.unmuted.max(turn);
         if state.muted <= turn {
-            self.look_for(&state, state.events);
+            self.look_for(&state, Some(state.events));
         }
     }
 
@@ -220,7 +230,7 @@ impl Membership {
         if state.events != events {
             state.events = events;
             if state.muted <= state.unmuted {
-                self.look_for(&state, events);
+                self.look_for(&state, Some(events));
             }
         }
     }

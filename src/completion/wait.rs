@@ -209,6 +209,11 @@ impl Drop for Panicked<'_> {
     fn drop(&mut self) {
         if let Some(Ok(mut state)) = self.queue.map(CompletionQueue::lock) {
             (self.was)(&mut state);
+            if state.watched {
+                // It has not looked for completions, and may have left more.
+                state.descriptor.iter().for_each(|descriptor| descriptor.has_more());
+                state.settle();
+            }
         }
     }
 }

@@ -232,6 +232,11 @@ impl Link {
         }
     }
 
+    /// Whether there may be input that the socket has handed out already, though it was not taken.
+    pub fn may_hold_input(&self) -> bool {
+        !self.stream.is_plain() && !self.batch.is_complete()
+    }
+
     /// Where to wait for more to do, and for what.
     pub fn interest(&self) -> (&OwnedFd, PollFlags) {
         let has_unsent = self.batch.has_unsent() || self.stream.has_unsent();

@@ -172,6 +172,7 @@ impl Node {
                 WhatNext::Wait => return,
                 WhatNext::Dial => return self.dial_out_of_band(),
                 WhatNext::Visit(visit) => return self.visit(visit),
+                WhatNext::Entrust(link) => return self.to_reactor(link),
                 WhatNext::Lead(link) => {
                     let lease = Lease::new(self, link);
                     if let Some(lease) = self.revalidate(lease, deadline, Revalidate::Idle) {

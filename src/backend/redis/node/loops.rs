@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Node;
 use super::lease::Lease;
-use super::scheduler::{ForLoop, ForStep, Parked, Watch};
+use super::scheduler::{ForLoop, ForStep, Left, Parked, Watch};
 use super::watch::LoopWatch;
 use crate::backend::redis::link::connection::Link;
 use crate::backend::redis::link::drive::{NonBlocking, Pause};
@@ -82,15 +82,15 @@ impl Node {
             link.touch(now);
         }
         link.send_batch();
-        self.park_for_loop(link, false);
+        self.park_for_loop(link, Left::default());
     }
 
-    /// Parks a loop's link. `has_replies`: some have come over it.
-    pub fn park_for_loop(&self, link: Box<Link>, has_replies: bool) {
+    /// Parks a loop's link.
+    pub fn park_for_loop(&self, link: Box<Link>, left: Left) {
         if let Some(membership) = &link.membership {
             membership.wait_for(link.interest().1);
         }
-        let parked = self.scheduler().park_for_loop(link, has_replies);
+        let parked = self.scheduler().park_for_loop(link, left, Instant::now);
         match parked {
             Parked::Parked { has_output, unmute } => {
                 if let Some((membership, turn)) = unmute {
@@ -115,7 +115,7 @@ impl Node {
         let mut scheduler = self.scheduler();
         let found = scheduler.take_for_loop(queue);
         // A thread was expected to wait, and polls.
-        let is_deferred = scheduler.is_deferred();
+        let is_deferred = scheduler.is_deferred_to(queue);
         drop(scheduler);
         let has_more = match found {
             ForStep::Nothing => false,
@@ -136,16 +136,26 @@ impl Node {
         if link.batch.is_complete() {
             // It is idle, and has been closed, perhaps.
             match link.is_sound() {
-                true => self.park_for_loop(link, false),
+                true => self.park_for_loop(link, Left::default()),
                 false => drop(Lease::of(self, link)),
             }
             return false;
+        }
+        if link.batch.sent == 0 {
+            // Nothing was under way, so the link may be gone.
+            let now = Instant::now();
+            match self.revalidate_loaded(Lease::of(self, link), now) {
+                Some(sound) => link = sound,
+                None => return false,
+            }
+            link.touch(now);
         }
         let mut lease = Lease::of(self, link);
         let Ok(link) = lease.link() else { return false };
         let left = link.batch.left();
         let driven = link.drive_batch(&self.wakeups, &mut NonBlocking::default());
         let has_replies = link.batch.left() < left;
+        let has_more = driven == Driven::Paused(Pause::Yield);
         let stays = match driven {
             Driven::Paused(_) => true,
             Driven::Complete(reuse) => reuse == Reuse::Keep && link.batch.retries.is_empty(),
@@ -161,9 +171,9 @@ impl Node {
                 // It has just been heard from.
                 link.touch(Instant::now());
             }
-            self.park_for_loop(link, has_replies);
+            self.park_for_loop(link, Left { has_replies, has_more });
         }
-        driven == Driven::Paused(Pause::Yield)
+        has_more
     }
 
     /// A queue is closed.

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, poll};
 
 use super::Node;
 use super::lease::Lease;
+use super::scheduler::Left;
 use crate::backend::redis::link::connection::Link;
 use crate::backend::redis::link::drive::{
     Driver, Exchange, NonBlocking, Pause, Sending, Stop, interest,
@@ -75,6 +76,9 @@ impl Node {
             link.touch(now);
         }
         link.send_batch();
+        if link.membership.is_some() {
+            return self.park_for_loop(link, Left::default());
+        }
         self.park(Lease::of(self, link), queue);
     }
 
@@ -96,6 +100,10 @@ impl Node {
                         return lease.after(driven, None);
                     }
                 }
+                Driven::Paused(_) if link.membership.is_some() => {
+                    lease.deliver();
+                    return self.park(lease, wait.queue());
+                }
                 driven => return lease.after(driven, None),
             }
         }
@@ -104,6 +112,10 @@ impl Node {
     /// Loads the next batch onto a link that has completed one, if it can stay where it is.
     fn refill(&self, lease: &mut Lease<'_>) -> bool {
         let Ok(link) = lease.link() else { return false };
+        if link.membership.is_some() {
+            // It follows a loop, and what is queued may be others'.
+            return false;
+        }
         let is_refilled = self.scheduler().refill(link);
         if is_refilled {
             link.touch(Instant::now());
@@ -116,7 +128,9 @@ impl Node {
     fn park(&self, lease: Lease<'_>, queue: QueueId) {
         let Some(link) = lease.into_link() else { return };
         if link.membership.is_some() {
-            return self.park_for_loop(link, true);
+            // Under TLS more may have come than was taken, of which no socket tells.
+            let has_more = link.may_hold_input();
+            return self.park_for_loop(link, Left { has_replies: true, has_more });
         }
         let parked = self.scheduler().park(link, queue);
         match parked {

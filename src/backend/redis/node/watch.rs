@@ -148,12 +148,13 @@ pub struct LoopWatch {
 /// What a watch sleeps on: the sockets of links that nothing comes over.
 struct Bed {
     poller: Arc<Poller>,
-    links: Vec<Arc<Membership>>,
+    /// Those that have left their loops tell no more.
+    links: Vec<Weak<Membership>>,
 }
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        self.links.iter().for_each(|link| link.stop_telling());
+        self.links.iter().filter_map(Weak::upgrade).for_each(|link| link.stop_telling());
     }
 }
 
@@ -177,8 +178,9 @@ impl LoopWatch {
         let Ok(poller) = Poller::new() else { return };
         self.alarm.0.store(false, Ordering::Release);
         let Some(links) = node.scheduler().sleep_over_loops() else { return };
-        let bed = Bed { poller: Arc::new(poller), links };
-        if bed.links.iter().all(|link| link.tell(&bed.poller)) {
+        let bed =
+            Bed { poller: Arc::new(poller), links: links.iter().map(Arc::downgrade).collect() };
+        if links.iter().all(|link| link.tell(&bed.poller)) {
             self.next = now + node.timeout;
             self.bed = Some(bed);
         } else {

@@ -69,6 +69,8 @@ pub enum WhatNext<L> {
     Lead(Box<L>),
     /// It has joined the batch of this link, and is to send it.
     Visit(Visit<L>),
+    /// Give this link, loaded with what is queued, to the reactor.
+    Entrust(Box<L>),
     /// Have a link dialled out of band, and wait on: it may be handed a link that comes back meanwhile.
     Dial,
 }
@@ -157,7 +159,10 @@ impl<L: Carrier> Scheduler<L> {
         }
         let is_first = self.dials == 0 && self.waiting == 0;
         let may_dial = is_first && !(may_be_held_up && self.has_enough(&now));
-        if may_dial && self.reserve_out_of_band(now) { WhatNext::Dial } else { WhatNext::Wait }
+        if may_dial && self.reserve_out_of_band(now) {
+            return WhatNext::Dial;
+        }
+        self.claim_for_queue().map_or(WhatNext::Wait, WhatNext::Entrust)
     }
 
     /// Takes a thread's call back that was not sent; `false`: it is not queued any more.
@@ -320,7 +325,9 @@ impl<L: Carrier> Scheduler<L> {
         now: impl Fn() -> Instant,
     ) -> Result<Box<L>, Actions<L>> {
         if let Some(mut link) = self.take_busy_for_loop(queue) {
-            self.keep_busy(&mut link);
+            if self.queue.waiters().are_only(queue) {
+                self.keep_busy(&mut link);
+            }
             return Ok(link);
         }
         if let Some(mut link) = self.unpark() {

@@ -166,9 +166,12 @@ impl<L: Carrier> Scheduler<L> {
         calls.into_iter().find(is_left).map(|call| call.misprediction())
     }
 
-    /// Whether something was left to a thread that is likely to wait.
-    pub fn is_deferred(&self) -> bool {
-        self.deferral.deferred || self.is_parked()
+    /// Whether something was left to a thread that is likely to wait on this queue, and to no other.
+    pub fn is_deferred_to(&self, queue: QueueId) -> bool {
+        match &self.deferral.parked {
+            Some(link) => link.batch().waiters().are_only(queue),
+            None => self.deferral.deferred && self.queue.waiters().are_only(queue),
+        }
     }
 
     /// Gives what is left to a thread to the reactor: the thread drives another node.

@@ -73,7 +73,7 @@ pub use self::deferral::{Look, WatchId};
 use self::dock::Dock;
 pub use self::dock::{Visit, Visited};
 use self::loops::Loops;
-pub use self::loops::{ForLoop, ForStep, LOOK, Parked, Suspect, Watch};
+pub use self::loops::{ForLoop, ForStep, LOOK, Left, Parked, Suspect, Watch};
 pub use self::measures::Distance;
 use self::measures::{Contention, Mixture, Respite};
 use self::queue::SubmissionQueue;
@@ -299,7 +299,10 @@ impl<L: Carrier> Scheduler<L> {
         self.dials -= 1;
         self.count -= 1;
         if self.links() > 0 {
-            return Ok(if self.give_up_loops() { self.recruit(now) } else { Actions::default() });
+            let has_more = self.give_up_loops();
+            let actions = if has_more { self.recruit(&now) } else { Actions::default() };
+            let hand_over = self.claim_for_queue();
+            return Ok(actions.and(Actions { hand_over, ..Actions::default() }));
         }
         let (parked, mut requests) = self.loops.take_all();
         requests.push(self.queue.take_all());
@@ -368,6 +371,10 @@ impl<L: Carrier> Scheduler<L> {
                 return Actions { hand_over: Some(link), ..Actions::default() };
             }
         }
+        let link = match self.assign_to_loop(link) {
+            Ok(actions) => return actions,
+            Err(link) => link,
+        };
         self.idle.push(link);
         Actions { wake_one: self.waiting > 0, ..Actions::default() }
     }
@@ -449,6 +456,9 @@ impl<L: Carrier> Scheduler<L> {
     /// Whether anybody waits for a link.
     #[inline]
     fn is_awaited(&self) -> bool {
-        self.waiting > 0 || !self.queue.is_empty() || !self.exclusive.is_empty()
+        self.waiting > 0
+            || !self.queue.is_empty()
+            || !self.exclusive.is_empty()
+            || self.loops.are_waiting()
     }
 }

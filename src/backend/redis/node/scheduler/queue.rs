@@ -11,7 +11,7 @@ use crate::backend::redis::wire::replies::Expect;
 use crate::error::Result;
 
 /// A batch takes so many calls, and so many bytes, before the rest is left to the next.
-const MOST_CALLS: usize = 1024;
+pub const MOST_CALLS: usize = 1024;
 const MOST_BYTES: usize = 64 << 10;
 /// Fewer calls are not looked through for those that are completed.
 const FEW: usize = 1024;
@@ -100,6 +100,12 @@ impl<L> SubmissionQueue<L> {
         self.requests.begin_send();
         batch.add(&mut self.requests, wakeups);
         self.batch = self.batch.wrapping_add(1);
+    }
+
+    /// Takes the first out of other requests, where those are more than one batch takes.
+    pub fn part_of(requests: &mut Requests<L>) -> Option<Requests<L>> {
+        let is_one_batch = requests.len() <= MOST_CALLS && requests.bytes_len() <= MOST_BYTES;
+        (!is_one_batch).then(|| requests.take_first(MOST_CALLS, MOST_BYTES))
     }
 
     /// Takes out the first of what is queued, where that is more than so many calls and bytes.

@@ -24,14 +24,9 @@ impl<L: Carrier> Scheduler<L> {
             self.give_up_loops();
             self.recruit_idle(&mut actions.drive);
         }
-        // Where only loops have links, one of theirs is for all.
-        let nobody_comes = self.in_use == 0 && self.dials == 0 && self.own_dials == 0;
-        if (self.queue.has_calls() && nobody_comes || !self.exclusive.is_empty() && self.dials == 0)
-            && self.idle.is_empty()
-            && let Some(mut link) = self.claim_loop_link()
-        {
-            self.keep_busy(&mut link);
-            actions.drive.push(link);
+        actions.drive.extend(self.claim_for_queue());
+        if !self.exclusive.is_empty() && self.dials == 0 && self.idle.is_empty() {
+            actions.drive.extend(self.claim_loop_link());
         }
         actions.visit = self.visit(&now);
         if !self.queue.is_empty() || !self.exclusive.is_empty() {

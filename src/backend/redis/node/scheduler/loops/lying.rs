@@ -17,8 +17,10 @@ pub const LOOK: Duration = Duration::from_millis(10);
 const QUIET_LOOKS: u32 = 10;
 /// After so many looks at links that nothing comes over it is waited for that.
 const SILENT_LOOKS: u32 = 3;
-/// A link that has answered nothing for so many looks is slow.
+/// A link that has answered nothing for so many looks is slow. The one in its place has twice as long, and so on.
 const SLOW_LOOKS: u32 = 2;
+/// It is not doubled more often.
+const MOST_DOUBLINGS: u32 = 10;
 
 /// Whether somebody looks for what is left lying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,20 +42,22 @@ pub struct Seen {
     pub(super) silent: u32,
     /// Those were many.
     pub(super) is_slow: bool,
+    /// How many links in a row were slow.
+    pub(super) replaced: u32,
 }
 
 /// Something that may have been left lying: the number of visits to the link that it was seen after.
 pub struct Suspect {
     pub queue: QueueId,
     membership: Option<Arc<Membership>>,
-    has_output: bool,
+    has_io: bool,
     visits: u64,
 }
 
 impl Suspect {
     /// Whether there is something to do for it.
     pub fn is_ready(&self) -> bool {
-        self.has_output || self.membership.as_ref().is_some_and(|link| link.is_ready())
+        self.has_io || self.membership.as_ref().is_some_and(|link| link.is_ready())
     }
 }
 
@@ -76,8 +80,9 @@ impl<L: Carrier> Scheduler<L> {
         let mut links = Vec::new();
         for own in busy {
             let is_silent = own.seen.silent >= SILENT_LOOKS && own.seen.visits == own.visits;
-            let has_output = !own.gathered.is_empty() || own.seen.was_ready || own.queue.is_gone();
-            let membership = own.membership.as_ref().filter(|_| is_silent && !has_output)?;
+            let has_io = own.has_more || !own.gathered.is_empty() || own.queue.is_gone();
+            let is_asleep = is_silent && !has_io && !own.seen.was_ready;
+            let membership = own.membership.as_ref().filter(|_| is_asleep)?;
             links.push(Arc::clone(membership));
         }
         self.loops.watch = Watch::Sleeps;
@@ -100,7 +105,10 @@ impl<L: Carrier> Scheduler<L> {
             let is_untouched = own.seen.visits == own.visits;
             let has_replies = own.seen.replies != own.replies;
             own.seen.silent = if has_replies { 0 } else { own.seen.silent + 1 };
-            own.seen.is_slow = own.seen.silent > slow;
+            if has_replies {
+                own.seen.replaced = 0;
+            }
+            own.seen.is_slow = own.seen.silent > slow << own.seen.replaced.min(MOST_DOUBLINGS);
             (own.seen.visits, own.seen.replies) = (own.visits, own.replies);
             own.seen.was_ready &= is_untouched;
             let is_late = match &own.link {
@@ -114,7 +122,10 @@ impl<L: Carrier> Scheduler<L> {
                 suspects.push(Suspect {
                     queue: own.queue.id(),
                     membership: own.membership.clone(),
-                    has_output: is_late || !own.gathered.is_empty() || own.queue.is_gone(),
+                    has_io: is_late
+                        || own.has_more
+                        || !own.gathered.is_empty()
+                        || own.queue.is_gone(),
                     visits: own.visits,
                 });
             }
@@ -135,7 +146,8 @@ impl<L: Carrier> Scheduler<L> {
         match own.link {
             Place::Parked(_) => {
                 let link = self.unseat_loop(index);
-                Actions { drive: link.into_iter().collect(), ..Actions::default() }
+                let actions = Actions { drive: link.into_iter().collect(), ..Actions::default() };
+                if self.queue.is_empty() { actions } else { actions.and(self.recruit(now)) }
             }
             // Who has it may be busy for long: its loop goes on without it.
             _ => self.end_loop(index, now),

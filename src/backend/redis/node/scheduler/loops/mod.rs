@@ -9,14 +9,17 @@
 //! And where there may be no more links, what a loop has is taken for all (`claim_loop_link`): then its calls go the
 //! way of those that nobody polls for.
 
+mod answers;
 mod lying;
 
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use self::answers::{ForLoop, ForStep, Left, Parked};
 use self::lying::Seen;
 pub use self::lying::{LOOK, Suspect, Watch};
+use super::queue::{MOST_CALLS, SubmissionQueue};
 use super::{Actions, Carrier, Scheduler, Usage};
 use crate::backend::redis::link::connection::Seat;
 use crate::backend::redis::link::requests::{Owner, Requests};
@@ -35,9 +38,13 @@ pub struct Loop<L> {
     /// That of the link, which is in the queue's descriptor from then on.
     membership: Option<Arc<Membership>>,
     gathered: Requests<L>,
+    /// At so many of these it is time to look for those that are completed.
+    sweep_at: usize,
     /// How often somebody has had the link, and how often replies came over it.
     visits: u64,
     replies: u64,
+    /// There may be input of which the socket does not tell.
+    has_more: bool,
     /// How often calls came together between two steps, of late: then the first of them does not go alone.
     bursts: u32,
     /// Since the last step a call came that found nothing under way.
@@ -63,8 +70,10 @@ impl<L> Loop<L> {
             link,
             membership: None,
             gathered: Requests::default(),
+            sweep_at: MOST_CALLS,
             visits: 0,
             replies: 0,
+            has_more: false,
             bursts: 0,
             has_begun: false,
             is_muted: false,
@@ -96,6 +105,12 @@ impl<L: Carrier> Loops<L> {
             return Some(self.recent);
         }
         self.all.iter().position(is_its)
+    }
+
+    /// Whether any wait for a link.
+    #[inline]
+    pub fn are_waiting(&self) -> bool {
+        !self.all.is_empty() && self.awaiting() > 0
     }
 
     /// How many wait for a link that is being dialled.
@@ -130,16 +145,18 @@ impl<L: Carrier> Loops<L> {
 }
 
 impl<L: Carrier> Loop<L> {
-    /// Loads what is gathered onto its link.
+    /// Loads what is gathered onto its link, as far as one batch goes.
     fn fill(&mut self, link: &mut L) {
         if self.gathered.is_empty() {
             return;
         }
-        self.gathered.begin_send();
+        let mut part = SubmissionQueue::part_of(&mut self.gathered);
+        let requests = part.as_mut().unwrap_or(&mut self.gathered);
+        requests.begin_send();
         let batch = link.batch_mut();
         match batch.is_complete() {
-            true => batch.load(&mut self.gathered, WakeupSet::default()),
-            false => batch.add(&mut self.gathered, WakeupSet::default()),
+            true => batch.load(requests, WakeupSet::default()),
+            false => batch.add(requests, WakeupSet::default()),
         }
     }
 
@@ -166,39 +183,6 @@ impl<L: Carrier> Loop<L> {
     }
 }
 
-/// What is to be done about a call that is polled for.
-pub enum ForLoop<L> {
-    /// Send it over the loop's link, and park that.
-    Send(Box<L>),
-    /// The same, over a link that is new to the loop.
-    Attach(Box<L>, QueueHold),
-    /// It goes with the loop's link the next time; whoever polls is to be told here, if nobody has.
-    Gathered(Option<Arc<Membership>>),
-    /// It waits for a link that is to be dialled, or is the reactor's.
-    Entrusted(Actions<L>),
-}
-
-/// What a thread finds that steps for a queue.
-pub enum ForStep<L> {
-    Nothing,
-    /// The loop's link, with a batch or without.
-    Link(Box<L>),
-    /// Another thread has the link, which is to be muted meanwhile.
-    Mute(Arc<Membership>, u64),
-}
-
-/// What came of parking a link.
-pub enum Parked<L> {
-    Parked {
-        /// Calls were gathered meanwhile: whoever polls is to be told.
-        has_output: Option<Arc<Membership>>,
-        /// It was muted meanwhile, and is to be unmuted.
-        unmute: Option<(Arc<Membership>, u64)>,
-    },
-    /// It is the loop's no more.
-    Refused(Box<L>),
-}
-
 impl<L: Carrier> Scheduler<L> {
     /// Takes in a small call that is polled for. An error: it is not taken in.
     pub fn submit_for_loop(
@@ -217,6 +201,10 @@ impl<L: Carrier> Scheduler<L> {
         self.loops.recent = index;
         let own = &mut self.loops.all[index];
         let was_empty = own.gathered.is_empty();
+        if own.gathered.len() >= own.sweep_at {
+            own.gathered.forget_completed();
+            own.sweep_at = MOST_CALLS.max(2 * own.gathered.len());
+        }
         own.gathered.add(Owner::Call(call), encode, expect)?;
         let Place::Parked(link) = &own.link else { return Ok(ForLoop::Gathered(None)) };
         let is_quiet = link.batch().is_complete();
@@ -265,7 +253,9 @@ impl<L: Carrier> Scheduler<L> {
         if let Place::Parked(link) = mem::replace(&mut own.link, Place::Awaited) {
             actions.drive.push(link);
         }
-        (own.membership, own.seen) = (None, Seen::default());
+        own.membership = None;
+        let (visits, replies, replaced) = (own.visits, own.replies, own.seen.replaced + 1);
+        own.seen = Seen { visits, replies, replaced, ..Seen::default() };
         self.find_link_for_loop(index, actions, now)
     }
 
@@ -378,21 +368,28 @@ impl<L: Carrier> Scheduler<L> {
         if own.has_calls() { own.take() } else { None }
     }
 
-    /// Parks a link that was out. `has_replies`: some came over it.
-    pub fn park_for_loop(&mut self, link: Box<L>, has_replies: bool) -> Parked<L> {
+    /// Parks a link that was out.
+    pub fn park_for_loop(
+        &mut self,
+        link: Box<L>,
+        left: Left,
+        now: impl Fn() -> Instant,
+    ) -> Parked<L> {
         let found = link.membership().and_then(|membership| {
             let index = self.loops.find(membership.queue())?;
             let own = &self.loops.all[index];
             let is_its = own.membership.as_ref().is_some_and(|own| Arc::ptr_eq(own, membership));
             is_its.then_some(index)
         });
-        let Some(index) = found.filter(|_| !self.closed && !self.is_short_of_links()) else {
+        let Some(index) = found.filter(|_| !self.closed && !self.is_short_of_links(now)) else {
             return Parked::Refused(link);
         };
         let own = &mut self.loops.all[index];
         own.link = Place::Parked(link);
-        own.replies += u64::from(has_replies);
-        let has_output = own.membership.clone().filter(|_| !own.gathered.is_empty());
+        own.replies += u64::from(left.has_replies);
+        own.has_more = left.has_more;
+        let has_io = own.has_more || !own.gathered.is_empty();
+        let has_output = own.membership.clone().filter(|_| has_io);
         let unmute = match mem::take(&mut own.is_muted) {
             true => own.membership.clone().map(|membership| (membership, own.mutes)),
             false => None,
@@ -401,10 +398,20 @@ impl<L: Carrier> Scheduler<L> {
     }
 
     /// Whether somebody waits for a link who cannot have one but a loop's.
-    fn is_short_of_links(&self) -> bool {
-        self.count >= self.most
-            && self.idle.is_empty()
-            && (self.is_claimed() || (!self.queue.is_empty() && self.in_use == 0))
+    fn is_short_of_links(&self, now: impl Fn() -> Instant) -> bool {
+        let is_wanted = self.is_claimed() || (!self.queue.is_empty() && self.in_use == 0);
+        is_wanted && self.idle.is_empty() && !self.has_room(now)
+    }
+
+    /// Where only loops have links, and none is being dialled, one of theirs is for all that is queued.
+    pub(super) fn claim_for_queue(&mut self) -> Option<Box<L>> {
+        let nobody_comes = self.in_use == 0 && self.dials == 0 && self.own_dials == 0;
+        if self.queue.is_empty() || !nobody_comes || !self.idle.is_empty() {
+            return None;
+        }
+        let mut link = self.claim_loop_link()?;
+        self.top_up(&mut link);
+        Some(link)
     }
 
     /// Takes a loop's link for all: an idle one rather than another.
@@ -416,10 +423,13 @@ impl<L: Carrier> Scheduler<L> {
         self.unseat_loop(index)
     }
 
-    /// Takes a loop's link, and all that is gathered with it, away from it.
+    /// Takes a loop's link away from it, with what is gathered. What does not go into one batch is queued.
     fn unseat_loop(&mut self, index: usize) -> Option<Box<L>> {
         let mut link = self.loops.all[index].take()?;
-        self.loops.all.swap_remove(index);
+        let own = self.loops.all.swap_remove(index);
+        if !own.gathered.is_empty() {
+            self.queue.append(own.gathered);
+        }
         *link.seat_mut() = self.seat(Usage::Shared);
         Some(link)
     }
@@ -427,9 +437,11 @@ impl<L: Carrier> Scheduler<L> {
     /// A queue is closed: its link is for others, once its batch is complete.
     pub fn release_loop(&mut self, queue: QueueId) -> Option<Box<L>> {
         let index = self.loops.find(queue)?;
+        // Nobody waits for what is gathered.
+        drop(mem::take(&mut self.loops.all[index].gathered));
         let link = self.unseat_loop(index);
         if link.is_none() {
-            // Whoever has the link finds the loop gone. Nobody waits for what is gathered.
+            // Whoever has the link finds the loop gone.
             self.loops.all.swap_remove(index);
         }
         link

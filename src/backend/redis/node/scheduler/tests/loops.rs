@@ -33,6 +33,8 @@ impl Polled {
     }
 }
 
+const ANSWERED: Left = Left { has_replies: true, has_more: false };
+
 fn inflight() -> Arc<Inflight> {
     Arc::new(Inflight::new(usize::MAX))
 }
@@ -57,7 +59,7 @@ fn attach(scheduler: &mut Scheduler<Probe>, link: &mut Probe, queue: &QueueHold)
 }
 
 fn park(scheduler: &mut Scheduler<Probe>, link: Box<Probe>) -> bool {
-    matches!(scheduler.park_for_loop(link, true), Parked::Parked { .. })
+    matches!(scheduler.park_for_loop(link, ANSWERED, Instant::now), Parked::Parked { .. })
 }
 
 /// A loop with a link that one call is under way over.
@@ -85,7 +87,9 @@ fn the_first_call_goes_at_once_and_more_go_together_the_next_time() {
     assert_eq!(link.batch.left(), 3);
     assert!(matches!(submit(&mut scheduler, &mut polled), ForLoop::Gathered(None)), "it is out");
     answer_all(&mut link);
-    let Parked::Parked { has_output, unmute } = scheduler.park_for_loop(link, true) else {
+    let Parked::Parked { has_output, unmute } =
+        scheduler.park_for_loop(link, ANSWERED, Instant::now)
+    else {
         panic!()
     };
     assert!(has_output.is_some() && unmute.is_none());
@@ -125,7 +129,8 @@ fn a_link_that_is_out_is_muted_once_and_unmuted_when_it_is_parked() {
         let ForStep::Mute(_, muted) = scheduler.take_for_loop(queue) else { panic!() };
         assert_eq!(muted, turn);
         assert!(matches!(scheduler.take_for_loop(queue), ForStep::Nothing));
-        let Parked::Parked { unmute: Some((_, unmuted)), .. } = scheduler.park_for_loop(link, true)
+        let Parked::Parked { unmute: Some((_, unmuted)), .. } =
+            scheduler.park_for_loop(link, ANSWERED, Instant::now)
         else {
             panic!()
         };
@@ -148,7 +153,10 @@ fn a_loop_that_has_gone_on_without_a_link_does_not_get_it_back() {
     let own = socket();
     late.membership = queue.join(&own);
     assert!(!scheduler.attached(late.membership.as_ref().unwrap()));
-    assert!(matches!(scheduler.park_for_loop(late, false), Parked::Refused(_)));
+    assert!(matches!(
+        scheduler.park_for_loop(late, Left::default(), Instant::now),
+        Parked::Refused(_)
+    ));
     assert_eq!(scheduler.loops.links().count(), 1, "the link that it has is still its own");
 }
 
@@ -172,6 +180,52 @@ fn what_is_ready_and_untouched_at_two_looks_is_the_reactors() {
     assert_eq!((look(&mut scheduler), look(&mut scheduler)), (0, 0), "its loop has come");
     assert_eq!(look(&mut scheduler), 1);
     assert_eq!(scheduler.loops.links().count(), 0);
+}
+
+#[test]
+fn what_does_not_go_into_one_batch_goes_with_the_next_and_none_of_it_is_lost() {
+    const CALLS: usize = 2500;
+    let (mut scheduler, mut polled) = (with_idle(1), Polled::new(&inflight()));
+    let _socket = busy_loop(&mut scheduler, &mut polled);
+    for _ in 1..CALLS {
+        assert!(matches!(submit(&mut scheduler, &mut polled), ForLoop::Gathered(_)));
+    }
+    let ForStep::Link(link) = scheduler.take_for_loop(polled.queue.id()) else { panic!() };
+    assert_eq!(link.batch.left(), 1 + queue::MOST_CALLS);
+    assert!(park(&mut scheduler, link));
+    let link = scheduler.claim_loop_link().unwrap();
+    assert_eq!(link.batch.left() + scheduler.queue.len(), CALLS);
+    assert_eq!(polled.inflight.count(), CALLS);
+}
+
+#[test]
+fn a_link_that_answers_nothing_is_replaced_and_the_next_has_twice_as_long() {
+    let (mut scheduler, mut polled) = (with_idle(3), Polled::new(&inflight()));
+    let mut sockets = vec![busy_loop(&mut scheduler, &mut polled)];
+    let mut looks = Vec::new();
+    for _ in 0..2 {
+        let mut count = 0;
+        let (mut link, queue) = loop {
+            scheduler.look_at_loops(Instant::now()).unwrap();
+            count += 1;
+            match submit(&mut scheduler, &mut polled) {
+                ForLoop::Gathered(_) => {}
+                ForLoop::Entrusted(actions) => {
+                    assert_eq!(actions.drive.len(), 1, "the reactor goes on with the slow one");
+                    let dialled = scheduler.dialled(Box::default(), Instant::now);
+                    break dialled.attach.unwrap();
+                }
+                ForLoop::Send(_) | ForLoop::Attach(..) => panic!(),
+            }
+        };
+        sockets.push(attach(&mut scheduler, &mut link, &queue));
+        assert!(matches!(
+            scheduler.park_for_loop(link, Left::default(), Instant::now),
+            Parked::Parked { .. }
+        ));
+        looks.push(count);
+    }
+    assert!(looks[1] > looks[0], "{looks:?}");
 }
 
 #[test]
@@ -232,7 +286,7 @@ fn random_turns_of_loops_keep_every_link_and_every_call() {
                 }
                 5 => {
                     for suspect in scheduler.look_at_loops(Instant::now()).unwrap_or_default() {
-                        out.extend(scheduler.take_lying(&suspect, Instant::now).drive);
+                        todo = todo.and(scheduler.take_lying(&suspect, Instant::now));
                     }
                 }
                 6 if random.one_in(8) => {
@@ -247,25 +301,30 @@ fn random_turns_of_loops_keep_every_link_and_every_call() {
                     if random.one_in(2) {
                         answer_all(&mut link);
                     }
-                    let Parked::Refused(mut link) = scheduler.park_for_loop(link, true) else {
+                    let Parked::Refused(mut link) =
+                        scheduler.park_for_loop(link, ANSWERED, Instant::now)
+                    else {
                         continue;
                     };
                     if let Some(membership) = link.membership.take() {
-                        out.extend(scheduler.left_loop(&membership, Instant::now).drive);
+                        todo = scheduler.left_loop(&membership, Instant::now);
                     }
                     answer_all(&mut link);
                     if let Err(link) = scheduler.give_back(link, true) {
-                        let actions = scheduler.assign(link);
-                        out.extend(actions.hand_over.into_iter().chain(actions.drive));
+                        todo = todo.and(scheduler.assign(link));
                     }
                 }
                 _ => {}
             }
             dials += todo.dial;
-            out.extend(todo.drive);
+            out.extend(todo.hand_over.into_iter().chain(todo.drive));
             if let Some((mut link, queue)) = todo.attach {
                 match queue.is_gone() {
-                    true => drop(scheduler.not_attached(queue.id(), Instant::now)),
+                    true => {
+                        let more = scheduler.not_attached(queue.id(), Instant::now);
+                        dials += more.dial;
+                        out.extend(more.drive);
+                    }
                     false => sockets.push(attach(&mut scheduler, &mut link, &queue)),
                 }
                 out.push(link);

@@ -274,6 +274,7 @@ impl World {
             WhatNext::Visit(visit) => self.begin_visit(Some(visit)),
             WhatNext::Lead(link) => self.lead(link),
             WhatNext::Dial => self.dials += 1,
+            WhatNext::Entrust(_) => unreachable!("there are no loops"),
         }
     }
 
