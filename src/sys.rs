@@ -114,7 +114,8 @@ impl Poller {
         self.0.is_own()
     }
 
-    /// Has it look at `fd` for these events; with none, as good as not at all.
+    /// Has it look at `fd` for these events. With none it tells only that a peer has gone. What is ready already wakes
+    /// who polls edge-triggered.
     pub fn add(&self, fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
         if self.0.is_own() {
             let data = epoll::EventData::new_u64(0);
@@ -124,7 +125,7 @@ impl Poller {
     }
 
     /// Has it look for other events of one that is in it. Where one of them is there already, who polls edge-triggered
-    /// is woken.
+    /// is woken only if it was not ready when it was looked at last: to be sure of that it is taken out and added anew.
     pub fn change(&self, fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
         if self.0.is_own() {
             let data = epoll::EventData::new_u64(0);
@@ -257,6 +258,26 @@ mod tests {
         assert!(!is_readable(&poller));
         poller.change(always.as_fd(), PollFlags::IN).unwrap();
         assert!(is_readable(&poller));
+    }
+
+    #[test]
+    fn who_polls_edge_triggered_is_woken_by_what_is_there_when_it_is_looked_for_again() {
+        let (poller, event) = (Poller::new().unwrap(), Event::new().unwrap());
+        poller.add(event.as_fd(), PollFlags::IN).unwrap();
+        let outer = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&outer, &poller, epoll::EventData::new_u64(0), edge).unwrap();
+        let is_woken = || {
+            let mut events = [epoll::Event { flags: edge, data: epoll::EventData::new_u64(0) }];
+            epoll::wait(&outer, &mut events, Some(&timespec(Duration::ZERO))).unwrap() == 1
+        };
+        event.signal();
+        assert!(is_woken());
+        // Somebody else has it, and leaves it as it was.
+        poller.remove(event.as_fd());
+        assert!(!is_woken());
+        poller.add(event.as_fd(), PollFlags::IN).unwrap();
+        assert!(is_woken(), "there is something to do");
     }
 
     #[test]

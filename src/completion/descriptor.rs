@@ -152,6 +152,7 @@ pub struct Membership {
 /// the calls may come here in another order.
 struct State {
     events: PollFlags,
+    is_in: bool,
     /// Somebody else is told as well.
     other: Option<Arc<Poller>>,
     /// The last time that it was muted, and unmuted.
@@ -162,7 +163,8 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self { events: PollFlags::empty(), other: None, muted: 0, unmuted: 0, has_left: false }
+        let events = PollFlags::empty();
+        Self { events, is_in: false, other: None, muted: 0, unmuted: 0, has_left: false }
     }
 }
 
@@ -174,7 +176,7 @@ impl Membership {
         socket: &Arc<OwnedFd>,
     ) -> Option<Self> {
         descriptor.poller.get()?.add(socket.as_fd(), PollFlags::IN).ok()?;
-        let state = Mutex::new(State { events: PollFlags::IN, ..State::default() });
+        let state = Mutex::new(State { events: PollFlags::IN, is_in: true, ..State::default() });
         Some(Self { descriptor, queue, socket: Arc::downgrade(socket), state })
     }
 
@@ -190,18 +192,27 @@ impl Membership {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what the descriptor looks for, or ends it, unless the link has left. Taken out and put in again: that
-    /// wakes who polls edge-triggered where something is there already, and an end of the connection is seen whatever
-    /// the events are. Where it cannot be put in again, what comes over the link is left lying, and found there.
-    fn look_for(&self, state: &State, events: Option<PollFlags>) {
-        if state.has_left {
-            return;
-        }
+    /// Takes the link's socket out of the descriptor for a while. To look for no events would not do: that a peer has
+    /// gone is told all the same, and what becomes ready meanwhile makes no edge when it is looked for again.
+    fn look_away(&self, state: &mut State) {
         if let (Some(poller), Some(socket)) = (self.descriptor.poller.get(), self.socket.upgrade())
+            && state.is_in
         {
             poller.remove(socket.as_fd());
-            if let Some(events) = events {
-                let _ = poller.add(socket.as_fd(), events);
+            state.is_in = false;
+        }
+    }
+
+    /// Puts it in, unless the link has left.
+    fn look(&self, state: &mut State) {
+        if let (Some(poller), Some(socket)) = (self.descriptor.poller.get(), self.socket.upgrade())
+            && !state.is_in
+            && !state.has_left
+        {
+            state.is_in = poller.add(socket.as_fd(), state.events).is_ok();
+            if !state.is_in {
+                // Somebody is to come once. After that the link is left lying.
+                self.descriptor.has_output();
             }
         }
     }
@@ -211,7 +222,7 @@ impl Membership {
         let mut state = self.state();
         state.muted = state.muted.max(turn);
         if state.unmuted < turn {
-            self.look_for(&state, None);
+            self.look_away(&mut state);
         }
     }
 
@@ -220,7 +231,7 @@ impl Membership {
         let mut state = self.state();
         state.unmuted = state.unmuted.max(turn);
         if state.muted <= turn {
-            self.look_for(&state, Some(state.events));
+            self.look(&mut state);
         }
     }
 
@@ -230,7 +241,8 @@ impl Membership {
         if state.events != events {
             state.events = events;
             if state.muted <= state.unmuted {
-                self.look_for(&state, Some(events));
+                self.look_away(&mut state);
+                self.look(&mut state);
             }
         }
     }
@@ -267,8 +279,90 @@ impl Membership {
             if !state.has_left {
                 poller.remove(socket);
                 state.other.take().into_iter().for_each(|other| other.remove(socket));
-                state.has_left = true;
+                (state.is_in, state.has_left) = (false, true);
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use rustix::event::epoll;
+
+    use super::*;
+
+    struct Joined {
+        descriptor: Arc<Descriptor>,
+        membership: Membership,
+        socket: Arc<OwnedFd>,
+        peer: UnixStream,
+    }
+
+    impl Joined {
+        fn new() -> Self {
+            let descriptor = Arc::new(Descriptor::new().unwrap());
+            descriptor.number().unwrap();
+            let (own, peer) = UnixStream::pair().unwrap();
+            let socket = Arc::new(OwnedFd::from(own));
+            let queue = QueueId::of(&raw const descriptor);
+            let membership = Membership::new(Arc::clone(&descriptor), queue, &socket).unwrap();
+            Self { descriptor, membership, socket, peer }
+        }
+
+        fn poller(&self) -> &Poller {
+            self.descriptor.poller.get().unwrap()
+        }
+    }
+
+    #[test]
+    fn input_that_is_left_unread_makes_an_edge_when_its_link_is_unmuted() {
+        let joined = Joined::new();
+        let outer = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&outer, joined.poller(), epoll::EventData::new_u64(0), edge).unwrap();
+        let is_woken = || {
+            let mut events = [epoll::Event { flags: edge, data: epoll::EventData::new_u64(0) }];
+            epoll::wait(&outer, &mut events, Some(&sys::timespec(Duration::ZERO))).unwrap() == 1
+        };
+        for turn in 1..4 {
+            rustix::io::write(&joined.peer, b"more").unwrap();
+            assert!(is_woken());
+            joined.membership.mute(turn);
+            assert!(!is_woken());
+            joined.membership.unmute(turn);
+            assert!(is_woken(), "there is input");
+            assert!(!is_woken());
+        }
+        joined.membership.wait_for(PollFlags::IN | PollFlags::OUT);
+        assert!(is_woken(), "there is room");
+        joined.membership.leave(joined.socket.as_fd());
+        assert!(!joined.poller().is_ready());
+    }
+
+    #[test]
+    fn a_link_that_is_muted_says_nothing_though_its_peer_goes() {
+        let Joined { descriptor, membership, socket, peer } = Joined::new();
+        let poller = descriptor.poller.get().unwrap();
+        membership.mute(1);
+        membership.wait_for(PollFlags::IN | PollFlags::OUT);
+        drop(peer);
+        assert!(!poller.is_ready());
+        membership.unmute(1);
+        assert!(poller.is_ready());
+        membership.leave(socket.as_fd());
+        membership.unmute(2);
+        assert!(!poller.is_ready());
+    }
+
+    #[test]
+    fn an_unmute_that_overtakes_its_mute_leaves_the_link_in() {
+        let joined = Joined::new();
+        joined.membership.unmute(1);
+        joined.membership.mute(1);
+        assert!(!joined.poller().is_ready());
+        rustix::io::write(&joined.peer, b"more").unwrap();
+        assert!(joined.poller().is_ready());
     }
 }

@@ -143,3 +143,24 @@ fn connections_killed_again_and_again_fail_no_call_but_by_io() {
         queue.next().outcome().ok()
     });
 }
+
+/// A loop that submits in bursts, and whose server has gone while nothing was under way.
+#[test]
+fn a_burst_of_writes_over_a_link_that_is_gone_goes_over_another() {
+    let server = Scripted::tcp(|peer| peer.serve(echo));
+    let (cache, queue) = (Cache::must_open(&server.url("")), Queue::open());
+    assert!(queue.fd() >= 0);
+    let burst =
+        || (0..5).for_each(|tag| assert_eq!(cache.to(&queue).set(tag, "k", "v", NO_EXPIRY, 0), OK));
+    for _ in 0..10 {
+        burst();
+        assert!(queue.appear(5).iter().all(|completion| completion.outcome() == OK));
+    }
+    queue.assert_empty();
+    server.hang_up();
+    queue.await_readable();
+    burst();
+    for completion in queue.appear(5) {
+        assert_eq!(completion.outcome(), OK, "{:?}", completion.failure());
+    }
+}

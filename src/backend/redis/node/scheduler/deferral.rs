@@ -170,7 +170,10 @@ impl<L: Carrier> Scheduler<L> {
     pub fn is_deferred_to(&self, queue: QueueId) -> bool {
         match &self.deferral.parked {
             Some(link) => link.batch().waiters().are_only(queue),
-            None => self.deferral.deferred && self.queue.waiters().are_only(queue),
+            None => {
+                let is_its = self.queue.waiters().are_only(queue);
+                self.deferral.deferred && !self.queue.is_empty() && is_its
+            }
         }
     }
 

@@ -11,14 +11,14 @@ use crate::completion::{CompletionQueue, Inflight, Promise, QueueHold};
 use crate::error::Kind;
 
 /// A queue whose descriptor is polled.
-struct Polled {
-    queue: Arc<CompletionQueue>,
-    inflight: Arc<Inflight>,
-    tag: u64,
+pub struct Polled {
+    pub queue: Arc<CompletionQueue>,
+    pub inflight: Arc<Inflight>,
+    pub tag: u64,
 }
 
 impl Polled {
-    fn new(inflight: &Arc<Inflight>) -> Self {
+    pub fn new(inflight: &Arc<Inflight>) -> Self {
         crate::reserve::set_aside().unwrap();
         let queue = Arc::new(CompletionQueue::open().unwrap());
         queue.fd().unwrap();
@@ -35,7 +35,7 @@ impl Polled {
 
 const ANSWERED: Left = Left { has_replies: true, has_more: false };
 
-fn inflight() -> Arc<Inflight> {
+pub fn inflight() -> Arc<Inflight> {
     Arc::new(Inflight::new(usize::MAX))
 }
 
@@ -44,7 +44,7 @@ fn socket() -> Arc<OwnedFd> {
     Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap())
 }
 
-fn submit(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> ForLoop<Probe> {
+pub fn submit(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> ForLoop<Probe> {
     let call = polled.call();
     scheduler.submit_for_loop(call, encode, Expect::Ping, Instant::now).unwrap()
 }
@@ -58,12 +58,12 @@ fn attach(scheduler: &mut Scheduler<Probe>, link: &mut Probe, queue: &QueueHold)
     socket
 }
 
-fn park(scheduler: &mut Scheduler<Probe>, link: Box<Probe>) -> bool {
+pub fn park(scheduler: &mut Scheduler<Probe>, link: Box<Probe>) -> bool {
     matches!(scheduler.park_for_loop(link, ANSWERED, Instant::now), Parked::Parked { .. })
 }
 
 /// A loop with a link that one call is under way over.
-fn busy_loop(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> Arc<OwnedFd> {
+pub fn busy_loop(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> Arc<OwnedFd> {
     let ForLoop::Attach(mut link, queue) = submit(scheduler, polled) else { panic!() };
     assert_eq!(link.batch.left(), 1);
     let socket = attach(scheduler, &mut link, &queue);

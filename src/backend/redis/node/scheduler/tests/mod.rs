@@ -1,5 +1,6 @@
 //! A scheduler without a thread, a socket or a clock.
 
+mod beside_loops;
 mod docking;
 mod leaving;
 mod loops;
