@@ -342,6 +342,33 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_during_a_step_makes_an_edge_though_an_earlier_signal_is_there_still() {
+        let joined = Joined::new();
+        let descriptor = &joined.descriptor;
+        let outer = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&outer, joined.poller(), epoll::EventData::new_u64(0), edge).unwrap();
+        let is_woken = || {
+            let mut events = [epoll::Event { flags: edge, data: epoll::EventData::new_u64(0) }];
+            epoll::wait(&outer, &mut events, Some(&sys::timespec(Duration::ZERO))).unwrap() == 1
+        };
+        descriptor.has_completions();
+        assert!(is_woken());
+        for _ in 0..3 {
+            descriptor.begin_step();
+            descriptor.has_output();
+            assert!(is_woken(), "it is not what the poller was told of before");
+            descriptor.settle(true);
+            assert!(is_woken(), "input or output is left");
+        }
+        descriptor.begin_step();
+        descriptor.settle(false);
+        assert!(!is_woken() && !joined.poller().is_ready());
+        descriptor.has_completions();
+        assert!(is_woken());
+    }
+
+    #[test]
     fn a_link_that_is_muted_says_nothing_though_its_peer_goes() {
         let Joined { descriptor, membership, socket, peer } = Joined::new();
         let poller = descriptor.poller.get().unwrap();

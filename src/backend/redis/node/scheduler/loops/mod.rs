@@ -200,7 +200,8 @@ impl<L: Carrier> Scheduler<L> {
         };
         self.loops.recent = index;
         let own = &mut self.loops.all[index];
-        let was_empty = own.gathered.is_empty();
+        // Who polls may have been told of what nobody wants any more, and has forgotten it.
+        let was_empty = own.gathered.is_empty() || !own.gathered.are_wanted();
         if own.gathered.len() >= own.sweep_at {
             own.gathered.forget_completed();
             own.sweep_at = MOST_CALLS.max(2 * own.gathered.len());

@@ -86,3 +86,16 @@ fn a_loop_that_steps_leaves_what_is_left_to_threads_of_other_queues() {
     scheduler.deferral.defer();
     assert!(!scheduler.is_deferred_to(polled.queue.id()), "nothing of this queue's is deferred");
 }
+
+#[test]
+fn a_call_that_is_gathered_behind_one_that_was_cancelled_is_told_of() {
+    let (mut scheduler, mut polled) = (with_idle(1), Polled::new(&inflight()));
+    let _socket = busy_loop(&mut scheduler, &mut polled);
+    assert!(matches!(submit(&mut scheduler, &mut polled), ForLoop::Gathered(Some(_))));
+    for tag in 1..=polled.tag {
+        assert!(polled.queue.cancel(tag).unwrap());
+    }
+    polled.queue.wait(8, Some(Duration::ZERO), |_, _| {}).unwrap();
+    assert!(matches!(submit(&mut scheduler, &mut polled), ForLoop::Gathered(Some(_))));
+    assert!(matches!(submit(&mut scheduler, &mut polled), ForLoop::Gathered(None)));
+}
