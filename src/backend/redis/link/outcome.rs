@@ -67,12 +67,16 @@ pub fn turned_away(said: &mut Option<Error>, error: &Error, is_first: bool) -> F
 /// What a call has been through. No write is sent twice: that is decided here and nowhere else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {
-    has_lost_link: bool,
+    lost_links: u8,
 }
 
+/// A call of which nothing was sent goes over another link so often after one that broke, and one that was sent once.
+const MOST_UNSENT: u8 = 3;
+
 impl Attempts {
-    /// Whether the call goes over another link. After the first link that broke: what was not sent, and a read. Where
-    /// the server had no room for the connection it has looked at nothing, so any call does, however often.
+    /// Whether the call goes over another link. After the first link that broke: what was not sent, and a read. After
+    /// another: what was not sent. Where the server had no room for the connection it has looked at nothing, so any
+    /// call does, however often.
     pub fn allow_another(&mut self, failure: &Failure, access: Access) -> bool {
         if !failure.lost {
             return false;
@@ -80,15 +84,16 @@ impl Attempts {
         if failure.is_turned_away() {
             return true;
         }
-        let may = !self.has_lost_link && (access == Access::Read || !failure.sent);
-        self.has_lost_link |= may;
+        let most = if failure.sent { 1 } else { MOST_UNSENT };
+        let may = self.lost_links < most && (access == Access::Read || !failure.sent);
+        self.lost_links += u8::from(may);
         may
     }
 
     /// Whether a link has been found broken under the call, so that the others must be revalidated however lately they
     /// were used.
     pub fn has_lost_link(self) -> bool {
-        self.has_lost_link
+        self.lost_links > 0
     }
 }
 
@@ -120,10 +125,18 @@ mod tests {
     }
 
     #[test]
-    fn one_lost_link_is_forgiven_and_no_more() {
+    fn one_lost_link_is_forgiven_and_a_few_more_where_nothing_was_sent() {
+        for access in [Access::Read, Access::Write] {
+            let mut attempts = Attempts::default();
+            for _ in 0..MOST_UNSENT {
+                assert!(attempts.allow_another(&failure(false, true), access));
+            }
+            assert!(!attempts.allow_another(&failure(false, true), access));
+        }
         let mut attempts = Attempts::default();
+        assert!(attempts.allow_another(&failure(true, true), Access::Read));
+        assert!(!attempts.allow_another(&failure(true, true), Access::Read));
         assert!(attempts.allow_another(&failure(false, true), Access::Read));
-        assert!(!attempts.allow_another(&failure(false, true), Access::Read));
     }
 
     #[test]
@@ -141,6 +154,6 @@ mod tests {
         assert!(!attempts.has_lost_link());
         assert!(attempts.allow_another(&failure(false, true), Access::Write));
         assert!(attempts.allow_another(&refused(true), Access::Write));
-        assert!(!attempts.allow_another(&failure(false, true), Access::Write));
+        assert!(!attempts.allow_another(&failure(true, true), Access::Write));
     }
 }

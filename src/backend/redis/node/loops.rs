@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Node;
 use super::lease::Lease;
-use super::scheduler::{ForLoop, ForStep, Left, Parked, Watch};
+use super::scheduler::{ForLoop, ForStep, Left, Lookout, Parked};
 use super::watch::LoopWatch;
 use crate::backend::redis::link::connection::Link;
 use crate::backend::redis::link::drive::{NonBlocking, Pause};
@@ -27,10 +27,10 @@ impl Node {
     ) -> Result<()> {
         let mut scheduler = self.scheduler();
         let submitted = scheduler.submit_for_loop(call, encode, expect, Instant::now)?;
-        let watch = scheduler.watch_loops();
+        let lookout = scheduler.watch_loops();
         drop(scheduler);
-        if watch != Watch::Looks {
-            self.watch_loops(watch);
+        if lookout != Lookout::Looks {
+            self.watch_loops(lookout);
         }
         match submitted {
             ForLoop::Send(link) => self.send_for_loop(link),
@@ -42,11 +42,11 @@ impl Node {
         Ok(())
     }
 
-    /// Has the reactor look at the loops. `watch`: what it did so far.
+    /// Has the reactor look at the loops. `before`: what it did so far.
     #[cold]
-    fn watch_loops(&self, watch: Watch) {
+    fn watch_loops(&self, before: Lookout) {
         match self.reactor.get() {
-            Some(reactor) if watch == Watch::Nobody => {
+            Some(reactor) if before == Lookout::Nobody => {
                 reactor.post(Box::new(LoopWatch::new(self.me.clone(), &self.loop_alarm)));
             }
             Some(reactor) => {

@@ -228,7 +228,8 @@ impl Replies for Pending {
                     other => Err(refused(other)?),
                 },
             };
-            return Ok(Some(Outcome { result, reuse: Reuse::Keep }));
+            let reuse = if hangs_up(&result) { Reuse::Close } else { Reuse::Keep };
+            return Ok(Some(Outcome { result, reuse }));
         }
         Ok(None)
     }
@@ -256,9 +257,17 @@ fn refused(reply: Reply) -> Result<Error> {
 /// What a server says to a connection that it closes at once: `maxclients` is reached, or `protected-mode` is on.
 const TURNED_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
 
-/// What a server says to a request that is too large from somebody who has not logged in: "unauthenticated bulk
-/// length", "unauthenticated multibulk length".
+/// What a server says before it closes the connection, which it no longer understands.
+const HANGS_UP: &str = "ERR Protocol error";
+/// The same to a request that is too large from somebody who has not logged in: "unauthenticated bulk length",
+/// "unauthenticated multibulk length".
 const UNAUTHENTICATED: &str = "ERR Protocol error: unauthenticated";
+
+/// Whether the server closes the connection after this reply.
+fn hangs_up<T>(result: &Result<T>) -> bool {
+    let Err(error) = result else { return false };
+    matches!(&error.kind, Kind::Auth(text) | Kind::Server(text) if text.starts_with(HANGS_UP))
+}
 
 /// What the server's words come to. The first word is the error's code.
 pub fn server_error(text: String) -> Error {

@@ -73,7 +73,7 @@ pub use self::deferral::{Look, WatchId};
 use self::dock::Dock;
 pub use self::dock::{Visit, Visited};
 use self::loops::Loops;
-pub use self::loops::{ForLoop, ForStep, LOOK, Left, Parked, Suspect, Watch};
+pub use self::loops::{ForLoop, ForStep, LOOK, Left, Lookout, Parked, Suspect};
 pub use self::measures::Distance;
 use self::measures::{Contention, Mixture, Respite};
 use self::queue::SubmissionQueue;

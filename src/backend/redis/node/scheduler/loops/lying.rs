@@ -24,7 +24,7 @@ const MOST_DOUBLINGS: u32 = 10;
 
 /// Whether somebody looks for what is left lying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watch {
+pub enum Lookout {
     Nobody,
     /// At times.
     Looks,
@@ -64,13 +64,13 @@ impl Suspect {
 impl<L: Carrier> Scheduler<L> {
     /// Somebody is to look at the loops from now on; who does so far.
     #[inline]
-    pub fn watch_loops(&mut self) -> Watch {
-        mem::replace(&mut self.loops.watch, Watch::Looks)
+    pub fn watch_loops(&mut self) -> Lookout {
+        mem::replace(&mut self.loops.lookout, Lookout::Looks)
     }
 
     /// Nobody looks any more, for no reason of this.
     pub fn end_to_watch_loops(&mut self) {
-        self.loops.watch = Watch::Nobody;
+        self.loops.lookout = Lookout::Nobody;
     }
 
     /// Who looks sleeps from now on, unless something has come since; which links are to wake it. `None`: it is to look
@@ -85,7 +85,7 @@ impl<L: Carrier> Scheduler<L> {
             let membership = own.membership.as_ref().filter(|_| is_asleep)?;
             links.push(Arc::clone(membership));
         }
-        self.loops.watch = Watch::Sleeps;
+        self.loops.lookout = Lookout::Sleeps;
         Some(links)
     }
 
@@ -94,7 +94,7 @@ impl<L: Carrier> Scheduler<L> {
         let is_quiet = self.loops.all.iter().all(|each| !each.has_calls());
         self.loops.quiet_looks = if is_quiet { self.loops.quiet_looks + 1 } else { 0 };
         if self.closed || self.loops.quiet_looks > QUIET_LOOKS {
-            self.loops.watch = Watch::Nobody;
+            self.loops.lookout = Lookout::Nobody;
             return None;
         }
         let round_trips = self.distance.several_round_trips().as_millis() / LOOK.as_millis();

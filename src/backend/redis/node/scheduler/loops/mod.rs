@@ -18,7 +18,7 @@ use std::time::Instant;
 
 pub use self::answers::{ForLoop, ForStep, Left, Parked};
 use self::lying::Seen;
-pub use self::lying::{LOOK, Suspect, Watch};
+pub use self::lying::{LOOK, Lookout, Suspect};
 use super::queue::{MOST_CALLS, SubmissionQueue};
 use super::{Actions, Carrier, Scheduler, Usage};
 use crate::backend::redis::link::connection::Seat;
@@ -88,13 +88,13 @@ pub struct Loops<L> {
     all: Vec<Loop<L>>,
     /// That of the last call, which is likely that of the next.
     recent: usize,
-    watch: Watch,
+    lookout: Lookout,
     quiet_looks: u32,
 }
 
 impl<L> Default for Loops<L> {
     fn default() -> Self {
-        Self { all: Vec::new(), recent: 0, watch: Watch::Nobody, quiet_looks: 0 }
+        Self { all: Vec::new(), recent: 0, lookout: Lookout::Nobody, quiet_looks: 0 }
     }
 }
 
@@ -217,7 +217,8 @@ impl<L: Carrier> Scheduler<L> {
             return Ok(self.replace_slow(index, now));
         }
         let own = &self.loops.all[index];
-        Ok(ForLoop::Gathered(own.membership.clone().filter(|_| was_empty)))
+        let is_blocked = matches!(&own.link, Place::Parked(link) if link.batch().has_unsent());
+        Ok(ForLoop::Gathered(own.membership.clone().filter(|_| was_empty && !is_blocked)))
     }
 
     /// Whether there is another link for a loop, or there may be.
@@ -386,10 +387,12 @@ impl<L: Carrier> Scheduler<L> {
             return Parked::Refused(link);
         };
         let own = &mut self.loops.all[index];
+        // Where there is no room for more the socket tells when there is.
+        let is_blocked = link.batch().has_unsent();
         own.link = Place::Parked(link);
         own.replies += u64::from(left.has_replies);
         own.has_more = left.has_more;
-        let has_io = own.has_more || !own.gathered.is_empty();
+        let has_io = own.has_more || (!own.gathered.is_empty() && !is_blocked);
         let has_output = own.membership.clone().filter(|_| has_io);
         let unmute = match mem::take(&mut own.is_muted) {
             true => own.membership.clone().map(|membership| (membership, own.mutes)),

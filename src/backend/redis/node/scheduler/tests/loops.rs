@@ -67,6 +67,7 @@ pub fn busy_loop(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> Arc<O
     let ForLoop::Attach(mut link, queue) = submit(scheduler, polled) else { panic!() };
     assert_eq!(link.batch.left(), 1);
     let socket = attach(scheduler, &mut link, &queue);
+    link.batch.sent = link.batch.outbox.len();
     assert!(park(scheduler, link));
     socket
 }
