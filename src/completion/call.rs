@@ -89,18 +89,18 @@ pub(super) struct Terms {
     pub(super) request: Request,
     /// Where the queue's index has it.
     pub(super) place: u32,
-    pub(super) custom: Custom,
+    pub(super) expected_driver: ExpectedDriver,
 }
 
-/// What is usual with the queue that a call reports to.
+/// Who is likely to carry a call out, by what is usual with the queue that it reports to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Custom {
-    /// The thread that submits is about to wait, and can carry the call out itself.
-    Waits,
-    /// Somebody polls the queue's descriptor.
-    Polls,
-    /// Neither.
-    Leaves,
+pub(super) enum ExpectedDriver {
+    /// The thread that submits it, which is about to wait.
+    Waiter,
+    /// Whoever polls the queue's descriptor.
+    EventLoop,
+    /// Neither, so the reactor, or who drives a link already.
+    Reactor,
 }
 
 /// A call in the hands of its carrier. Dropped uncompleted, the call fails as an internal error.
@@ -214,12 +214,12 @@ impl Call {
     /// Whether it may be left to the thread that submits it. That this one does not come to wait is a
     /// [`Misprediction`].
     pub fn wait_is_predicted(&self) -> bool {
-        self.terms.custom == Custom::Waits
+        self.terms.expected_driver == ExpectedDriver::Waiter
     }
 
     /// Whether who polls its queue's descriptor is to carry it out.
     pub fn is_polled_for(&self) -> bool {
-        self.terms.custom == Custom::Polls
+        self.terms.expected_driver == ExpectedDriver::EventLoop
     }
 
     /// A hold on the queue that it reports to.

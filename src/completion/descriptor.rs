@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -314,18 +313,25 @@ mod tests {
         fn poller(&self) -> &Poller {
             self.descriptor.poller.get().unwrap()
         }
+
+        /// Who polls it edge-triggered: whether there has been another edge.
+        fn edges(&self) -> impl Fn() -> bool + use<> {
+            let outer = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+            let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            let data = epoll::EventData::new_u64(0);
+            epoll::add(&outer, self.poller(), data, edge).unwrap();
+            move || {
+                let mut events = [epoll::Event { flags: edge, data }];
+                let now = Some(&sys::timespec(Duration::ZERO));
+                epoll::wait(&outer, &mut events, now).unwrap() == 1
+            }
+        }
     }
 
     #[test]
     fn input_that_is_left_unread_makes_an_edge_when_its_link_is_unmuted() {
         let joined = Joined::new();
-        let outer = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&outer, joined.poller(), epoll::EventData::new_u64(0), edge).unwrap();
-        let is_woken = || {
-            let mut events = [epoll::Event { flags: edge, data: epoll::EventData::new_u64(0) }];
-            epoll::wait(&outer, &mut events, Some(&sys::timespec(Duration::ZERO))).unwrap() == 1
-        };
+        let is_woken = joined.edges();
         for turn in 1..4 {
             rustix::io::write(&joined.peer, b"more").unwrap();
             assert!(is_woken());
@@ -345,13 +351,7 @@ mod tests {
     fn what_comes_during_a_step_makes_an_edge_though_an_earlier_signal_is_there_still() {
         let joined = Joined::new();
         let descriptor = &joined.descriptor;
-        let outer = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&outer, joined.poller(), epoll::EventData::new_u64(0), edge).unwrap();
-        let is_woken = || {
-            let mut events = [epoll::Event { flags: edge, data: epoll::EventData::new_u64(0) }];
-            epoll::wait(&outer, &mut events, Some(&sys::timespec(Duration::ZERO))).unwrap() == 1
-        };
+        let is_woken = joined.edges();
         descriptor.has_completions();
         assert!(is_woken());
         for _ in 0..3 {

@@ -267,9 +267,9 @@ impl CompletionQueue {
             None => state.index.open_group(inflight, || inflight.enlist(self))?,
         };
         let tag = request.tag;
-        let custom = state.custom();
+        let expected_driver = state.expected_driver();
         state.index.insert(tag, group, |spare, place| {
-            Call::make(spare, self, inflight, Terms { request, place, custom })
+            Call::make(spare, self, inflight, Terms { request, place, expected_driver })
         })
     }
 

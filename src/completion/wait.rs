@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::call::Custom;
+use super::call::ExpectedDriver;
 use super::descriptor::Descriptor;
 use super::engine::{QueueId, Wait};
 use super::inflight::Inflight;
@@ -230,11 +230,13 @@ impl State {
 
     /// Who is likely to carry a new call out: the thread that submits it, which is about to wait, or who polls the
     /// descriptor.
-    pub(super) fn custom(&self) -> Custom {
+    pub(super) fn expected_driver(&self) -> ExpectedDriver {
         match self.waiting == 0 {
-            true if self.prediction.is_hit_likely() && self.index.has_one_group() => Custom::Waits,
-            true if self.watched => Custom::Polls,
-            _ => Custom::Leaves,
+            true if self.prediction.is_hit_likely() && self.index.has_one_group() => {
+                ExpectedDriver::Waiter
+            }
+            true if self.watched => ExpectedDriver::EventLoop,
+            _ => ExpectedDriver::Reactor,
         }
     }
 }

@@ -185,6 +185,22 @@ fn an_answer_that_nobody_asked_for_is_the_end_of_a_link() {
 }
 
 #[test]
+fn what_a_server_says_before_it_hangs_up_is_the_end_of_a_link() {
+    let (mut link, mut peer) = link();
+    let waiters = load(&mut link, 1);
+    assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
+    peer.write_all(b"-ERR Protocol error: unauthenticated bulk length\r\n").unwrap();
+    assert_eq!(step(&mut link), Driven::Complete(Reuse::Close));
+    assert!(answer(&waiters[0]).is_err());
+    let (mut link, mut peer) = self::link();
+    let waiters = load(&mut link, 1);
+    assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
+    peer.write_all(b"-ERR another\r\n").unwrap();
+    assert_eq!(step(&mut link), Driven::Complete(Reuse::Keep));
+    assert!(answer(&waiters[0]).is_err());
+}
+
+#[test]
 fn a_server_without_room_has_looked_at_nothing_that_was_sent() {
     let (mut link, mut peer) = link();
     let waiters = load(&mut link, 2);

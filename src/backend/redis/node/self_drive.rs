@@ -76,10 +76,7 @@ impl Node {
             link.touch(now);
         }
         link.send_batch();
-        if link.membership.is_some() {
-            return self.park_for_loop(link, Left::default());
-        }
-        self.park(Lease::of(self, link), queue);
+        self.park(Lease::of(self, link), queue, false);
     }
 
     /// Drives the batch of a link, and those that come after it, until the wait is over.
@@ -91,7 +88,7 @@ impl Node {
             match driven {
                 // It is likely to wait again.
                 Driven::Paused(Pause::Satisfied) if driver.has_moved => {
-                    return self.park(lease, wait.queue());
+                    return self.park(lease, wait.queue(), true);
                 }
                 Driven::Complete(Reuse::Keep) if link.batch.retries.is_empty() => {
                     lease.deliver();
@@ -102,7 +99,7 @@ impl Node {
                 }
                 Driven::Paused(_) if link.membership.is_some() => {
                     lease.deliver();
-                    return self.park(lease, wait.queue());
+                    return self.park(lease, wait.queue(), driver.has_moved);
                 }
                 driven => return lease.after(driven, None),
             }
@@ -125,12 +122,12 @@ impl Node {
 
     /// Leaves a link to the thread that is expected to wait on this queue, or, if others wait for what is on it, to
     /// those.
-    fn park(&self, lease: Lease<'_>, queue: QueueId) {
+    fn park(&self, lease: Lease<'_>, queue: QueueId, has_replies: bool) {
         let Some(link) = lease.into_link() else { return };
         if link.membership.is_some() {
             // Under TLS more may have come than was taken, of which no socket tells.
             let has_more = link.may_hold_input();
-            return self.park_for_loop(link, Left { has_replies: true, has_more });
+            return self.park_for_loop(link, Left { has_replies, has_more });
         }
         let parked = self.scheduler().park(link, queue);
         match parked {

@@ -141,18 +141,18 @@ pub struct LoopWatch {
     /// Any time that has passed.
     begun: Instant,
     next: Instant,
-    bed: Option<Bed>,
+    silent: Option<SilentLinks>,
     is_over: bool,
 }
 
 /// What a watch sleeps on: the sockets of links that nothing comes over.
-struct Bed {
+struct SilentLinks {
     poller: Arc<Poller>,
     /// Those that have left their loops tell no more.
     links: Vec<Weak<Membership>>,
 }
 
-impl Drop for Bed {
+impl Drop for SilentLinks {
     fn drop(&mut self) {
         self.links.iter().filter_map(Weak::upgrade).for_each(|link| link.stop_telling());
     }
@@ -162,12 +162,12 @@ impl LoopWatch {
     pub fn new(node: Weak<Node>, alarm: &Arc<Alarm>) -> Self {
         let begun = Instant::now();
         let (alarm, next) = (Arc::clone(alarm), begun + LOOK);
-        Self { node, alarm, begun, next, bed: None, is_over: false }
+        Self { node, alarm, begun, next, silent: None, is_over: false }
     }
 
     fn must_look(&self, now: Instant) -> bool {
-        let is_told = match &self.bed {
-            Some(bed) => self.alarm.0.load(Ordering::Acquire) || bed.poller.is_ready(),
+        let is_told = match &self.silent {
+            Some(silent) => self.alarm.0.load(Ordering::Acquire) || silent.poller.is_ready(),
             None => false,
         };
         is_told || now >= self.next
@@ -178,11 +178,13 @@ impl LoopWatch {
         let Ok(poller) = Poller::new() else { return };
         self.alarm.0.store(false, Ordering::Release);
         let Some(links) = node.scheduler().sleep_over_loops() else { return };
-        let bed =
-            Bed { poller: Arc::new(poller), links: links.iter().map(Arc::downgrade).collect() };
-        if links.iter().all(|link| link.tell(&bed.poller)) {
+        let silent = SilentLinks {
+            poller: Arc::new(poller),
+            links: links.iter().map(Arc::downgrade).collect(),
+        };
+        if links.iter().all(|link| link.tell(&silent.poller)) {
             self.next = now + node.timeout;
-            self.bed = Some(bed);
+            self.silent = Some(silent);
         } else {
             node.scheduler().watch_loops();
         }
@@ -195,7 +197,7 @@ impl Task for LoopWatch {
         if !self.must_look(now) {
             return Progress::Waits;
         }
-        if self.bed.take().is_some() {
+        if self.silent.take().is_some() {
             node.scheduler().watch_loops();
         }
         let suspects = node.scheduler().look_at_loops(now);
@@ -217,11 +219,11 @@ impl Task for LoopWatch {
     }
 
     fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        self.bed.as_ref().map(|bed| (bed.poller.as_fd(), PollFlags::IN))
+        self.silent.as_ref().map(|silent| (silent.poller.as_fd(), PollFlags::IN))
     }
 
     fn until(&self) -> Option<Instant> {
-        let is_told = self.bed.is_some() && self.alarm.0.load(Ordering::Acquire);
+        let is_told = self.silent.is_some() && self.alarm.0.load(Ordering::Acquire);
         let is_due = is_told || self.node.strong_count() == 0;
         Some(if is_due { self.begun } else { self.next })
     }
