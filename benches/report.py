@@ -9,6 +9,7 @@
 import pathlib
 import statistics
 import sys
+import textwrap
 
 import svg
 from flights import far_section, flights_section, many_loops_section, pollers_section
@@ -229,13 +230,17 @@ def figures(folder):
     cells = cells_of(rows(folder / "rates.tsv", "rate"))
     parts = ("notes", "counts", "memory", "rates")
     missing = [row for part in parts for row in rows(folder / f"{part}.tsv", "missing")]
-    others = next((int(r[2]) for r in rows(folder / "others.tsv")), 0)
+    during = {r[1]: r[2] for r in rows(folder / "others.tsv")}
+    others = int(during.get("others", 0))
     out = ["### What was measured", "", *(line for _, name, value in notes for line in item(f"{name}: {value}")), ""]
     if not cells:
         out += ["Throughput and latency are not in yet: they need a machine with nothing else to do.", ""]
     else:
         busy = "**Measured on a busy machine**, for orientation only: while" if others > 5 else "While"
-        out += [f"{busy} throughput and latency were measured, other programs had {others} % of the processors.", ""]
+        text = f"{busy} throughput and latency were measured, other programs had {others} % of the processors."
+        if "turns" in during:
+            text += f" In each cell everybody had {during['turns']}."
+        out += [*textwrap.wrap(text, 120), ""]
     out += missing_section(missing)
     if counts:
         out += counts_section(counts, folder)
