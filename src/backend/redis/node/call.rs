@@ -139,7 +139,7 @@ impl Node {
             let exchanged = lease.link()?.call(
                 |out| command::encode(&op, prefix, out),
                 |inbox| expect.quick(inbox),
-                || Pending::new(expect),
+                |is_first| Pending::of_link(expect, is_first),
                 &deadline,
                 start,
             );
@@ -157,7 +157,7 @@ impl Node {
     ) -> Result<R::Output> {
         self.with_retry(access, deadline, |attempt| {
             let (mut lease, start) = attempt.lease()?;
-            let exchanged = lease.link()?.call(&encode, |_| None, &replies, deadline, start);
+            let exchanged = lease.link()?.call(&encode, |_| None, |_| replies(), deadline, start);
             Ok(lease.end(exchanged))
         })
     }
@@ -180,8 +180,13 @@ impl Node {
                 attempt.is_first = false;
                 continue;
             }
-            if failure.lost && self.is_closed() {
-                failure.error = Kind::Closed.into();
+            if failure.silent {
+                self.note_silence(deadline.started());
+            }
+            if failure.lost
+                && let Some(refusal) = self.refusal()
+            {
+                failure.error = refusal.into();
             }
             return Err(failure.into_error(access));
         }
@@ -213,7 +218,7 @@ impl Node {
                 scheduler.end_to_wait();
             }
             match checkout {
-                Checkout::Closed => return Err(Kind::Closed.into()),
+                Checkout::Refused => return Err(scheduler.refusal().into()),
                 Checkout::Link(link) => {
                     drop(scheduler);
                     let lease = match has_waited {

@@ -55,7 +55,7 @@ impl Job {
     fn drive(&mut self) -> Progress {
         let Some(link) = self.link.as_deref_mut() else { return Progress::Over };
         let left = link.batch.left();
-        let driven = link.drive_batch(&self.node.wakeups, &mut NonBlocking::default());
+        let driven = link.drive_batch(&*self.node, &mut NonBlocking::default());
         let Driven::Paused(pause) = driven else {
             if let Some(link) = self.link.take() {
                 Lease::of(&self.node, link).after(driven, None);
@@ -63,8 +63,7 @@ impl Job {
             return Progress::Over;
         };
         if link.batch.left() < left {
-            self.node.wakeups.wake(link.batch.wakeups);
-            link.batch.completed.deliver();
+            self.node.deliver(link);
             if self.node.scheduler().keep_busy(link) {
                 self.until = Deadline::after(self.node.timeout).instant();
                 return Progress::Yields;
