@@ -2,7 +2,7 @@
 
 use std::mem::ManuallyDrop;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Node;
 use super::lease::Lease;
@@ -17,6 +17,9 @@ use crate::backend::redis::wire::replies::{Expect, Pending, Replies};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Access, Answer, Op};
+
+/// A thread that waits for a link of its own looks this often by itself: nobody is told that one may be dialled again.
+const NEXT_LOOK: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Carries out an operation that may share a link with others. There are functions of their own for what is less
@@ -240,7 +243,7 @@ impl Node {
                     scheduler = self.unpark(scheduler);
                 }
                 Checkout::Wait => {
-                    let woken = self.freed.wait_timeout(scheduler, left);
+                    let woken = self.freed.wait_timeout(scheduler, left.min(NEXT_LOOK));
                     scheduler = woken.unwrap_or_else(PoisonError::into_inner).0;
                 }
             }

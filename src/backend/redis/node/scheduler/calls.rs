@@ -112,6 +112,9 @@ impl<L: Carrier> Scheduler<L> {
         expect: Expect,
         now: impl Fn() -> Instant,
     ) -> Result<Queued<L>> {
+        if self.refuses() {
+            return Err(self.refusal().into());
+        }
         let is_far = self.distance.is_far();
         self.mixture.see_thread();
         let may_lead = self.combines() && self.is_free() && self.has_idle();
