@@ -103,9 +103,9 @@ impl<L: Carrier> Scheduler<L> {
         let left = |berth: &Berth<L>| Some(berth.link.as_ref()?.batch().left());
         let berths = self.dock.0.iter().enumerate();
         let current = self.health.vintage();
-        let is_current = |link: &Box<L>| link.vintage() == current;
+        let is_current = |link: &L| link.vintage() == current;
         let open = berths.filter(|(_, berth)| {
-            berth.link.as_ref().is_some_and(is_current) && berth.answers(now, silence)
+            berth.link.as_deref().is_some_and(is_current) && berth.answers(now, silence)
         });
         let (index, _) = open.min_by_key(|(_, berth)| left(berth))?;
         let berth = self.dock.0.get_mut(index)?;
