@@ -174,7 +174,7 @@ fn a_large_value_that_takes_longer_than_the_deadline_makes_nobody_down() {
 fn an_answer_to_the_login_says_that_the_server_is_up() {
     for_each_face(|face| {
         let server = Scripted::tcp(|peer| match peer.number {
-            0 => _ = serve_while(peer, &AtomicBool::new(false)),
+            0 => serve_while(peer, &AtomicBool::new(false)),
             _ => {
                 peer.command();
                 peer.send(b"-WRONGPASS no\r\n");
