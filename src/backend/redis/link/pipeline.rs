@@ -7,6 +7,7 @@ use super::batch::Batch;
 use super::connection::Link;
 use super::drive::{Driver, Exchange, Pause, Sending, Stop, drive};
 use super::outcome::{self, Exchanged, Failure, no_room};
+use super::single::MOST_LAST_READS;
 use super::wakeup::Wakeups;
 use crate::backend::redis::net::socket::Broken;
 use crate::backend::redis::net::stream::Stream;
@@ -180,7 +181,10 @@ impl Pipeline<'_> {
             }
             return Some(Reuse::Close);
         }
-        self.batch.complete(Exchanged::Answered { result, reuse: Reuse::Keep });
+        match result {
+            Err(error) => self.batch.refuse(error),
+            Ok(_) => self.batch.complete(Exchanged::Answered { result, reuse: Reuse::Keep }),
+        }
         if reuse == Reuse::Close {
             let error = || Error::protocol("an answer to another call was out of order");
             self.batch.fail_lost(error);
@@ -216,7 +220,10 @@ impl Pipeline<'_> {
 
     /// What the server has answered before the connection broke is answered.
     fn take_last_replies(&mut self, stream: &mut Stream, inbox: &mut Inbox) {
-        while self.take(inbox).is_none() {
+        for _ in 0..MOST_LAST_READS {
+            if self.take(inbox).is_some() {
+                break;
+            }
             let Ok(room) = self.room(inbox) else { break };
             if !matches!(stream.receive(room), Ok(Some(_))) {
                 break;
