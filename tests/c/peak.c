@@ -1,5 +1,5 @@
-/* peak URL: each call once, on a cache whose server answers as it likes. A line a call: its name, the status that it came
-   to, and by how many KiB the process was larger at its peak than before. */
+/* peak URL: each call once, on a cache whose server answers as it likes. A line a call: its name, the status that it
+   came to, and by how many KiB the process was larger at its peak than before. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "check.h"
