@@ -1,5 +1,7 @@
 //! Every type of reply, whole, in pieces, cut and broken.
 
+mod bounds;
+
 use std::cell::Cell;
 
 use super::inbox::{DEEPEST, LONGEST_LINE};
@@ -291,126 +293,6 @@ fn garbage_is_an_error_and_never_waited_for() {
         let name = String::from_utf8_lossy(&bytes[..bytes.len().min(30)]);
         for step in [1, bytes.len()] {
             assert!(decode(want, bytes, step).is_err(), "{want:?} {name:?}");
-        }
-    }
-}
-
-#[test]
-fn what_nobody_asked_for_has_an_end() {
-    for (want, before) in [
-        (Want::Value, ""),
-        (Want::Batch(1), "*1\r\n"),
-        (Want::Statuses(1), "*1\r\n"),
-        (Want::Map, ""),
-    ] {
-        for piece in [">0\r\n".to_owned(), format!("|1\r\n+a\r\n$1000\r\n{}\r\n", "x".repeat(1000))]
-        {
-            let endless =
-                [before, &piece.repeat((MOST_OUT_OF_BAND + (1 << 20)) / piece.len())].concat();
-            assert!(
-                decode(want, endless.as_bytes(), 1 << 16).is_err(),
-                "{want:?} {:?}",
-                &piece[..4]
-            );
-        }
-    }
-}
-
-#[test]
-fn whatever_arrives_byte_by_byte_each_byte_is_looked_at_few_times() {
-    const SIZE: usize = 60_000;
-    let text = "x".repeat(SIZE);
-    let bulk = format!("${SIZE}\r\n{text}\r\n");
-    let nulls = "_\r\n".repeat(SIZE / 3);
-    let attribute = format!("|1\r\n+a\r\n*{}\r\n{nulls}", SIZE / 3);
-    for (want, bytes) in [
-        (Want::Value, bulk.clone()),
-        (Want::Value, format!("-{text}\r\n")),
-        (Want::Plain, format!("+{text}\r\n")),
-        (Want::Any, format!("({text}\r\n")),
-        (Want::Value, format!("!{SIZE}\r\n{text}\r\n")),
-        (Want::Value, format!(">2\r\n+{text}\r\n{bulk}$-1\r\n")),
-        (Want::Value, format!("{attribute}$-1\r\n")),
-        (Want::Batch(2), format!("*2\r\n{bulk}{attribute}{bulk}")),
-        (
-            Want::Batch(2),
-            format!("*2\r\n|2\r\n+{text}\r\n{bulk}{bulk}:1\r\n{attribute}$-1\r\n$-1\r\n"),
-        ),
-        (Want::Batch(SIZE / 3), format!("*{}\r\n{nulls}", SIZE / 3)),
-        (Want::Batch(2), format!("*2\r\n-{text}\r\n{attribute}{bulk}")),
-        (Want::Statuses(SIZE / 5), format!("*{}\r\n{}", SIZE / 5, "+OK\r\n".repeat(SIZE / 5))),
-        (Want::Statuses(2), format!("*2\r\n{attribute}-{text}\r\n-{text}\r\n")),
-        (Want::Page, format!("*2\r\n{attribute}$1\r\n0\r\n*2\r\n{bulk}{attribute}{bulk}")),
-        (
-            Want::Map,
-            format!("*2\r\n*2\r\n+a\r\n+{}\r\n${}\r\n{0}\r\n", &text[1000..][..SIZE / 3], SIZE / 3),
-        ),
-    ] {
-        LOOKED_AT.set(0);
-        let reply = decode(want, bytes.as_bytes(), 1).unwrap();
-        assert!(reply.is_some_and(|(_, all)| all), "{want:?} {:?}", &bytes[..20]);
-        let looked_at = LOOKED_AT.get();
-        assert!(looked_at <= 100 * bytes.len(), "{want:?} {:?}: {looked_at}", &bytes[..20]);
-    }
-}
-
-#[test]
-fn memory_follows_what_has_arrived() {
-    const MUCH: usize = 40 << 20;
-    let mut inbox = Inbox::default();
-    for want in [Want::Value, Want::Batch(8)] {
-        let mut decoder = Decoder::new(want);
-        let mut arrived = 0;
-        let head =
-            if let Want::Batch(_) = want { "*8\r\n$536870912\r\n" } else { "$536870912\r\n" };
-        decoder.room(&mut inbox).unwrap().extend_from_slice(head.as_bytes());
-        assert!(decoder.advance(&mut inbox).unwrap().is_none());
-        while arrived < MUCH {
-            let room = decoder.room(&mut inbox).unwrap();
-            // From the last step on it is a mapping whose untouched part takes none.
-            let most = if arrived < 1_000_000 {
-                2 << 20
-            } else if arrived < 4_000_000 {
-                5 << 20
-            } else {
-                70 << 20
-            };
-            assert!(room.capacity() <= most, "{} after {arrived}", room.capacity());
-            let count = (room.capacity() - room.len()).min(100_000);
-            room.resize(room.len() + count, b'x');
-            arrived += count;
-            assert!(decoder.advance(&mut inbox).unwrap().is_none());
-        }
-        inbox = Inbox::default();
-    }
-}
-
-#[test]
-fn a_large_value_that_has_arrived_already_is_not_copied() {
-    for (len, after) in [(2 << 20, &b":7\r\n"[..]), (3 << 20, b""), (40 << 20, b"+OK\r\n")] {
-        let data: Vec<u8> = (0..len).map(|i| i as u8).collect();
-        let bytes =
-            [b":1\r\n$", len.to_string().as_bytes(), b"\r\n", &data, b"\r\n", after].concat();
-        for early in [bytes.len(), (1 << 20) + 100, 1000] {
-            let mut inbox = Inbox::default();
-            inbox.bytes.extend_from_slice(&bytes[..early]);
-            let first = Decoder::new(Want::Plain).advance(&mut inbox).unwrap();
-            assert!(matches!(first, Some(Reply::Int(1))));
-            let mut rest = &bytes[early..];
-            let mut decoder = Decoder::new(Want::Value);
-            let value = loop {
-                if let Some(reply) = decoder.advance(&mut inbox).unwrap() {
-                    break reply;
-                }
-                let room = decoder.room(&mut inbox).unwrap();
-                let fits = rest.len().min(room.capacity() - room.len());
-                room.extend_from_slice(&rest[..fits]);
-                rest = &rest[fits..];
-            };
-            let Reply::Value(value) = value else { panic!() };
-            assert!(value.data() == data && value.data_and_nul().ends_with(b"\0"));
-            inbox.bytes.extend_from_slice(rest);
-            assert_eq!(inbox.undecoded(), after);
         }
     }
 }
