@@ -173,11 +173,17 @@ struct Loop<'a> {
     shared: &'a Shared,
     tasks: Vec<Scheduled>,
     spinner: Spinner,
+    /// When it was last looked which descriptors are ready.
+    polled: Instant,
 }
+
+/// How long tasks that go on and on may keep the others' descriptors from being looked at.
+const LONGEST_UNSEEN: Duration = Duration::from_micros(500);
 
 impl<'a> Loop<'a> {
     fn new(shared: &'a Shared) -> Self {
-        Self { shared, tasks: Vec::new(), spinner: Spinner::default() }
+        let (tasks, spinner) = (Vec::new(), Spinner::default());
+        Self { shared, tasks, spinner, polled: Instant::now() }
     }
 
     fn run(&mut self) {
@@ -195,10 +201,20 @@ impl<'a> Loop<'a> {
             return false;
         }
         let is_busy = self.tasks.iter().any(|task| task.is_ready);
-        if !is_busy && !self.has_news() && !self.spin() {
+        if is_busy {
+            self.look_at_others();
+        } else if !self.has_news() && !self.spin() {
             self.sleep();
         }
         true
+    }
+
+    /// A task that could go on for ever keeps none of the others from what they wait for.
+    fn look_at_others(&mut self) {
+        let waits = |task: &Scheduled| !task.is_ready && task.task.interest().is_some();
+        if self.polled.elapsed() >= LONGEST_UNSEEN && self.tasks.iter().any(waits) {
+            self.poll(Some(Duration::ZERO));
+        }
     }
 
     fn has_news(&self) -> bool {
@@ -232,7 +248,7 @@ impl<'a> Loop<'a> {
     /// Waits a little without sleeping; whether there is something to do.
     fn spin(&mut self) -> bool {
         let next = self.next_time();
-        let Self { shared, tasks, spinner } = self;
+        let Self { shared, tasks, spinner, .. } = self;
         let limit = tasks.iter().map(|task| task.task.spin()).max().unwrap_or_default();
         if limit.is_zero() {
             return false;
@@ -285,6 +301,7 @@ impl<'a> Loop<'a> {
             self.shared.event.drain();
         }
         let watched = self.tasks.iter_mut().filter(|task| task.task.interest().is_some());
-        watched.zip(&ready[1..]).for_each(|(task, ready)| task.is_ready = *ready);
+        watched.zip(&ready[1..]).for_each(|(task, ready)| task.is_ready |= *ready);
+        self.polled = Instant::now();
     }
 }

@@ -78,6 +78,8 @@ impl Config {
     /// share links ever need: a link is made when it is needed.
     pub const DEFAULT_MAX_CONNECTIONS: usize = 64;
     pub const DEFAULT_MAX_PENDING: usize = 65536;
+    /// More is a mistake; what there is may be read several times.
+    pub const LONGEST_URL: usize = 1 << 20;
     /// About what a sleep and a wake-up cost on a virtual machine.
     pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 
@@ -108,6 +110,9 @@ impl Config {
 
     /// Reads a URL. No message has a piece of a password in it, however malformed the URL is.
     pub fn parse(url: &str) -> Result<Self> {
+        if url.len() > Self::LONGEST_URL {
+            return Err(Error::invalid_url("a URL has at most 1048576 bytes"));
+        }
         // As Python's `urlsplit`: a URL read from a file may end in a newline.
         let url = url.replace(['\t', '\r', '\n'], "");
         // The standard library's search for a text is made for long ones, and large.
@@ -121,7 +126,7 @@ impl Config {
         }
         url::read(
             rest,
-            |hosts, path| scheme.may_follow_user_info(hosts, path),
+            |hosts, rest| scheme.may_follow_user_info(hosts, rest),
             |parts| scheme.read(parts),
             |parts| Options::read(parts).is_ok(),
         )

@@ -73,9 +73,9 @@ impl Scheme {
         if matches!(self, Self::Sentinel { .. }) { 26379 } else { 6379 }
     }
 
-    pub fn may_follow_user_info(self, hosts: &str, path: &str) -> bool {
+    pub fn may_follow_user_info(self, hosts: &str, rest: &str) -> bool {
         match self {
-            Self::Unix => hosts.is_empty() && path.starts_with('/'),
+            Self::Unix => hosts.is_empty() && rest.starts_with('/'),
             _ if self.has_many_hosts() => hosts.split(',').all(url::is_plain_host),
             _ => url::is_plain_host(hosts),
         }
@@ -145,8 +145,8 @@ impl Scheme {
     }
 
     fn hosts(self, parts: &Parts) -> Result<Vec<(String, u16)>, Flaw> {
-        let text = parts.hosts;
-        let host = |text| url::host_and_port(text, self.default_port(), parts.escapes());
+        let (text, escapes) = (parts.hosts, parts.escapes());
+        let host = |text| url::host_and_port(text, self.default_port(), escapes);
         if matches!(self, Self::Unix) {
             return match text {
                 "" => Ok(Vec::new()),

@@ -120,7 +120,7 @@ fn authority_end(whole: &str, from: usize) -> usize {
 
 /// Reads `whole` with `read`: first as [`Parts::split`] has it, and when that is an error, with a raw `/`, `?` or `#`
 /// in the password. What the plain reading understands keeps that meaning. `may_follow` tells which text may stand
-/// between the end of a user info and the path.
+/// between the end of a user info and the path, by that text and by what begins with the path.
 pub fn read<T>(
     whole: &str,
     may_follow: impl Fn(&str, &str) -> bool,
@@ -143,6 +143,11 @@ pub fn read<T>(
         }
     }
 }
+
+/// A URL is read in so many ways at most: each takes as long as the URL is.
+const MOST_READINGS: u32 = 16;
+const AMBIGUOUS: &str =
+    "it can be read in too many ways: in a password / ? # @ are written %2F %3F %23 %40";
 
 /// A URL whose plain reading is an error. Its other readings are rare, so they lie apart.
 struct Otherwise<'a> {
@@ -180,17 +185,25 @@ impl Otherwise<'_> {
             end = whole[plain.query_at..].find('=').map_or(end, |equals| plain.query_at + equals);
         }
         let mut found = Err(flaw.error);
-        for (at, _) in whole.match_indices('@') {
-            if at < authority.len() {
-                continue;
-            }
+        let mut readings = 0;
+        // A host has no `@`, so of those between two delimiters only the last may end a user info.
+        let mut from = authority.len();
+        while from < whole.len() {
+            let to = authority_end(whole, from + 1);
+            let at = whole[from..to].rfind('@').map(|at| from + at);
+            from = to;
+            let Some(at) = at else { continue };
             if at >= end {
                 break;
             }
-            let parts = Parts::split_at(whole, Some(at));
-            if !may_follow(parts.hosts, parts.path) {
+            if !may_follow(&whole[at + 1..to], &whole[to..]) {
                 continue;
             }
+            readings += 1;
+            if readings > MOST_READINGS {
+                return Err(Error::invalid_url(AMBIGUOUS));
+            }
+            let parts = Parts::split_at(whole, Some(at));
             match read(&parts) {
                 Ok(value) => {
                     found = Ok(value);

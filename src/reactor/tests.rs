@@ -134,3 +134,27 @@ fn what_is_ready_does_not_wait_for_the_spin_of_another_task() {
     assert!(events.spin(), "the other has read a byte, and yields");
     assert_eq!(steps.try_recv(), Ok("read"));
 }
+
+#[test]
+fn a_task_that_goes_on_and_on_keeps_no_other_waiting() {
+    const MUCH: usize = 100_000;
+    let shared = Shared::new().unwrap();
+    let mut events = Loop::new(&shared);
+    let (told, steps) = channel();
+    let mut peers = Vec::new();
+    for name in ["busy", "other"] {
+        let (own, peer) = pair();
+        peers.push(peer);
+        shared.post(Box::new(Probe { name, stream: Some(own), until: None, told: told.clone() }));
+    }
+    peers[0].write_all(&[b'x'; MUCH]).unwrap();
+    assert!(events.iterate());
+    assert_eq!(steps.try_iter().collect::<Vec<_>>(), ["busy", "other"]);
+    peers[1].write_all(b".").unwrap();
+    let mut busy = 0;
+    while !steps.try_iter().any(|name| name == "other") {
+        busy += 1;
+        assert!(busy < MUCH / 2, "the other was kept waiting");
+        assert!(events.iterate());
+    }
+}

@@ -13,14 +13,19 @@ fn flood(piece: &'static [u8]) -> Scripted {
 }
 
 #[test]
-fn a_flood_of_pushes_ends_at_the_calls_deadline() {
-    for options in ["socket_timeout=0.4", "socket_timeout=0.4&spin_us=0", "socket_timeout=0.4&db=1"]
-    {
+fn a_flood_of_pushes_is_a_protocol_error_long_before_the_deadline() {
+    for (options, face) in [
+        ("", Face::Synchronous),
+        ("spin_us=0", Face::Waited),
+        ("", Face::Polled),
+        ("db=1", Face::Synchronous),
+        ("protocol=3", Face::Waited),
+    ] {
         for piece in [&b">0\r\n"[..], b">2\r\n+message\r\n+none\r\n", b"|1\r\n+a\r\n+b\r\n"] {
+            println!("{options} {face:?} {:?}", String::from_utf8_lossy(piece));
             let server = flood(piece);
-            let cache = Cache::must_open(&server.url(options));
-            let either = [CACHETORY_ERR_TIMEOUT, CACHETORY_ERR_CONNECT];
-            failed_either(must_end(|| cache.ping()), &either, RETRYABLE);
+            let cache = Cache::must_open(&server.url(options)).with(face);
+            failed(must_end(|| cache.ping()), CACHETORY_ERR_PROTOCOL, 0);
         }
     }
 }

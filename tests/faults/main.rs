@@ -14,6 +14,8 @@ mod far_servers;
 mod hostile;
 mod idle_links;
 mod late_replies;
+mod older_servers;
+mod peak_memory;
 mod processes;
 mod refusals;
 mod retries;

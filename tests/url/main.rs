@@ -250,3 +250,68 @@ fn a_c_caller_sees_status_and_message() {
     let (status, _) = open(b"redis+cluster://a?bogus=1");
     assert_eq!(status, CACHETORY_ERR_INVALID_URL, "what is wrong is said before what is missing");
 }
+
+/// Where a piece of it were looked at for each other piece, these would take hours.
+#[test]
+fn a_long_url_is_read_in_time() {
+    const LONG: usize = 1_000_000;
+    let long = |start: &str, piece: &str, end: &str| {
+        format!("{start}{}{end}", piece.repeat((LONG - start.len() - end.len()) / piece.len()))
+    };
+    for (start, piece, end) in [
+        ("redis://u:p/", "@a/", "@h:1"),
+        ("redis://u:p#", "@h?db=1&", "x"),
+        ("redis://u:p?", "@h/0?db=1&", "db=2"),
+        ("redis://u:p/", "@", "h"),
+        ("redis://u:p/", "@h", "/0"),
+        ("redis://u:p#", "#@h", "/0"),
+        ("redis://u:p?", "a=@h&", "b"),
+        ("redis://u:", "p", "@h/0"),
+        ("redis://u:p/", "@h/0?prefix=", ""),
+        ("redis://u:", "%41", "@h:x/0"),
+        ("redis://u:p/%", "@h/", "0"),
+        ("redis://h/?", "db=1&", "db=2"),
+        ("redis://h/?", "a%20&", ""),
+        ("redis://h/?", "&", "db=x"),
+        ("redis://h/?prefix=", "%41", ""),
+        ("redis://h/?prefix=", "+", ""),
+        ("redis://h/?db=", "1_0", ""),
+        ("redis://h/?socket_timeout=", "9", ""),
+        ("redis://h/?password=", "password=", "&x=1"),
+        ("redis://", "h.", ":1/0"),
+        ("redis://[", "a:", "]:1/0"),
+        ("redis://[fe80::1%25", "a", "]:1/0"),
+        ("redis://h", "/", "1"),
+        ("unix://u:p", "@/", "s"),
+        ("unix://u:p/", "@/a?", "s"),
+        ("redis+cluster://", "h,", "h"),
+        ("redis+cluster://u:p/", "@h,h:1/", "@h"),
+        ("redis+sentinel://h/", "a/", "x"),
+        ("redis+sentinel://u:p/", "@h,h/s/", "0"),
+        ("memory://?", "prefix=%41&", ""),
+        ("memory://", "@", ""),
+        ("", "a", "://h"),
+        ("", ":/", ""),
+    ] {
+        // Whatever comes of it.
+        if let Err(error) = Config::parse(&long(start, piece, end)) {
+            assert!(error.to_string().len() < 500, "{error}");
+        }
+    }
+    let config = Config::parse(&long("redis://u:", "p", "@h/7")).unwrap();
+    let Target::Redis(info) = config.target else { panic!() };
+    assert!(info.redis_settings().password().unwrap().len() > 900_000);
+    assert_eq!(info.redis_settings().db(), 7);
+    let error = Config::parse(&format!("redis://h/{}", "/".repeat(1 << 20))).err().unwrap();
+    assert!(error.to_string().contains("1048576"), "{error}");
+}
+
+#[test]
+fn a_url_that_could_be_read_in_many_ways_is_refused() {
+    let url = |count| format!("redis://user:s3cret{}@host/0", "/@name".repeat(count));
+    let Target::Redis(info) = Config::parse(&url(10)).unwrap().target else { panic!() };
+    let password = format!("s3cret{}", "/@name".repeat(10));
+    assert_eq!(info.redis_settings().password(), Some(password.as_str()));
+    let error = Config::parse(&url(1000)).err().unwrap().to_string();
+    assert!(error.contains("%40") && !error.contains("s3cret"), "{error}");
+}

@@ -2,7 +2,8 @@
 //! whatever the server takes the pattern for.
 
 use super::Redis;
-use super::wire::decode::{Reply, Tree, Want};
+use super::wire::command::is_unknown;
+use super::wire::decode::{Reply, Want};
 use super::wire::encode::{Outbox, argument, command, reserve};
 use super::wire::replies::OneReply;
 use crate::completion::Promise;
@@ -13,6 +14,10 @@ use crate::threads::Workers;
 
 /// Keys that the server looks at for one answer to SCAN.
 const PAGE: &[u8] = b"1000";
+
+/// What removes keys, and what does so where that is unknown: a server that does not free memory in the background.
+const UNLINK: &[u8] = b"UNLINK";
+const DEL: &[u8] = b"DEL";
 
 /// Where clears of asynchronous callers are carried out, a few at a time: each is many round trips.
 static CLEARERS: Workers = Workers::new("cachetory-clear", 4);
@@ -45,6 +50,7 @@ impl Redis {
         let node = self.topology.route(&Op::Clear);
         let pattern = pattern(&self.prefix);
         let mut cursor = b"0".to_vec();
+        let mut name = UNLINK;
         loop {
             let scan = |out: &mut Outbox<'_, '_>| {
                 let out = &mut *out.bytes;
@@ -59,34 +65,52 @@ impl Redis {
             let reply = node.exchange(
                 Access::Read,
                 scan,
-                || OneReply::new(Want::Tree),
+                || OneReply::new(Want::Page),
                 &deadline.renewed(),
             )?;
-            let (next, mut keys) = page(reply)?;
-            keys.retain(|key| key.starts_with(&self.prefix));
-            if !keys.is_empty() {
-                let unlink = |out: &mut Outbox<'_, '_>| {
-                    let out = &mut *out.bytes;
-                    reserve(out, keys.len() + 1, keys.iter().map(Vec::len).sum())?;
-                    command(out, b"UNLINK", keys.len());
-                    for key in &keys {
-                        argument(out, key);
-                    }
-                    Ok(())
+            let Reply::Page(mut page) = reply else {
+                return Err(Error::protocol("an answer to SCAN that is no page"));
+            };
+            let count = page.retain(&self.prefix);
+            if count > 0 {
+                let mut remove = |name| {
+                    before(Stage::Unlink)?;
+                    self.remove(name, count, page.arguments(), &deadline.renewed())
                 };
-                before(Stage::Unlink)?;
-                node.exchange(
-                    Access::Write,
-                    unlink,
-                    || OneReply::new(Want::Plain),
-                    &deadline.renewed(),
-                )?;
+                match remove(name) {
+                    // An old server, or a small one. Nothing was removed by that.
+                    Err(error) if name == UNLINK && is_unknown(&error) => {
+                        name = DEL;
+                        remove(name)?;
+                    }
+                    removed => removed?,
+                }
                 *unlinked = true;
             }
-            if next == b"0" {
+            if page.cursor == b"0" {
                 return Ok(Answer::Done);
             }
-            cursor = next;
+            cursor = page.cursor;
+        }
+    }
+
+    /// Removes keys, which are written as arguments.
+    fn remove<'a>(
+        &self,
+        name: &[u8],
+        count: usize,
+        keys: &'a [u8],
+        deadline: &Deadline,
+    ) -> Result<()> {
+        let node = self.topology.route(&Op::Clear);
+        let request = |out: &mut Outbox<'_, 'a>| {
+            reserve(out.bytes, 1, name.len())?;
+            command(out.bytes, name, count);
+            out.arguments(keys)
+        };
+        match node.exchange(Access::Write, request, || OneReply::new(Want::Plain), deadline)? {
+            Reply::Int(_) => Ok(()),
+            _ => Err(Error::protocol("an answer to UNLINK that is no number").maybe_applied()),
         }
     }
 
@@ -128,29 +152,6 @@ fn pattern(prefix: &[u8]) -> Vec<u8> {
     }
     pattern.push(b'*');
     pattern
-}
-
-/// The next cursor and the keys of one answer to SCAN.
-fn page(reply: Reply) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
-    let wrong = || Error::protocol("an answer to SCAN that is no cursor and keys");
-    let Reply::Tree(Tree::List(mut parts)) = reply else { return Err(wrong()) };
-    let (Some(Tree::List(list)), Some(Tree::Bulk(cursor)), None) =
-        (parts.pop(), parts.pop(), parts.pop())
-    else {
-        return Err(wrong());
-    };
-    if cursor.is_empty() || cursor.len() > 20 || !cursor.iter().all(u8::is_ascii_digit) {
-        return Err(wrong());
-    }
-    let mut keys = Vec::new();
-    keys.try_reserve_exact(list.len()).map_err(|_| Error::no_memory("memory for the keys"))?;
-    for key in list {
-        match key {
-            Tree::Bulk(key) => keys.push(key),
-            _ => return Err(wrong()),
-        }
-    }
-    Ok((cursor, keys))
 }
 
 #[cfg(test)]

@@ -19,12 +19,13 @@ use self::node::Node;
 use self::topology::Topology;
 use self::wire::command::{self, Plan};
 use self::wire::encode::Outbox;
+use self::wire::replies::{Expect, Pending};
 use super::Backend;
 use crate::completion::{Inflight, Promise};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::op::{Answer, Op};
+use crate::op::{Access, Answer, Op};
 
 #[derive(Clone)]
 pub struct Redis {
@@ -51,6 +52,19 @@ impl Redis {
     }
 }
 
+/// Asks once more in other words, where the server has refused newer ones.
+#[cold]
+fn in_an_older_form(
+    node: &Node,
+    expect: Expect,
+    error: Error,
+    deadline: &Deadline,
+) -> Result<Answer> {
+    let Some((expect, request)) = command::older_form(expect, &error) else { return Err(error) };
+    let encode = |out: &mut Outbox<'_, '_>| out.arguments(request);
+    node.exchange(Access::Write, encode, || Pending::new(expect), deadline)
+}
+
 impl Backend for Redis {
     #[inline(always)]
     fn call(&self, op: &Op<'_>) -> Result<Answer> {
@@ -58,7 +72,10 @@ impl Backend for Redis {
         let node = self.topology.route(op);
         match command::plan(op, &self.prefix) {
             Plan::Shared(expect) => node.call_shared(op, expect, &self.prefix, &deadline),
-            Plan::Exclusive(expect) => node.call_exclusive(*op, expect, &self.prefix, deadline),
+            Plan::Exclusive(expect) => {
+                let result = node.call_exclusive(*op, expect, &self.prefix, deadline);
+                result.or_else(|error| in_an_older_form(node, expect, error, &deadline))
+            }
             Plan::ClearPrefix => self.clear_prefix(&deadline, &mut |_| Ok(())),
             Plan::Answered(answer) => self.not_closed(answer),
         }

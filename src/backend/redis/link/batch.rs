@@ -10,7 +10,8 @@ use super::outcome::{Exchanged, Failure};
 use super::requests::{Entry, Owner, Requests, Waiters};
 use super::waiter::{SleepsOn, Waiter, Waiting};
 use super::wakeup::WakeupSet;
-use crate::backend::redis::wire::replies::{Expect, Pending};
+use crate::backend::redis::wire::command::older_form;
+use crate::backend::redis::wire::replies::{Expect, Pending, Reuse};
 use crate::completion::Delivery;
 use crate::error::Error;
 use crate::op::Answer;
@@ -167,6 +168,27 @@ impl<L> Batch<L> {
         } else {
             self.completed.push(call, Err(failure.into_error(access)));
         }
+    }
+
+    /// Completes the first call with what the server says against it; where an older form of its command may do, that
+    /// goes over another link.
+    pub fn refuse(&mut self, error: Error) {
+        let first = self.entries.front().and_then(|entry| match entry.call() {
+            Some(call) if !call.is_completed() => older_form(entry.expect, &error),
+            _ => None,
+        });
+        let Some((expect, request)) = first else {
+            let reuse = Reuse::Keep;
+            return self.complete(Exchanged::Answered { result: Err(error), reuse });
+        };
+        self.current = None;
+        let Some(mut entry) = self.entries.pop_front() else { return };
+        self.start += entry.len;
+        if let Some(call) = entry.call() {
+            call.mark_unsent();
+        }
+        (entry.expect, entry.len) = (expect, request.len());
+        self.retries.push(entry, request);
     }
 
     /// Fails all that are left, each with an error of its own. Another link would do no better.

@@ -15,7 +15,7 @@ use crate::backend::redis::net::socket::Broken;
 use crate::backend::redis::net::stream::Stream;
 use crate::backend::redis::wire::decode::{Inbox, Want};
 use crate::backend::redis::wire::encode::{SHORT, command};
-use crate::backend::redis::wire::handshake::Handshake;
+use crate::backend::redis::wire::handshake::{Form, Greeted, Handshake};
 use crate::backend::redis::wire::replies::{OneReply, kind_of};
 use crate::completion::{Membership, QueueHold};
 use crate::deadline::Deadline;
@@ -106,38 +106,47 @@ impl Link {
     // Apart: by default there is nothing to say.
     #[inline(never)]
     fn greet(&mut self, handshake: &Handshake, deadline: &Deadline) -> Result<(), Failure> {
-        let bytes = handshake.bytes();
+        if self.say(handshake, Form::First, deadline)? == Greeted::KnowsNoUsers {
+            self.say(handshake, Form::WithoutUser, deadline)?;
+        }
+        let Self { stream, inbox, .. } = self;
+        // What is left would be taken for the answer to the first call.
+        let room = inbox.room(0).map_err(Failure::unsent)?;
+        match stream.receive(room).map_err(|broken| self.unmet(broken))? {
+            None if self.inbox.is_empty() => Ok(()),
+            _ => Err(Failure::unsent(Error::protocol("more answers than questions"))),
+        }
+    }
+
+    /// Sends a greeting and takes what it is answered.
+    fn say(
+        &mut self,
+        handshake: &Handshake,
+        form: Form,
+        deadline: &Deadline,
+    ) -> Result<Greeted, Failure> {
+        let bytes = handshake.bytes(form);
         let mut greeting = Single {
             bytes,
             borrowed: &[],
             sent: 0,
-            replies: handshake.replies(),
+            replies: handshake.replies(form),
             is_blocked: false,
         };
         let Self { stream, inbox, .. } = self;
         let mut driver = Blocking::alone(deadline, inbox);
         match drive(stream, inbox, &mut greeting, &mut driver) {
-            Ok(outcome) => {
-                outcome.and_then(|outcome| outcome.result).map_err(Failure::unsent)?;
-            }
+            Ok(outcome) => outcome.and_then(|outcome| outcome.result).map_err(Failure::unsent),
             Err(Stop::Broken(broken)) => {
                 let last_words = match greeting.has_unsent() {
                     true => server_words(stream, inbox),
                     false => None,
                 };
                 let error = last_words.map(|text| kind_of(&text)(handshake.censor(&text)));
-                return Err(error.map_or_else(|| self.unmet(broken), Failure::unsent));
+                Err(error.map_or_else(|| self.unmet(broken), Failure::unsent))
             }
-            Err(Stop::NoRoom(error)) => return Err(Failure::unsent(error)),
-            Err(Stop::Paused(_)) => {
-                return Err(Failure::unsent(Kind::Timeout(INTRODUCING).into()));
-            }
-        }
-        // What is left would be taken for the answer to the first call.
-        let room = inbox.room(0).map_err(Failure::unsent)?;
-        match stream.receive(room).map_err(|broken| self.unmet(broken))? {
-            None if self.inbox.is_empty() => Ok(()),
-            _ => Err(Failure::unsent(Error::protocol("more answers than questions"))),
+            Err(Stop::NoRoom(error)) => Err(Failure::unsent(error)),
+            Err(Stop::Paused(_)) => Err(Failure::unsent(Kind::Timeout(INTRODUCING).into())),
         }
     }
 
@@ -238,7 +247,7 @@ impl Link {
     pub fn answers(&mut self, deadline: &Deadline) -> bool {
         let mut ping = Vec::new();
         command(&mut ping, b"PING", 0);
-        let replies = OneReply::new(Want::Tree);
+        let replies = OneReply::new(Want::Any);
         let mut question =
             Single { bytes: &ping, borrowed: &[], sent: 0, replies, is_blocked: false };
         let Self { stream, inbox, .. } = self;

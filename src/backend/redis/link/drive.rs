@@ -14,12 +14,14 @@ use crate::error::{Error, Result};
 
 /// What may arrive while a request is still being sent. More than the replies to the largest sensible transaction.
 pub const MOST_UNREAD: usize = 16 << 20;
-/// What is read of one link before others have their turn.
+/// What is read of one link before others have their turn, and in one read: what has been read is decoded in one go.
 const MOST_AT_ONCE: usize = 1 << 20;
+const MOST_IN_A_READ: usize = 128 << 10;
 
-/// How long it takes at most, by a look at the clock every so many reads.
+/// How long it takes at most, by a look at the clock every so many reads, and after each that was a large one.
 const LONGEST_AT_ONCE: Duration = Duration::from_millis(1);
 const READS_BY_THE_CLOCK: u32 = 4;
+const LARGE_READ: usize = 32 << 10;
 
 /// Requests on their way out, and the replies to them.
 pub trait Exchange {
@@ -236,11 +238,13 @@ pub struct NonBlocking {
     until: Option<Instant>,
     /// The socket had less than there was room for: there is no more.
     is_drained: bool,
+    /// The last read was.
+    was_large: bool,
 }
 
 impl Default for NonBlocking {
     fn default() -> Self {
-        Self { left: MOST_AT_ONCE, reads: 0, until: None, is_drained: false }
+        Self { left: MOST_AT_ONCE, reads: 0, until: None, is_drained: false, was_large: false }
     }
 }
 
@@ -269,11 +273,12 @@ impl Driver for NonBlocking {
             return Err(Stop::Paused(Pause::Yield));
         }
         let room = exchange.room(inbox).map_err(Stop::NoRoom)?;
-        let space = room.capacity() - room.len();
-        match stream.receive(room)? {
+        let space = (room.capacity() - room.len()).min(MOST_IN_A_READ);
+        match stream.receive_some(room, MOST_IN_A_READ)? {
             Some(count) => {
                 self.left = self.left.saturating_sub(count);
                 self.is_drained = count < space && stream.is_plain();
+                self.was_large = count >= LARGE_READ;
             }
             None => return Err(Stop::Paused(Pause::WouldBlock)),
         }
@@ -285,10 +290,13 @@ impl NonBlocking {
     /// Now and then it looks at the clock.
     fn has_read_enough(&mut self) -> bool {
         self.reads += 1;
-        if self.reads.is_multiple_of(READS_BY_THE_CLOCK) {
+        if self.left == 0 {
+            return true;
+        }
+        if self.was_large || self.reads.is_multiple_of(READS_BY_THE_CLOCK) {
             let now = Instant::now();
             return now >= *self.until.get_or_insert(now + LONGEST_AT_ONCE);
         }
-        self.left == 0
+        false
     }
 }

@@ -7,6 +7,7 @@ use super::batch::Batch;
 use super::connection::{Link, is_of_the_server, why};
 use super::drive::{Driver, Exchange, Pause, Sending, Stop, drive};
 use super::outcome::{self, Exchanged, Failure, Vintage, no_room};
+use super::single::MOST_LAST_READS;
 use super::wakeup::Wakeups;
 use crate::backend::redis::net::socket::Broken;
 use crate::backend::redis::net::stream::Stream;
@@ -198,7 +199,10 @@ impl Pipeline<'_> {
         if result.as_ref().is_err_and(|error| is_of_the_server(error, self.logs_in)) {
             self.supervisor.retire(self.vintage);
         }
-        self.batch.complete(outcome::answered(result, Reuse::Keep, self.vintage));
+        match outcome::answered(result, Reuse::Keep, self.vintage) {
+            Exchanged::Answered { result: Err(error), .. } => self.batch.refuse(error),
+            other => self.batch.complete(other),
+        }
         if reuse == Reuse::Close {
             let error = || Error::protocol("an answer to another call was out of order");
             self.batch.fail_lost(error);
@@ -234,7 +238,10 @@ impl Pipeline<'_> {
 
     /// What the server has answered before the connection broke is answered.
     fn take_last_replies(&mut self, stream: &mut Stream, inbox: &mut Inbox) {
-        while self.take(inbox).is_none() {
+        for _ in 0..MOST_LAST_READS {
+            if self.take(inbox).is_some() {
+                break;
+            }
             let Ok(room) = self.room(inbox) else { break };
             if !matches!(stream.receive(room), Ok(Some(_))) {
                 break;

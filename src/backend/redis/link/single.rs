@@ -18,6 +18,9 @@ pub struct Single<'a, R> {
     pub is_blocked: bool,
 }
 
+/// How often a connection is read that broke while sending: a peer that hears nothing may still say things without end.
+pub const MOST_LAST_READS: u32 = 512;
+
 impl<R> Single<'_, R> {
     fn total(&self) -> usize {
         self.bytes.len() + self.borrowed.iter().map(|slice| slice.bytes.len()).sum::<usize>()
@@ -57,7 +60,7 @@ impl<R: Replies> Exchange for Single<'_, R> {
 /// An error that the server sent before it closed the connection.
 pub fn server_words(stream: &mut Stream, inbox: &mut Inbox) -> Option<String> {
     let mut decoder = Decoder::new(Want::Plain);
-    loop {
+    for _ in 0..MOST_LAST_READS {
         match decoder.advance(inbox) {
             Ok(Some(Reply::Error(text))) => return Some(text),
             Ok(None) => {}
@@ -66,4 +69,5 @@ pub fn server_words(stream: &mut Stream, inbox: &mut Inbox) -> Option<String> {
         let room = decoder.room(inbox).ok()?;
         stream.receive(room).ok()??;
     }
+    None
 }

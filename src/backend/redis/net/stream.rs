@@ -195,6 +195,27 @@ impl Stream {
         Ok(received)
     }
 
+    /// The same, and no more than `most` at once.
+    pub fn receive_some(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        most: usize,
+    ) -> Result<Option<usize>, Broken> {
+        if !self.is_plain() || buffer.capacity() - buffer.len() <= most {
+            return self.receive(buffer);
+        }
+        let start = buffer.len();
+        buffer.resize(start + most, 0);
+        let received = self.socket.receive_slice(&mut buffer[start..]);
+        buffer.truncate(start + received.unwrap_or(0));
+        match received {
+            Ok(0) => Err(closed()),
+            Ok(count) => Ok(Some(count)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Appends at least one byte. The deadline was set just now, so that the socket's receive timeout is as good a
     /// bound, and one system call will do where spinning does not.
     #[inline(always)]

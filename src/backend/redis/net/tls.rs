@@ -13,6 +13,10 @@ use super::trust::is_authority;
 /// Plaintext that is taken in before it must have been sent.
 const BUFFERED: usize = 256 << 10;
 
+/// What arrives and is no plaintext (tickets, new keys, empty records) is taken in so often before others have their
+/// turn.
+const MOST_WITHOUT_DATA: u32 = 16;
+
 pub struct TlsSession {
     connection: ClientConnection,
     /// Plaintext has arrived: the server has accepted this client.
@@ -76,13 +80,14 @@ impl TlsSession {
         }
     }
 
-    /// Appends the plaintext that is there, up to the buffer's capacity; `None`: nothing yet.
+    /// Appends the plaintext that is there, up to the buffer's capacity; `None`: nothing yet. It may be empty where
+    /// there was much that is no plaintext.
     pub fn receive(
         &mut self,
         socket: &Socket,
         buffer: &mut Vec<u8>,
     ) -> Result<Option<usize>, Broken> {
-        loop {
+        for _ in 0..MOST_WITHOUT_DATA {
             let mut reader = self.connection.reader();
             match reader.fill_buf() {
                 Ok([]) => return Err(Broken::Closed),
@@ -103,6 +108,7 @@ impl TlsSession {
                 return Ok(None);
             }
         }
+        Ok(Some(0))
     }
 }
 

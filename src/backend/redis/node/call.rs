@@ -151,10 +151,10 @@ impl Node {
     }
 
     /// Sends a request that is no operation of its own, over a link that it has to itself.
-    pub fn exchange<R: Replies>(
+    pub fn exchange<'a, R: Replies>(
         &self,
         access: Access,
-        encode: impl Fn(&mut Outbox<'_, '_>) -> Result<()>,
+        encode: impl Fn(&mut Outbox<'_, 'a>) -> Result<()>,
         replies: impl Fn() -> R,
         deadline: &Deadline,
     ) -> Result<R::Output> {

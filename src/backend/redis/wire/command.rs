@@ -4,7 +4,7 @@ use super::encode::{
     BORROWED_FROM, Outbox, SHORT, Short, argument, command, integer, prefixed, reserve,
 };
 use super::replies::Expect;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Condition, Items, Keys, Op, Ttl, each_item, each_key};
 use crate::value::Values;
 
@@ -249,6 +249,37 @@ pub fn plan(op: &Op<'_>, prefix: &[u8]) -> Plan {
         Op::Ping => Plan::Shared(Expect::Ping),
         Op::Clear if prefix.is_empty() => Plan::Exclusive(Expect::Flush),
         Op::Clear => Plan::ClearPrefix,
+    }
+}
+
+/// What is asked where a server has refused a newer form of a command: older servers, and small ones, know FLUSHDB only
+/// without ASYNC. Nothing came of the first. That is tried each time, for the next server may know more.
+#[cold]
+pub fn older_form(expect: Expect, refused: &Error) -> Option<(Expect, &'static [u8])> {
+    const ARGUMENTS: [&str; 6] =
+        ["syntax", "argument", "async", "unknown", "unsupported", "not supported"];
+    match (expect, refusal(refused)) {
+        (Expect::Flush, Some(words)) if ARGUMENTS.iter().any(|word| words.contains(word)) => {
+            Some((Expect::FlushPlainly, b"*1\r\n$7\r\nFLUSHDB\r\n"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the server does not know the command.
+#[cold]
+pub fn is_unknown(refused: &Error) -> bool {
+    refusal(refused).is_some_and(|words| {
+        ["unknown command", "unsupported command"].iter().any(|text| words.contains(text))
+    })
+}
+
+/// The words of a server that would not carry a command out, in small letters, where they are about the command: what
+/// concerns its own state or the client has a code of its own.
+fn refusal(error: &Error) -> Option<String> {
+    match &error.kind {
+        Kind::Server(text) if text.starts_with("ERR ") => Some(text.to_ascii_lowercase()),
+        _ => None,
     }
 }
 

@@ -54,6 +54,22 @@ impl<'a> Outbox<'_, 'a> {
         if self.borrowed.is_some() && value.len() >= BORROWED_FROM { 0 } else { value.len() }
     }
 
+    /// Appends arguments that are written already.
+    pub fn arguments(&mut self, written: &'a [u8]) -> Result<()> {
+        let no_memory = |_| Error::no_memory("memory for the request");
+        match &mut self.borrowed {
+            Some(borrowed) => {
+                borrowed.try_reserve(1).map_err(no_memory)?;
+                borrowed.push(BorrowedSlice { at: self.bytes.len(), bytes: written });
+            }
+            None => {
+                self.bytes.try_reserve(written.len()).map_err(no_memory)?;
+                self.bytes.extend_from_slice(written);
+            }
+        }
+        Ok(())
+    }
+
     /// Appends an argument that may be large.
     #[inline(always)]
     pub fn value(&mut self, value: &'a [u8]) -> Result<()> {
@@ -94,6 +110,11 @@ pub fn words(out: &mut Vec<u8>, words: &[&[u8]]) {
             argument(out, word);
         }
     }
+}
+
+/// What comes before an argument of that length.
+pub fn bulk_head(out: &mut Vec<u8>, len: usize) {
+    long_length(out, b'$', len as u64);
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@
 
 use std::mem;
 
-use super::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
+use super::decode::{Decoder, Inbox, Reply, Simple, Want};
 use crate::error::{Error, Kind, Result};
 use crate::op::Answer;
 
@@ -64,14 +64,17 @@ impl Replies for OneReply {
     }
 
     fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<Reply>>> {
-        let reply = self.0.advance(inbox)?;
-        Ok(reply.map(|reply| Outcome {
-            result: match reply {
-                Reply::Error(text) => Err(server_error(text)),
-                reply => Ok(reply),
-            },
-            reuse: Reuse::Keep,
-        }))
+        let Some(reply) = self.0.advance(inbox)? else { return Ok(None) };
+        let result = match reply {
+            Reply::Error(text) => Err(server_error(text)),
+            Reply::Errors { first, .. } => {
+                let result = Err(server_error(first));
+                return Ok(Some(Outcome { result, reuse: Reuse::Keep }));
+            }
+            reply => Ok(reply),
+        };
+        let reuse = if hangs_up(&result) { Reuse::Close } else { Reuse::Keep };
+        Ok(Some(Outcome { result, reuse }))
     }
 }
 
@@ -86,6 +89,8 @@ pub enum Expect {
     /// It may find the key there.
     SetIfNotExists,
     Flush,
+    /// FLUSHDB without ASYNC.
+    FlushPlainly,
     Found,
     Count,
     Persist,
@@ -149,7 +154,7 @@ impl Pending {
             Expect::MGet(count) => (Shape::MGet, Want::Batch(count)),
             Expect::Set => (Shape::Set, Want::Plain),
             Expect::SetIfNotExists => (Shape::SetIfNotExists, Want::Plain),
-            Expect::Flush => (Shape::Flush, Want::Plain),
+            Expect::Flush | Expect::FlushPlainly => (Shape::Flush, Want::Plain),
             Expect::Found => (Shape::Found, Want::Plain),
             Expect::Count => (Shape::Count, Want::Plain),
             Expect::Persist => (Shape::Persist(None), Want::Plain),
@@ -217,6 +222,10 @@ impl Replies for Pending {
                 },
                 Shape::MGet => match reply {
                     Reply::Batch(values) => Ok(Answer::Values(values)),
+                    Reply::Errors { first, .. } => {
+                        let result = Err(server_error(first));
+                        return Ok(Some(Outcome { result, reuse: Reuse::Keep }));
+                    }
                     other => Err(refused(other)?),
                 },
                 Shape::Set | Shape::Flush => match reply {
@@ -313,7 +322,8 @@ impl Transaction {
         } else if self.left > 0 {
             self.left -= 1;
             match reply {
-                Reply::Simple(_) => self.queued += 1,
+                // Where MULTI was refused, the server runs each SET by itself.
+                Reply::Simple(Simple::Queued | Simple::Ok) => self.queued += 1,
                 other => {
                     let refused = refused(other)?;
                     self.set_refused.get_or_insert(refused);
@@ -322,28 +332,26 @@ impl Transaction {
         } else {
             return Ok((Want::Plain, Some(self.end(reply)?)));
         }
-        Ok((if self.left > 0 { Want::Plain } else { Want::Tree }, None))
+        let next = if self.left > 0 { Want::Plain } else { Want::Statuses(self.queued) };
+        Ok((next, None))
     }
 
     fn end(&mut self, reply: Reply) -> Result<Outcome<Answer>> {
+        let is_whole = self.set_refused.is_none() && self.multi_refused.is_none();
         let exec_refused = match reply {
-            Reply::Tree(Tree::List(list)) => {
-                if list.len() != self.queued {
-                    return Err(Error::protocol("an answer to EXEC that does not answer each SET"));
+            Reply::Statuses if is_whole => {
+                return Ok(Outcome { result: Ok(Answer::Done), reuse: Reuse::Keep });
+            }
+            Reply::Statuses => None,
+            Reply::Errors { first, count } => {
+                let error = server_error(first);
+                // The others were carried out.
+                let applied = count < self.queued;
+                let error = if applied { error.maybe_applied() } else { error };
+                if is_whole {
+                    return Ok(Outcome { result: Err(error), reuse: Reuse::Keep });
                 }
-                let failed = list.into_iter().find_map(|element| match element {
-                    Tree::Error(text) => Some(Ok(text)),
-                    Tree::Leaf => None,
-                    _ => Some(Err(Error::protocol("an answer to SET that is no status"))),
-                });
-                match failed.transpose()? {
-                    None if self.set_refused.is_none() && self.multi_refused.is_none() => {
-                        return Ok(Outcome { result: Ok(Answer::Done), reuse: Reuse::Keep });
-                    }
-                    None => None,
-                    // Some of the SETs were carried out.
-                    Some(text) => Some(server_error(text).maybe_applied()),
-                }
+                Some(error)
             }
             Reply::Error(text) => Some(server_error(text)),
             _ => return Err(Error::protocol("an answer to EXEC that is no array")),

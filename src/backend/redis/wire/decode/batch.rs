@@ -1,9 +1,45 @@
 //! The values of a batch, found where they lie.
 
 use super::inbox::{Head, Inbox, no_memory, short_line};
-use super::scan::{LONGEST_OUT_OF_BAND, Scan};
+use super::skip::{Skip, charge};
 use crate::error::{Error, Result};
 use crate::value::{Span, Values};
+
+/// From this size on a batch is not copied, though much of its buffer may be spare: memory that was never touched costs
+/// less than twice the batch.
+const LARGE: usize = 4 << 20;
+
+/// In the middle of a batch.
+pub struct Batch {
+    /// The next frame, counted from the undecoded start.
+    pub at: usize,
+    pub spans: Vec<Span>,
+    /// How much must have arrived to go on; 0: it is not known.
+    pub needed: usize,
+    /// An attribute of the next answer.
+    skip: Option<Skip>,
+}
+
+/// How far a batch has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    Whole,
+    Waits,
+    /// There is something to be skipped.
+    Skips,
+    /// An error stands in the place of the next answer.
+    Fails,
+}
+
+impl Batch {
+    /// `at`: where the first answer begins.
+    pub fn new(at: usize, count: usize) -> Result<Self> {
+        let mut spans = Vec::new();
+        spans.try_reserve_exact(count + Values::RESERVED_SPANS).map_err(no_memory)?;
+        spans.resize(Values::RESERVED_SPANS, Span::ORIGIN);
+        Ok(Self { at, spans, needed: 0, skip: None })
+    }
+}
 
 impl Inbox {
     /// Goes on with a batch for as long as its answers are short and all there. A function of its own, for its loop
@@ -51,14 +87,17 @@ impl Inbox {
         at
     }
 
-    /// Goes on with a batch at `at`; whether it is whole.
+    /// Goes on with a batch. `allowed`: what may be skipped in it.
     pub(super) fn batch(
         &mut self,
-        at: &mut usize,
-        spans: &mut Vec<Span>,
-        needed: &mut usize,
+        batch: &mut Batch,
         count: usize,
-    ) -> Result<bool> {
+        allowed: &mut usize,
+    ) -> Result<Progress> {
+        if !self.skip_in_batch(batch, allowed)? {
+            return Ok(Progress::Waits);
+        }
+        let Batch { at, spans, needed, skip } = batch;
         while spans.len() < count + Values::RESERVED_SPANS {
             *at = self.short_part(*at, spans, count);
             if spans.len() == count + Values::RESERVED_SPANS {
@@ -67,7 +106,7 @@ impl Inbox {
             match self.head(*at)? {
                 None => {
                     *needed = 0;
-                    return Ok(false);
+                    return Ok(Progress::Waits);
                 }
                 Some((Head::Nil, next)) => {
                     spans.push(Span::MISS);
@@ -76,7 +115,7 @@ impl Inbox {
                 Some((Head::Bulk(len), body)) => {
                     if !self.has_body(body, len)? {
                         *needed = body + len + 2;
-                        return Ok(false);
+                        return Ok(Progress::Waits);
                     }
                     let end = self.start + body + len;
                     self.bytes[end] = 0;
@@ -84,27 +123,41 @@ impl Inbox {
                     *at = body + len + 2;
                 }
                 Some((Head::OutOfBand(elements), body)) => {
-                    // An attribute of the next answer: rare and small, so it is begun anew when more of it arrives.
-                    let Some(end) = Scan::out_of_band(body, elements).advance(self)? else {
-                        if self.len() - *at > LONGEST_OUT_OF_BAND {
-                            return Err(Error::protocol("too much that nobody asked for"));
-                        }
-                        *needed = 0;
-                        return Ok(false);
-                    };
-                    *at = end;
+                    charge(allowed, body - *at)?;
+                    *at = body;
+                    *skip = Some(Skip::elements(elements, *allowed)?);
+                    return Ok(Progress::Skips);
+                }
+                Some((Head::Error(..) | Head::BulkError(_), _)) => {
+                    return Ok(Progress::Fails);
                 }
                 Some(_) => return Err(Error::protocol("an answer in a batch that is no value")),
             }
         }
-        Ok(true)
+        Ok(Progress::Whole)
+    }
+
+    /// Passes over an attribute in a batch; whether nothing is left of it. What arrives in pieces is not kept; what is
+    /// there at once stays where it lies, for taking it out would be to move what follows.
+    fn skip_in_batch(&mut self, batch: &mut Batch, allowed: &mut usize) -> Result<bool> {
+        let Some(skip) = &mut batch.skip else { return Ok(true) };
+        let from = batch.at;
+        let is_over = skip.advance(self, &mut batch.at, allowed)?;
+        if is_over {
+            batch.skip = None;
+        } else {
+            self.cut(from, batch.at);
+            batch.at = from;
+            batch.needed = 0;
+        }
+        Ok(is_over)
     }
 
     /// Hands a whole batch of `end` bytes over: a large one with the buffer itself, a small one as an exact copy.
     pub(super) fn give_batch(&mut self, end: usize, mut spans: Vec<Span>) -> Result<Values> {
         let frame = self.start..self.start + end;
         self.start = frame.end;
-        if self.is_empty() && end >= self.bytes.capacity() / 2 {
+        if self.is_empty() && (end >= self.bytes.capacity() / 2 || end > LARGE) {
             spans[0].at = frame.start;
             let arena = std::mem::take(self).bytes;
             return Ok(Values::Arena { spans, arena });

@@ -1,26 +1,37 @@
 //! What has arrived: lines, lengths and bodies, found where they lie.
 
-use super::{Reply, Simple, Tree, Want};
+use super::{Reply, Simple, Want};
 use crate::error::{Error, Result};
 use crate::op::MAX_BULK;
 use crate::value::{HEADER, Span, Value, Values};
 
-/// The longest line (status, error text, number) that is waited for.
+/// The longest line (status, error text, large number) that is waited for.
 pub const LONGEST_LINE: usize = 64 << 10;
+/// The longest one with a length, a count, an integer or a boolean.
+const LONGEST_NUMBER: usize = 32;
 /// Aggregates within aggregates; no answer to a command of ours goes deeper than two.
 pub const DEEPEST: usize = 8;
 /// A value from this size on is read straight into its own buffer.
 pub const LARGE: usize = 16 << 10;
+/// The most elements that an aggregate may say it has: no more than what can be counted twice over.
+const MOST_ELEMENTS: usize = usize::MAX / 2;
 /// What one read asks for at the least.
 const READ_SIZE: usize = 16 << 10;
 /// A receive buffer above this is given back after the call.
 const KEEP: usize = 1 << 20;
+/// What is announced takes no more memory than this before it has arrived.
+const AT_ONCE: usize = 1 << 20;
+/// The sizes that a buffer has which grows further: few, for growing may be a copy. From the last one on it is none,
+/// for so large a block is a mapping of its own.
+const LARGER: [usize; 2] = [4 << 20, 33 << 20];
 
 /// What has arrived and is not decoded yet. The first [`HEADER`] bytes stay free, so that any value can be framed where
 /// it lies.
 pub struct Inbox {
     pub(super) bytes: Vec<u8>,
     pub(super) start: usize,
+    /// Where a long line begins whose end has not arrived, and how much of it has been looked through.
+    unended: (usize, usize),
 }
 
 /// The first line of a frame. Lengths are checked; a text is a range of the inbox.
@@ -44,7 +55,7 @@ impl Default for Inbox {
     fn default() -> Self {
         let mut bytes = Vec::with_capacity(HEADER + READ_SIZE);
         bytes.resize(HEADER, 0);
-        Self { bytes, start: HEADER }
+        Self { bytes, start: HEADER, unended: (0, 0) }
     }
 }
 
@@ -83,15 +94,33 @@ impl Inbox {
     #[cold]
     fn make_room(&mut self, wanted: usize) -> Result<()> {
         if self.start > HEADER {
-            self.bytes.drain(HEADER..self.start);
+            let end = self.start;
             self.start = HEADER;
+            self.drain(HEADER, end);
         }
-        self.bytes.try_reserve(wanted).map_err(no_memory)
+        let at_once = READ_SIZE.max(AT_ONCE.saturating_sub(self.bytes.len()));
+        grow(&mut self.bytes, wanted.min(at_once))
+    }
+
+    /// Takes bytes out, which are before any line that is still to be looked at.
+    fn drain(&mut self, from: usize, to: usize) {
+        self.bytes.drain(from..to);
+        self.unended.0 = self.unended.0.saturating_sub(to - from);
+    }
+
+    /// Takes bytes out that were skipped, counted from the undecoded start.
+    pub(super) fn cut(&mut self, from: usize, to: usize) {
+        self.drain(self.start + from, self.start + to);
+    }
+
+    pub(super) fn undecoded(&self) -> &[u8] {
+        &self.bytes[self.start..]
     }
 
     /// The head of the frame at `at`, counted from the undecoded start, and where its body begins.
-    pub(super) fn head(&self, at: usize) -> Result<Option<(Head, usize)>> {
-        let bytes = &self.bytes[self.start + at..];
+    pub(super) fn head(&mut self, at: usize) -> Result<Option<(Head, usize)>> {
+        let begin = self.start + at;
+        let bytes = &self.bytes[begin..];
         if let Some((len, body)) = short_bulk(bytes).or_else(|| longer_bulk(bytes)) {
             return Ok(Some((Head::Bulk(len), at + body)));
         }
@@ -99,12 +128,21 @@ impl Inbox {
         if !b"+-:$*_%~>|(,#=!".contains(&kind) {
             return Err(Error::protocol(format!("a reply starts with byte {kind:#04x}")));
         }
-        let Some(end) = line_end(bytes) else {
-            if bytes.len() >= LONGEST_LINE {
+        let longest = if b"+-,(".contains(&kind) { LONGEST_LINE } else { LONGEST_NUMBER };
+        let seen = if self.unended.0 == begin { self.unended.1 } else { 0 };
+        #[cfg(test)]
+        super::tests::looked_at(bytes.len().min(longest).saturating_sub(seen));
+        let Some(end) = line_end(bytes, seen, longest) else {
+            if bytes.len() >= longest {
                 return Err(Error::protocol("a line without an end"));
+            }
+            // A short one is looked through anew.
+            if bytes.len() > LONGEST_NUMBER {
+                self.unended = (begin, bytes.len());
             }
             return Ok(None);
         };
+        self.unended = (0, 0);
         if end < 2 || bytes[end - 1] != b'\r' {
             return Err(Error::protocol("a line that does not end in CRLF"));
         }
@@ -118,10 +156,10 @@ impl Inbox {
             b'$' | b'*' if line == b"-1" => Head::Nil,
             b'$' | b'=' => Head::Bulk(length(line, MAX_BULK)?),
             b'!' => Head::BulkError(length(line, LONGEST_LINE)?),
-            b'*' | b'~' => Head::Aggregate(length(line, usize::MAX)?),
-            b'%' => Head::Map(length(line, usize::MAX / 2)? * 2),
-            b'>' => Head::OutOfBand(length(line, usize::MAX)?),
-            b'|' => Head::OutOfBand(length(line, usize::MAX / 2)? * 2),
+            b'*' | b'~' => Head::Aggregate(length(line, MOST_ELEMENTS)?),
+            b'%' => Head::Map(length(line, MOST_ELEMENTS / 2)? * 2),
+            b'>' => Head::OutOfBand(length(line, MOST_ELEMENTS)?),
+            b'|' => Head::OutOfBand(length(line, MOST_ELEMENTS / 2)? * 2),
             _ => Head::OtherLine,
         };
         Ok(Some((head, at + end + 1)))
@@ -269,14 +307,38 @@ fn longer_bulk(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// Where the first line ends. All lines but error texts are short; in a long one `contains`, a fast search, goes first,
-/// so that a line which arrives byte by byte is not walked through again and again.
-fn line_end(bytes: &[u8]) -> Option<usize> {
-    let (near, far) = bytes[..bytes.len().min(LONGEST_LINE)].split_at(bytes.len().min(32));
-    near.iter().position(|&byte| byte == b'\n').or_else(|| {
-        let at = far.contains(&b'\n').then(|| far.iter().position(|&byte| byte == b'\n'));
-        Some(near.len() + at??)
-    })
+/// Where the first line ends, of which so much has been looked through. All lines but error texts are short; in a long
+/// one `contains`, a fast search, goes first.
+fn line_end(bytes: &[u8], seen: usize, longest: usize) -> Option<usize> {
+    let bytes = &bytes[..bytes.len().min(longest)];
+    let (near, far) = bytes.split_at(bytes.len().min(seen.max(LONGEST_NUMBER)));
+    let in_near = || near.iter().position(|&byte| byte == b'\n');
+    if seen == 0
+        && let Some(at) = in_near()
+    {
+        return Some(at);
+    }
+    let at = far.contains(&b'\n').then(|| far.iter().position(|&byte| byte == b'\n'));
+    Some(near.len() + at??)
+}
+
+/// Makes room for more in a buffer, by so much that growing costs little in all.
+pub(super) fn grow(buffer: &mut Vec<u8>, additional: usize) -> Result<()> {
+    grow_within(buffer, additional, usize::MAX)
+}
+
+/// The same, in a buffer that will never be larger than `most`.
+fn grow_within(buffer: &mut Vec<u8>, additional: usize, most: usize) -> Result<()> {
+    let needed = buffer.len().saturating_add(additional);
+    if needed <= AT_ONCE {
+        return buffer.try_reserve(additional).map_err(no_memory);
+    }
+    if needed <= buffer.capacity() {
+        return Ok(());
+    }
+    let step = LARGER.into_iter().find(|step| needed <= *step);
+    let capacity = step.unwrap_or_else(|| needed.max(2 * buffer.capacity())).min(most);
+    buffer.try_reserve_exact(capacity - buffer.len()).map_err(no_memory)
 }
 
 pub fn no_memory(_: std::collections::TryReserveError) -> Error {
@@ -291,7 +353,7 @@ fn number(line: &[u8]) -> Result<i64> {
 }
 
 fn length(line: &[u8], most: usize) -> Result<usize> {
-    let mut total: usize = 0;
+    let mut total: u64 = 0;
     if line.is_empty() || line.len() > 19 {
         return Err(Error::protocol("a length that is none"));
     }
@@ -299,35 +361,59 @@ fn length(line: &[u8], most: usize) -> Result<usize> {
         if !byte.is_ascii_digit() {
             return Err(Error::protocol("a length that is none"));
         }
-        total = total * 10 + usize::from(byte - b'0');
+        // Nineteen digits are no more than there is room for.
+        total = total * 10 + u64::from(byte - b'0');
     }
-    if total > most {
-        return Err(Error::protocol(format!("a length of {total}")));
+    match usize::try_from(total) {
+        Ok(length) if length <= most => Ok(length),
+        _ => Err(Error::protocol(format!("a length of {total}"))),
     }
-    Ok(total)
 }
 
 impl Inbox {
-    /// Takes what has arrived of a large value into a buffer of the value's own size.
+    /// Takes what has arrived of a large value into a buffer for the value alone.
     pub(super) fn begin_large(&mut self, body: usize, len: usize) -> Result<Vec<u8>> {
+        let data = self.start + body;
+        let arrived = &self.bytes[data..];
+        if arrived.len() > AT_ONCE {
+            // It is not copied, for both together would be large.
+            let mut buffer = std::mem::take(self).bytes;
+            buffer.drain(..data - HEADER);
+            return Ok(buffer);
+        }
         let size = HEADER + len + 2;
-        let mut buffer = Vec::new();
-        buffer.try_reserve_exact(size).map_err(no_memory)?;
-        buffer.extend_from_slice(&[0; HEADER]);
-        let arrived = &self.bytes[self.start + body..];
         let taken = arrived.len().min(len + 2);
+        let mut buffer = Vec::new();
+        let at_once = size.min(AT_ONCE.max(HEADER + taken));
+        buffer.try_reserve_exact(at_once).map_err(no_memory)?;
+        buffer.extend_from_slice(&[0; HEADER]);
         buffer.extend_from_slice(&arrived[..taken]);
-        self.start += body + taken;
+        self.start = data + taken;
         Ok(buffer)
+    }
+
+    /// Whether all of a large value has arrived.
+    pub(super) fn is_large_whole(buffer: &[u8], len: usize) -> bool {
+        buffer.len() >= HEADER + len + 2
+    }
+
+    /// Makes room for more of a large value.
+    pub(super) fn grow_large(buffer: &mut Vec<u8>, len: usize) -> Result<()> {
+        match buffer.len() < buffer.capacity() {
+            true => Ok(()),
+            false => grow_within(buffer, 1, HEADER + len + 2),
+        }
     }
 
     pub(super) fn large(&mut self, buffer: &mut Vec<u8>, len: usize) -> Result<Option<Value>> {
         let size = HEADER + len + 2;
-        if buffer.len() < size {
+        if !Self::is_large_whole(buffer, len) {
             return Ok(None);
         }
-        // The buffer may have been a little larger than asked for, and what follows the value read into it.
-        self.bytes.extend_from_slice(&buffer[size..]);
+        // The buffer may have been larger than the value, and what follows the value read into it.
+        let rest = &buffer[size..];
+        self.bytes.try_reserve(rest.len()).map_err(no_memory)?;
+        self.bytes.extend_from_slice(rest);
         if buffer[size - 2..size] != *b"\r\n" {
             return Err(Error::protocol("a bulk string that does not end in CRLF"));
         }
@@ -336,53 +422,16 @@ impl Inbox {
         Ok(Some(Value::Buffer(std::mem::take(buffer))))
     }
 
-    /// The tree at `at`, which a scan has found to be whole.
-    pub(super) fn tree(&self, at: &mut usize, depth: usize) -> Result<Tree> {
-        let head = loop {
-            let Some((head, body)) = self.head(*at)? else {
-                return Err(Error::protocol("a reply that ends too early"));
-            };
-            *at = body;
-            match head {
-                Head::OutOfBand(count) if depth < DEEPEST => {
-                    for _ in 0..count {
-                        self.tree(at, depth + 1)?;
-                    }
-                }
-                head => break head,
-            }
-        };
-        let body = *at;
-        Ok(match head {
-            Head::Simple(..) | Head::OtherLine => Tree::Leaf,
-            Head::Nil => Tree::Nil,
-            Head::Int(number) => Tree::Int(number),
-            Head::Error(from, to) => Tree::Error(self.text(from, to)),
-            Head::Bulk(len) | Head::BulkError(len) => {
+    /// Where the text of an error lies in the inbox, and the error's end, counted from the undecoded start; `None`: not
+    /// all of it is there.
+    pub(super) fn error(&self, head: &Head, body: usize) -> Result<Option<(usize, usize, usize)>> {
+        Ok(match *head {
+            Head::Error(from, to) => Some((from, to, body)),
+            Head::BulkError(len) if self.has_body(body, len)? => {
                 let from = self.start + body;
-                *at = body + len + 2;
-                match head {
-                    Head::BulkError(_) => Tree::Error(self.text(from, from + len)),
-                    _ => {
-                        let mut bytes = Vec::new();
-                        bytes.try_reserve_exact(len).map_err(no_memory)?;
-                        bytes.extend_from_slice(&self.bytes[from..from + len]);
-                        Tree::Bulk(bytes)
-                    }
-                }
+                Some((from, from + len, body + len + 2))
             }
-            Head::Aggregate(count) | Head::Map(count) if depth < DEEPEST => {
-                // The count is the server's word, so room is made as the elements turn up.
-                let mut list = Vec::new();
-                for _ in 0..count {
-                    list.try_reserve(1).map_err(no_memory)?;
-                    list.push(self.tree(at, depth + 1)?);
-                }
-                Tree::List(list)
-            }
-            Head::Aggregate(_) | Head::Map(_) | Head::OutOfBand(_) => {
-                return Err(Error::protocol("a reply nested too deep"));
-            }
+            _ => None,
         })
     }
 }

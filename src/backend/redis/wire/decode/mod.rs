@@ -1,20 +1,25 @@
 //! RESP replies, RESP2 and RESP3, decoded where they lie and resumed where the bytes ran out: whatever arrives, and in
-//! whatever pieces, each byte is looked at once.
+//! whatever pieces, each byte is looked at once. What a reply may be is bounded by what was asked: by its type and its
+//! count as soon as its head is there, and by its size. Memory follows what has arrived, whatever was announced.
 
 mod batch;
+mod elements;
 mod inbox;
-mod scan;
+mod skip;
 #[cfg(test)]
 mod tests;
 
+use self::batch::{Batch, Progress};
+pub use self::elements::Page;
+use self::elements::{Elements, Errors, Kind, PageReader, out_of_band};
 pub use self::inbox::Inbox;
-use self::inbox::{Head, LARGE, no_memory};
-use self::scan::Scan;
+use self::inbox::{Head, LARGE};
+use self::skip::Skip;
 use crate::error::{Error, Result};
-use crate::value::{Span, Value, Values};
+use crate::value::{Value, Values};
 
 /// What a command expects.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Want {
     /// A status, a number, nil.
     Plain,
@@ -22,8 +27,14 @@ pub enum Want {
     Value,
     /// So many bulk strings or nils.
     Batch(usize),
-    /// Any shape, small.
-    Tree,
+    /// So many times OK.
+    Statuses(usize),
+    /// A cursor and keys.
+    Page,
+    /// A map, or what is one where there are none. It is not kept.
+    Map,
+    /// Whatever it is, but for its size. It is not kept.
+    Any,
 }
 
 #[derive(Debug)]
@@ -33,9 +44,17 @@ pub enum Reply {
     Nil,
     Value(Value),
     Batch(Values),
-    Tree(Tree),
+    Statuses,
+    Page(Page),
+    /// It was looked at, and not kept.
+    Skipped,
     /// The server's own words.
     Error(String),
+    /// Its words in the place of an element: the first, and how many there are. The reply is whole.
+    Errors {
+        first: String,
+        count: usize,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,32 +64,29 @@ pub enum Simple {
     Other,
 }
 
-#[derive(Debug, PartialEq)]
-pub enum Tree {
-    Leaf,
-    Nil,
-    Int(i64),
-    Bulk(Vec<u8>),
-    Error(String),
-    List(Vec<Tree>),
-}
+/// What may come before a reply, or within it, that nobody asked for.
+const MOST_OUT_OF_BAND: usize = 16 << 20;
+/// The most that a reply takes of which nothing is kept.
+const MOST_SKIPPED: usize = 64 << 10;
 
 /// Decodes one reply.
 pub struct Decoder {
     want: Want,
     state: State,
+    /// What may still be skipped.
+    allowed: usize,
 }
 
 enum State {
     Head,
-    /// Skipping a frame out of band, or finding the end of a tree.
-    Scan(Scan),
-    /// In the middle of a batch: the next frame is at `at`, counted from the undecoded start.
-    Batch {
-        at: usize,
-        spans: Vec<Span>,
-        needed: usize,
+    /// Before the reply, or all of it.
+    Skip {
+        skip: Skip,
+        is_reply: bool,
     },
+    Batch(Batch),
+    Elements(Elements),
+    Page(Box<PageReader>),
     /// Waiting for a small value of `len` bytes whose body is at `at`.
     Small {
         at: usize,
@@ -94,16 +110,22 @@ enum Step {
 
 impl Decoder {
     pub fn new(want: Want) -> Self {
-        Self { want, state: State::Head }
+        let allowed = match want {
+            Want::Map | Want::Any => MOST_SKIPPED,
+            _ => MOST_OUT_OF_BAND,
+        };
+        Self { want, state: State::Head, allowed }
     }
 
     /// Where to put what arrives next.
     pub fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
         let needed = match &mut self.state {
-            State::Large { buffer, .. } if buffer.len() < buffer.capacity() => return Ok(buffer),
+            State::Large { buffer, len } if !Inbox::is_large_whole(buffer, *len) => {
+                Inbox::grow_large(buffer, *len)?;
+                return Ok(buffer);
+            }
             State::Small { at, len } => inbox.missing(*at + *len + 2),
-            State::Batch { needed, .. } => inbox.missing(*needed),
-            State::Scan(scan) => inbox.missing(scan.needed),
+            State::Batch(Batch { needed, .. }) => inbox.missing(*needed),
             _ => 0,
         };
         inbox.room(needed)
@@ -125,22 +147,16 @@ impl Decoder {
                         Step::Wait => return Ok(None),
                     }
                 }
-                State::Scan(scan) => {
-                    let end = scan.advance(inbox)?;
-                    if scan.is_out_of_band {
-                        // What is skipped is not kept, however much there is of it.
-                        let skipped = std::mem::take(&mut scan.at);
-                        inbox.start += skipped;
-                        scan.needed = scan.needed.saturating_sub(skipped);
-                        if end.is_none() {
-                            return Ok(None);
-                        }
-                        self.state = State::Head;
-                        continue;
+                State::Skip { skip, is_reply } => {
+                    let (mut at, is_reply) = (0, *is_reply);
+                    let is_over = skip.advance(inbox, &mut at, &mut self.allowed)?;
+                    // What is skipped is not kept, however much there is of it.
+                    inbox.start += at;
+                    match (is_over, is_reply) {
+                        (false, _) => return Ok(None),
+                        (true, false) => self.state = State::Head,
+                        (true, true) => return Ok(Some(self.done(Reply::Skipped))),
                     }
-                    let Some(end) = end else { return Ok(None) };
-                    let tree = inbox.tree(&mut 0, 0)?;
-                    return Ok(Some(self.finish(inbox, end, Reply::Tree(tree))));
                 }
                 State::Small { at, len } => {
                     let (at, len) = (*at, *len);
@@ -155,73 +171,116 @@ impl Decoder {
                     self.state = State::Done;
                     return Ok(Some(Reply::Value(value)));
                 }
-                State::Batch { at, spans, needed } => {
+                State::Batch(batch) => {
                     let Want::Batch(count) = self.want else { unreachable!("only for a batch") };
-                    if !inbox.batch(at, spans, needed, count)? {
+                    match inbox.batch(batch, count, &mut self.allowed)? {
+                        Progress::Waits => return Ok(None),
+                        Progress::Skips => {}
+                        Progress::Fails => {
+                            // The answers before it are nobody's any more, and those behind it are not kept.
+                            let left = count + Values::RESERVED_SPANS - batch.spans.len();
+                            inbox.start += batch.at;
+                            self.state = State::Elements(Elements::new(Kind::Value, left));
+                        }
+                        Progress::Whole => {
+                            let (end, spans) = (batch.at, std::mem::take(&mut batch.spans));
+                            self.state = State::Done;
+                            let values = inbox.give_batch(end, spans);
+                            return values.map(|values| Some(Reply::Batch(values)));
+                        }
+                    }
+                }
+                State::Elements(elements) => {
+                    if !elements.advance(inbox, &mut self.allowed)? {
                         return Ok(None);
                     }
-                    let (end, spans) = (*at, std::mem::take(spans));
-                    self.state = State::Done;
-                    return inbox.give_batch(end, spans).map(|values| Some(Reply::Batch(values)));
+                    let Errors { first, count } = std::mem::take(&mut elements.errors);
+                    let reply = match first {
+                        None => Reply::Statuses,
+                        Some(first) => Reply::Errors { first, count },
+                    };
+                    return Ok(Some(self.done(reply)));
+                }
+                State::Page(reader) => {
+                    if !reader.advance(inbox, &mut self.allowed)? {
+                        return Ok(None);
+                    }
+                    let reply = reader.take();
+                    return Ok(Some(self.done(reply)));
                 }
                 State::Done => return Err(Error::protocol("a reply that nobody asked for")),
             }
         }
     }
 
-    fn finish(&mut self, inbox: &mut Inbox, end: usize, reply: Reply) -> Reply {
-        inbox.start += end;
+    fn done(&mut self, reply: Reply) -> Reply {
         self.state = State::Done;
         reply
     }
 
     /// Decides by the first line.
     fn begin(&mut self, inbox: &mut Inbox, head: Head, body: usize) -> Result<Step> {
-        let reply = match (head, self.want) {
-            (Head::Error(from, to), _) => Reply::Error(inbox.text(from, to)),
-            (Head::BulkError(len), _) => {
-                if !inbox.has_body(body, len)? {
+        let reply = match (&head, self.want) {
+            (Head::Error(..) | Head::BulkError(_), _) => {
+                let Some((from, to, end)) = inbox.error(&head, body)? else {
                     return Ok(Step::Wait);
-                }
-                let from = inbox.start + body;
-                let reply = Reply::Error(inbox.text(from, from + len));
-                return Ok(Step::Whole(self.finish(inbox, body + len + 2, reply)));
+                };
+                let reply = Reply::Error(inbox.text(from, to));
+                inbox.start += end;
+                return Ok(Step::Whole(self.done(reply)));
             }
             (Head::OutOfBand(count), _) => {
-                self.state = State::Scan(Scan::out_of_band(body, count));
+                let skip = out_of_band(inbox, *count, body, &mut self.allowed)?;
+                self.state = State::Skip { skip, is_reply: false };
                 return Ok(Step::Next);
             }
-            (_, Want::Tree) => {
-                self.state = State::Scan(Scan::of_reply());
+            (Head::Map(count) | Head::Aggregate(count), Want::Map) => {
+                let skip = out_of_band(inbox, *count, body, &mut self.allowed)?;
+                self.state = State::Skip { skip, is_reply: true };
+                return Ok(Step::Next);
+            }
+            (_, Want::Any) => {
+                let skip = Skip::elements(1, self.allowed)?;
+                self.state = State::Skip { skip, is_reply: true };
                 return Ok(Step::Next);
             }
             (Head::Nil, Want::Plain | Want::Value) => Reply::Nil,
-            (Head::Int(number), Want::Plain) => Reply::Int(number),
-            (Head::Simple(from, to), Want::Plain) => Reply::Simple(match &inbox.bytes[from..to] {
-                b"OK" => Simple::Ok,
-                b"QUEUED" => Simple::Queued,
-                _ => Simple::Other,
-            }),
-            (Head::Bulk(len), Want::Value) if len < LARGE => {
-                self.state = State::Small { at: body, len };
+            (Head::Int(number), Want::Plain) => Reply::Int(*number),
+            (Head::Simple(from, to), Want::Plain) => {
+                Reply::Simple(match &inbox.bytes[*from..*to] {
+                    b"OK" => Simple::Ok,
+                    b"QUEUED" => Simple::Queued,
+                    _ => Simple::Other,
+                })
+            }
+            (Head::Bulk(len), Want::Value) if *len < LARGE => {
+                self.state = State::Small { at: body, len: *len };
                 return Ok(Step::Next);
             }
             (Head::Bulk(len), Want::Value) => {
-                self.state = State::Large { buffer: inbox.begin_large(body, len)?, len };
+                self.state = State::Large { buffer: inbox.begin_large(body, *len)?, len: *len };
                 return Ok(Step::Next);
             }
-            (Head::Aggregate(count), Want::Batch(wanted)) if count == wanted => {
-                let mut spans = Vec::new();
-                spans.try_reserve_exact(count + Values::RESERVED_SPANS).map_err(no_memory)?;
-                spans.resize(Values::RESERVED_SPANS, Span::ORIGIN);
-                self.state = State::Batch { at: body, spans, needed: 0 };
+            (Head::Aggregate(count), Want::Batch(wanted)) if *count == wanted => {
+                self.state = State::Batch(Batch::new(body, wanted)?);
                 return Ok(Step::Next);
             }
             (Head::Aggregate(count), Want::Batch(wanted)) => {
                 return Err(Error::protocol(format!("{count} answers to {wanted} keys")));
             }
+            (Head::Aggregate(count), Want::Statuses(wanted)) if *count == wanted => {
+                inbox.start += body;
+                self.state = State::Elements(Elements::new(Kind::Status, wanted));
+                return Ok(Step::Next);
+            }
+            (Head::Aggregate(2), Want::Page) => {
+                inbox.start += body;
+                self.state = State::Page(Box::new(PageReader::new()));
+                return Ok(Step::Next);
+            }
             _ => return Err(Error::protocol("a reply of another type than the command has")),
         };
-        Ok(Step::Whole(self.finish(inbox, body, reply)))
+        inbox.start += body;
+        Ok(Step::Whole(self.done(reply)))
     }
 }

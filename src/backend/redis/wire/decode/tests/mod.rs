@@ -1,7 +1,20 @@
 //! Every type of reply, whole, in pieces, cut and broken.
 
+mod bounds;
+
+use std::cell::Cell;
+
 use super::inbox::{DEEPEST, LONGEST_LINE};
 use super::*;
+
+thread_local! {
+    static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// So many bytes were looked through for the end of a line.
+pub fn looked_at(bytes: usize) {
+    LOOKED_AT.set(LOOKED_AT.get() + bytes);
+}
 
 /// Decodes `bytes` in pieces of `step`; the reply, and whether all was used.
 fn decode(want: Want, bytes: &[u8], step: usize) -> Result<Option<(Reply, bool)>> {
@@ -81,18 +94,22 @@ fn what_is_out_of_band_is_skipped() {
     let within = b"*2\r\n|1\r\n+ttl\r\n:1\r\n$1\r\na\r\n$1\r\nb\r\n";
     let Reply::Batch(values) = whole(Want::Batch(2), within) else { panic!() };
     assert_eq!((values.get(0), values.get(1)), (Some(&b"a"[..]), Some(&b"b"[..])));
-    let Reply::Tree(tree) = whole(Want::Tree, within) else { panic!() };
-    let bulk = |byte| Tree::Bulk(vec![byte]);
-    assert_eq!(tree, Tree::List(vec![bulk(b'a'), bulk(b'b')]));
+    let statuses = b"*2\r\n|1\r\n+ttl\r\n:1\r\n+OK\r\n>1\r\n$3\r\nabc\r\n+OK\r\n";
+    assert!(matches!(whole(Want::Statuses(2), statuses), Reply::Statuses));
+    let page = b"|1\r\n+a\r\n+b\r\n*2\r\n>0\r\n$1\r\n7\r\n|1\r\n+a\r\n%0\r\n*1\r\n|1\r\n_\r\n_\r\n$1\r\nk\r\n";
+    let Reply::Page(page) = whole(Want::Page, page) else { panic!() };
+    assert_eq!((&page.cursor[..], page.arguments()), (&b"7"[..], &b"$1\r\nk\r\n"[..]));
 }
 
 #[test]
 fn a_long_chain_of_attributes() {
-    let chain = [b"*1\r\n", &b"|0\r\n".repeat(200_000)[..], b"+OK\r\n"].concat();
-    let Reply::Tree(tree) = decode(Want::Tree, &chain, 1 << 16).unwrap().unwrap().0 else {
-        panic!()
-    };
-    assert_eq!(tree, Tree::List(vec![Tree::Leaf]));
+    let chain = b"|0\r\n".repeat(200_000);
+    let statuses = [b"*1\r\n", &chain[..], b"+OK\r\n"].concat();
+    assert!(matches!(whole(Want::Statuses(1), &statuses), Reply::Statuses));
+    let values = [b"*1\r\n", &chain[..], b"$1\r\na\r\n"].concat();
+    assert!(
+        matches!(whole(Want::Batch(1), &values), Reply::Batch(values) if values.get(0) == Some(b"a"))
+    );
 }
 
 #[test]
@@ -165,20 +182,58 @@ fn a_batch_after_other_bytes_keeps_them() {
 }
 
 #[test]
-fn trees() {
-    let bytes = b"*2\r\n$2\r\n17\r\n*2\r\n$1\r\na\r\n-ERR x\r\n";
-    let Reply::Tree(tree) = whole(Want::Tree, bytes) else { panic!() };
-    let keys = Tree::List(vec![Tree::Bulk(b"a".to_vec()), Tree::Error("ERR x".into())]);
-    assert_eq!(tree, Tree::List(vec![Tree::Bulk(b"17".to_vec()), keys]));
-    let hello = b"%2\r\n+server\r\n+redis\r\n+modules\r\n*0\r\n";
-    assert!(matches!(whole(Want::Tree, hello), Reply::Tree(Tree::List(l)) if l.len() == 4));
+fn what_is_not_kept_is_looked_at() {
+    let hello = b"%2\r\n+server\r\n+redis\r\n+modules\r\n*1\r\n%1\r\n$1\r\na\r\n-no\r\n";
+    assert!(matches!(whole(Want::Map, hello), Reply::Skipped));
+    assert!(matches!(whole(Want::Map, b"*2\r\n+server\r\n!2\r\nno\r\n"), Reply::Skipped));
+    for any in [&b"+PONG\r\n"[..], b"$4\r\nPONG\r\n", b"*2\r\n$4\r\npong\r\n$0\r\n\r\n", b"#t\r\n"]
+    {
+        assert!(matches!(whole(Want::Any, any), Reply::Skipped));
+    }
+    assert!(matches!(whole(Want::Statuses(0), b"*0\r\n"), Reply::Statuses));
+    assert!(matches!(whole(Want::Statuses(3), b"*3\r\n+OK\r\n+OK\r\n+OK\r\n"), Reply::Statuses));
+}
+
+#[test]
+fn pages_of_keys() {
+    let long = "p".repeat(100_000);
+    let keys = ["pa", "", "p", &long, "xp", "px"];
+    let mut bytes = format!("*2\r\n$20\r\n18446744073709551615\r\n*{}\r\n", keys.len());
+    for key in keys {
+        bytes += &format!("${}\r\n{key}\r\n", key.len());
+    }
+    let Reply::Page(mut page) = whole(Want::Page, bytes.as_bytes()) else { panic!() };
+    assert_eq!(page.cursor, b"18446744073709551615");
+    assert_eq!(page.retain(b"p"), 4);
+    let kept = format!("$2\r\npa\r\n$1\r\np\r\n$100000\r\n{long}\r\n$2\r\npx\r\n");
+    assert_eq!(page.arguments(), kept.as_bytes());
+    assert_eq!(page.retain(b"q"), 0);
+    assert!(page.arguments().is_empty());
+}
+
+#[test]
+fn an_error_in_the_place_of_an_element_is_told_and_the_rest_is_read() {
+    for (want, bytes, errors) in [
+        (Want::Batch(2), &b"*2\r\n$1\r\na\r\n-no 1\r\n"[..], 1),
+        (Want::Batch(4), b"*4\r\n-no 1\r\n$1\r\na\r\n!4\r\nno 2\r\n_\r\n", 2),
+        (Want::Batch(3), b"*3\r\n!4\r\nno 1\r\n|1\r\n+a\r\n+b\r\n$5\r\nabcde\r\n_\r\n", 1),
+        (Want::Statuses(3), b"*3\r\n+OK\r\n-no 1\r\n+OK\r\n", 1),
+        (Want::Statuses(2), b"*2\r\n!4\r\nno 1\r\n-no 2\r\n", 2),
+        (Want::Page, b"*2\r\n-no 1\r\n*1\r\n$1\r\nk\r\n", 1),
+        (Want::Page, b"*2\r\n$1\r\n0\r\n!4\r\nno 1\r\n", 1),
+        (Want::Page, b"*2\r\n$1\r\n0\r\n*3\r\n$1\r\nk\r\n-no 1\r\n$1\r\nk\r\n", 1),
+    ] {
+        let reply = whole(want, bytes);
+        let Reply::Errors { first, count } = reply else { panic!("{want:?}: {reply:?}") };
+        assert_eq!((first.as_str(), count), ("no 1", errors), "{want:?}");
+    }
 }
 
 #[test]
 fn garbage_is_an_error_and_never_waited_for() {
     let endless = [b'+'; LONGEST_LINE + 1];
     let deep = b"*1\r\n".repeat(DEEPEST + 2);
-    let cases: [(Want, &[u8]); 16] = [
+    let cases: &[(Want, &[u8])] = &[
         (Want::Value, b"HTTP/1.1 400 Bad Request\r\n"),
         (Want::Value, b"\x15\x03\x01"),
         (Want::Value, b"$999999999999\r\n"),
@@ -194,12 +249,50 @@ fn garbage_is_an_error_and_never_waited_for() {
         (Want::Batch(2), b"*2147483647\r\n"),
         (Want::Batch(1), b"*1\r\n:1\r\n"),
         (Want::Plain, &endless),
-        (Want::Tree, &deep),
+        (Want::Any, &deep),
+        (Want::Map, &deep),
+        (Want::Value, b"$4294967301\r\n"),
+        (Want::Value, b"$?\r\n"),
+        (Want::Value, b"$0000000000000000000000000000000000"),
+        (Want::Batch(1), b"*1\r\n*1\r\n-no\r\n"),
+        (Want::Batch(1), b"*1\r\n|1\r\n$1\r\nabc\r\n$0\r\n\r\n"),
+        (Want::Batch(2), b"*2\r\n-no\r\n:1\r\n"),
+        (Want::Batch(2), b"*2\r\n-no\r\n$1\r\nabc"),
+        (Want::Batch(1), b"*?\r\n"),
+        // More than is skipped, by what their heads say.
+        (Want::Plain, b"|9223372036854775807\r\n"),
+        (Want::Value, b">2147483647\r\n"),
+        (Want::Value, b">1\r\n$100000000\r\n"),
+        (Want::Batch(1), b"*1\r\n|2147483647\r\n"),
+        (Want::Statuses(1), b"*1\r\n|1\r\n$100000000\r\n"),
+        (Want::Map, b"%2147483647\r\n"),
+        (Want::Map, b"*40000000\r\n"),
+        (Want::Map, b"*1\r\n*30000\r\n"),
+        (Want::Map, b"%1\r\n+a\r\n$70000\r\n"),
+        (Want::Map, b"+OK\r\n"),
+        (Want::Any, b"$536870912\r\n"),
+        (Want::Statuses(2), b"*60000000\r\n"),
+        (Want::Statuses(2), b"*1\r\n+OK\r\n"),
+        (Want::Statuses(2), b"*2\r\n+OK\r\n+NO\r\n"),
+        (Want::Statuses(1), b"*1\r\n$2\r\nOK\r\n"),
+        (Want::Statuses(1), b"*1\r\n*1\r\n-no\r\n"),
+        (Want::Statuses(1), b"*-1\r\n"),
+        (Want::Page, b"*3\r\n"),
+        (Want::Page, b"%1\r\n"),
+        (Want::Page, b"*2\r\n:0\r\n"),
+        (Want::Page, b"*2\r\n$0\r\n\r\n"),
+        (Want::Page, b"*2\r\n$2\r\n1x\r\n"),
+        (Want::Page, b"*2\r\n$21\r\n"),
+        (Want::Page, b"*2\r\n$1\r\n0\r\n*200000000\r\n"),
+        (Want::Page, b"*2\r\n$1\r\n0\r\n$1\r\nk\r\n"),
+        (Want::Page, b"*2\r\n$1\r\n0\r\n*1\r\n_\r\n"),
+        (Want::Page, b"*2\r\n$1\r\n0\r\n*1\r\n*1\r\n-no\r\n"),
+        (Want::Page, b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\nabc"),
     ];
-    for (want, bytes) in cases {
+    for &(want, bytes) in cases {
         let name = String::from_utf8_lossy(&bytes[..bytes.len().min(30)]);
         for step in [1, bytes.len()] {
-            assert!(decode(want, bytes, step).is_err(), "{name:?}");
+            assert!(decode(want, bytes, step).is_err(), "{want:?} {name:?}");
         }
     }
 }
@@ -210,7 +303,11 @@ fn what_is_cut_is_waited_for() {
         (Want::Value, &b"$3\r\nab"[..]),
         (Want::Value, b"$100000\r\nab"),
         (Want::Batch(2), b"*2\r\n$1\r\na\r\n$"),
-        (Want::Tree, b"*2147483647\r\n:1\r\n"),
+        (Want::Batch(2), b"*2\r\n-no\r\n$1\r\na\r"),
+        (Want::Statuses(2147483647), b"*2147483647\r\n+OK\r\n"),
+        (Want::Page, b"*2\r\n$1\r\n0\r\n*2\r\n$1\r\na\r\n"),
+        (Want::Map, b"%2\r\n+a\r\n*2\r\n"),
+        (Want::Any, b"$4\r\nPON"),
         (Want::Plain, b"+O"),
         (Want::Plain, b"-ERR\r"),
     ] {
