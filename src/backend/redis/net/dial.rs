@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::ConnectionAddr;
@@ -14,7 +15,7 @@ use rustix::net::{
 };
 
 use super::resolve::resolve;
-use super::socket::{Broken, Socket, Stopped, wait};
+use super::socket::{Broken, Socket, Stopped, Tls, wait};
 use super::stream::Stream;
 use super::tls::TlsSession;
 use super::trust::{Trust, Unusable};
@@ -32,25 +33,25 @@ pub struct Dialer {
     keepalive: bool,
     receive_timeout: Duration,
     spin: Duration,
-    trust: Trust,
+    trust: Arc<Trust>,
 }
 
 impl Dialer {
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, trust: &Arc<Trust>) -> Self {
         Self {
             keepalive: config.keepalive,
             receive_timeout: config.timeout.min(Deadline::LONGEST),
             spin: config.spin,
-            trust: Trust::new(&config.tls),
+            trust: Arc::clone(trust),
         }
     }
 
-    /// Connects to an address. `connected` is shown the socket as soon as there is one, and may refuse to go on.
+    /// Connects to an address. `connected` is shown each socket as soon as there is one, and may refuse to go on.
     pub fn dial(
         &self,
         address: &ConnectionAddr,
         deadline: &Deadline,
-        connected: impl FnOnce(&Socket) -> Result<(), Error>,
+        connected: impl Fn(&Socket) -> Result<(), Error>,
     ) -> Result<Stream, Error> {
         Dial { dialer: self, address }.run(deadline, connected)
     }
@@ -102,7 +103,7 @@ impl Dial<'_> {
     fn run(
         &self,
         deadline: &Deadline,
-        connected: impl FnOnce(&Socket) -> Result<(), Error>,
+        connected: impl Fn(&Socket) -> Result<(), Error>,
     ) -> Result<Stream, Error> {
         match self.address {
             ConnectionAddr::Tcp(host, port) => {
@@ -111,10 +112,7 @@ impl Dial<'_> {
                 Ok(Stream::new(socket, None, self.dialer.spin))
             }
             ConnectionAddr::TcpTls { host, port, .. } => {
-                let session = self.tls_session(host, deadline)?;
-                let socket = self.connect_host(host, *port, deadline)?;
-                connected(&socket)?;
-                self.secure(socket, session, deadline)
+                self.run_tls(host, *port, deadline, &connected)
             }
             ConnectionAddr::Unix(path) => {
                 let socket = self.connect_path(path, deadline)?;
@@ -127,15 +125,44 @@ impl Dial<'_> {
 
     /// Apart, as is the handshake: a plain connection needs not a page of it.
     #[inline(never)]
-    fn tls_session(&self, host: &str, deadline: &Deadline) -> Result<Box<TlsSession>, Error> {
+    fn run_tls(
+        &self,
+        host: &str,
+        port: u16,
+        deadline: &Deadline,
+        connected: &dyn Fn(&Socket) -> Result<(), Error>,
+    ) -> Result<Stream, Error> {
+        let trust = &self.dialer.trust;
         // A bad file is reported even while the server is down.
-        let config = self.dialer.trust.config(deadline).map_err(|unusable| match unusable {
+        let mut config = trust.config(deadline).map_err(|unusable| match unusable {
             Unusable::Bad(reason) => self.tls_error(reason),
             Unusable::Scarce(what) => Error::no_memory(what),
             Unusable::Timeout => Kind::Timeout("reading the TLS certificates").into(),
         })?;
-        let session = TlsSession::new(config, host).map_err(|reason| self.tls_error(reason))?;
-        Ok(Box::new(session))
+        let mut is_first = true;
+        loop {
+            let session = TlsSession::new(Arc::clone(&config), host, trust.doubt());
+            let mut session = Box::new(session.map_err(|reason| self.tls_error(reason))?);
+            let socket = self.connect_host(host, port, deadline)?;
+            connected(&socket)?;
+            let stopped = match shake_hands(&socket, &mut session, deadline) {
+                Ok(()) => return Ok(Stream::new(socket, Some(session), self.dialer.spin)),
+                Err(stopped) => stopped,
+            };
+            let concerns_certificates = matches!(
+                &stopped,
+                Stopped::Broken(Broken::Tls(Tls { concerns_certificates: true, .. }))
+            );
+            let other = match concerns_certificates && is_first {
+                true => trust.other(&config, deadline),
+                false => None,
+            };
+            match other {
+                Some(other) => config = other,
+                None => return Err(self.unsecured(stopped)),
+            }
+            is_first = false;
+        }
     }
 
     fn tls_error(&self, reason: String) -> Error {
@@ -200,14 +227,9 @@ impl Dial<'_> {
             .map_err(|error| self.failed(&error))
     }
 
-    #[inline(never)]
-    fn secure(
-        &self,
-        socket: Socket,
-        mut session: Box<TlsSession>,
-        deadline: &Deadline,
-    ) -> Result<Stream, Error> {
-        shake_hands(&socket, &mut session, deadline).map_err(|stopped| match stopped {
+    #[cold]
+    fn unsecured(&self, stopped: Stopped) -> Error {
+        match stopped {
             Stopped::TimedOut => Kind::Timeout("waiting for the TLS handshake").into(),
             Stopped::Broken(Broken::Closed) => {
                 self.refused("the server closed the connection in the TLS handshake".into())
@@ -215,9 +237,8 @@ impl Dial<'_> {
             Stopped::Broken(Broken::Io(error)) => {
                 self.refused(format!("the TLS handshake broke off: {error}"))
             }
-            Stopped::Broken(Broken::Tls { reason, .. }) => self.tls_error(reason),
-        })?;
-        Ok(Stream::new(socket, Some(session), self.dialer.spin))
+            Stopped::Broken(Broken::Tls(Tls { reason, .. })) => self.tls_error(reason),
+        }
     }
 }
 
@@ -227,14 +248,7 @@ fn shake_hands(
     deadline: &Deadline,
 ) -> Result<(), Stopped> {
     loop {
-        let sent = match session.flush(socket) {
-            Ok(sent) => sent,
-            // The peer may have said why before it hung up.
-            Err(broken) => match session.advance(socket) {
-                Err(why @ Broken::Tls { .. }) => return Err(why.into()),
-                _ => return Err(broken.into()),
-            },
-        };
+        let sent = session.flush(socket)?;
         if deadline.has_passed() {
             return Err(Stopped::TimedOut);
         }
