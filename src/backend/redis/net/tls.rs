@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, Error, ProtocolVersion,
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, Error, PeerMisbehaved,
+    ProtocolVersion,
 };
 
 use super::socket::{Broken, Socket, Tls};
@@ -234,6 +235,10 @@ fn reason(error: &Error) -> String {
             format!("the server does not speak TLS on this port ({error})")
         }
         Error::AlertReceived(alert) => format!("{}{error}", hint(*alert)),
+        Error::PeerMisbehaved(PeerMisbehaved::SignedKxWithWrongAlgorithm) => {
+            "the server's certificate has a key of a kind (RSA-PSS, Ed448) that this client takes only with TLS 1.3"
+                .to_owned()
+        }
         other => other.to_string(),
     }
 }
