@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::made::*;
 use crate::support::capi::*;
 use crate::support::dir::TempDir;
+use crate::support::patient;
 use crate::support::server::{Server, Setup};
 use crate::{OK, refused, trusting, url};
 
@@ -55,7 +56,7 @@ impl Renewals {
     }
 
     fn open(&self, server: &Server) -> Cache {
-        let cache = Cache::must_open(&url(server, &self.options()));
+        let cache = Cache::must_open(&patient(&url(server, &self.options())));
         assert_eq!(cache.set("key", "value"), OK);
         cache
     }
@@ -163,7 +164,7 @@ fn a_folder_of_authorities_is_read_again() {
     let shown =
         format!("ssl_certfile={}&ssl_keyfile={}", client.cert.display(), client.key.display());
     let options = format!("ssl_ca_path={}&{shown}", folder.display());
-    let cache = Cache::must_open(&url(&server, &options));
+    let cache = Cache::must_open(&patient(&url(&server, &options)));
     assert_eq!(cache.set("key", "value"), OK);
     // What is half written is as it was.
     let whole = fs::read(&first).unwrap();

@@ -48,7 +48,7 @@ pub enum Unusable {
 }
 
 /// How long a dial waits for files that changed before it goes on with what was read of them before.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// A file that changes while it is read is read again so often, where there is nothing older.
 const MOST_READINGS: u32 = 5;
 
@@ -200,7 +200,7 @@ impl Trust {
             Some(current) if !is_doubted && current.material.is_fresh(&self.options) => {
                 Ok(current.config)
             }
-            _ => self.read(deadline),
+            _ => self.read(deadline, PATIENCE),
         }
     }
 
@@ -210,12 +210,13 @@ impl Trust {
         config: &Arc<ClientConfig>,
         deadline: &Deadline,
     ) -> Option<Arc<ClientConfig>> {
-        let now = self.read(deadline).ok()?;
+        let now = self.read(deadline, Deadline::LONGEST).ok()?;
         (!Arc::ptr_eq(&now, config)).then_some(now)
     }
 
-    /// Has the files read, or waits for who is at it. Where that takes long, the old is used.
-    fn read(&self, deadline: &Deadline) -> Result<Arc<ClientConfig>, Unusable> {
+    /// Has the files read, or waits for who is at it, which has been for no longer than `patience` where there is
+    /// something older.
+    fn read(&self, deadline: &Deadline, patience: Duration) -> Result<Arc<ClientConfig>, Unusable> {
         let mut state = self.shared.state();
         let since = match state.reading {
             Some(since) => since,
@@ -227,7 +228,7 @@ impl Trust {
             },
         };
         let until = match state.current {
-            Some(_) => deadline.instant().min(since + PATIENCE),
+            Some(_) => deadline.instant().min(since + patience),
             None => deadline.instant(),
         };
         let readings = state.readings;

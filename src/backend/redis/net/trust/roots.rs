@@ -42,7 +42,8 @@ impl Sources {
 
     /// As OpenSSL has them, by the environment first.
     fn of_platform() -> Self {
-        let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+        let file = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
+        let file = file.map(PathBuf::from);
         let folders = std::env::var_os("SSL_CERT_DIR");
         let folders: Vec<_> = folders
             .iter()

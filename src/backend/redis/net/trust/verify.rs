@@ -221,8 +221,8 @@ impl Verifier {
             Some(webpki::Error::UnsupportedCertVersion) => {
                 return refused(match end_entity.version {
                     version @ 1..=2 => format!(
-                        "is of X.509 version {version}, which names no host, so it cannot be verified: one of version 3 \
-                         with a subjectAltName is needed (or ssl_cert_reqs=none, which verifies nothing)"
+                        "is of X.509 version {version}, which names no host, so it cannot be verified: one of \
+                         version 3 with a subjectAltName is needed (or ssl_cert_reqs=none, which verifies nothing)"
                     ),
                     _ => "was issued by one of X.509 version 1 that is not itself trusted".into(),
                 });
