@@ -12,13 +12,15 @@ use rustls::{
 };
 
 use super::socket::{Broken, Socket, Tls};
-use super::trust::Reason;
+use super::trust::{Reason, was_asked};
 
 /// Plaintext that is taken in before it must have been sent.
 const BUFFERED: usize = 256 << 10;
 
 pub struct TlsSession {
     connection: ClientConnection,
+    /// The server has asked for a certificate, and may refuse this client for what it has shown.
+    was_asked: bool,
     /// Plaintext has arrived: the server has accepted this client.
     is_accepted: bool,
     /// What the peer, or what it sent, ended the session with. After that nothing else is said of it.
@@ -39,7 +41,7 @@ impl TlsSession {
         let mut connection =
             ClientConnection::new(config, name).map_err(|error| error.to_string())?;
         connection.set_buffer_limit(Some(BUFFERED));
-        Ok(Self { connection, is_accepted: false, end: None, doubt })
+        Ok(Self { connection, was_asked: false, is_accepted: false, end: None, doubt })
     }
 
     pub fn is_handshaking(&self) -> bool {
@@ -91,8 +93,8 @@ impl TlsSession {
         }
         match self.connection.read_tls(&mut Transport(socket)) {
             Ok(0) => Err(Broken::Closed),
-            Ok(_) => match self.connection.process_new_packets() {
-                Ok(_) => Ok(true),
+            Ok(_) => match self.process() {
+                Ok(()) => Ok(true),
                 Err(error) => {
                     let end = self.ended(&error);
                     self.end = Some(end.again());
@@ -104,6 +106,16 @@ impl TlsSession {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(Broken::Io(error)),
         }
+    }
+
+    fn process(&mut self) -> Result<(), Error> {
+        if !self.connection.is_handshaking() {
+            return self.connection.process_new_packets().map(drop);
+        }
+        was_asked();
+        let processed = self.connection.process_new_packets();
+        self.was_asked |= was_asked();
+        processed.map(drop)
     }
 
     /// Appends the plaintext that is there, up to the buffer's capacity; `None`: nothing yet.
@@ -154,9 +166,9 @@ impl TlsSession {
         Broken::Tls(Tls { reason: reason(error), refused, concerns_certificates })
     }
 
-    /// Whether an alert says that the peer has looked at nothing that was sent. In TLS 1.3 a server looks at a client's
-    /// certificate when the client takes the handshake to be over. What it sends once it has accepted the client,
-    /// tickets or answers, shows that it is over.
+    /// Whether an alert says that the peer has looked at nothing that was sent. In TLS 1.3 a server that has asked for
+    /// a client's certificate looks at it when the client takes the handshake to be over. What it sends once it has
+    /// accepted the client, tickets or answers, shows that it is over.
     fn is_refusal(&mut self, alert: AlertDescription) -> bool {
         if self.connection.is_handshaking() {
             return true;
@@ -165,7 +177,7 @@ impl TlsSession {
         let is_accepted =
             self.is_accepted || has_plaintext || self.connection.tls13_tickets_received() > 0;
         let is_tls13 = self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
-        is_tls13 && !is_accepted && speaks_of_handshake(alert)
+        is_tls13 && self.was_asked && !is_accepted && speaks_of_handshake(alert)
     }
 }
 

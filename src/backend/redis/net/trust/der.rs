@@ -29,6 +29,8 @@ impl<'a> Der<'a> {
         self.0.is_empty()
     }
 
+    // By itself, or it would be in all that reads DER.
+    #[inline(never)]
     pub fn any(&mut self) -> Option<Element<'a>> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, mut rest) = rest.split_first()?;

@@ -1,9 +1,12 @@
 //! Who this client says it is: its certificate, as it lies in the file, and the key that goes with it.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ring::digest::{Context, SHA256};
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
@@ -14,6 +17,30 @@ use super::files::Look;
 use super::pem::Section;
 use super::{Fingerprint, Unusable, bad, p521, pem_file, rsa_pss};
 use crate::config::{Secret, TlsOptions};
+
+thread_local! {
+    static WAS_ASKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a server has asked for this client's certificate in what this thread has read since it asked last.
+pub fn was_asked() -> bool {
+    WAS_ASKED.replace(false)
+}
+
+/// Shows a certificate, or none, and notes that it was asked for.
+#[derive(Debug)]
+pub struct Shown(pub Option<Arc<CertifiedKey>>);
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        WAS_ASKED.set(true);
+        self.0.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.0.is_some()
+    }
+}
 
 pub struct Identity {
     pub certified: Arc<CertifiedKey>,
@@ -121,6 +148,9 @@ fn private_key(
     };
     key.ok_or_else(|| {
         bad(match kind {
+            Some((kind @ (Kind::P256 | Kind::P384 | Kind::P521 | Kind::Ed25519), _)) => {
+                format!("the private key in {path} ({kind}) cannot be read, or its public half is not in it")
+            }
             Some((kind, _)) => format!(
                 "the private key in {path} is of a kind that cannot be used here: {kind} (usable are RSA of 2048 to \
                  4096 bits, P-256, P-384, P-521, Ed25519)"

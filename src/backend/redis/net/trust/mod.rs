@@ -21,11 +21,10 @@ use ring::digest::Context;
 use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::CertificateDer;
-use rustls::sign::SingleCertAndKey;
 
 use self::der::{Certificate, Der};
 use self::files::Look;
-use self::identity::Identity;
+use self::identity::{Identity, Shown};
 use self::pem::Section;
 use self::roots::Roots;
 use self::verify::{TrustAnything, Verifier};
@@ -34,6 +33,7 @@ use crate::deadline::Deadline;
 use crate::error::is_scarcity;
 use crate::threads;
 
+pub use self::identity::was_asked;
 pub use self::verify::Reason;
 
 /// Why there is no configuration.
@@ -336,15 +336,12 @@ fn client_config(options: &TlsOptions, material: &Material) -> Result<ClientConf
         None => Arc::new(TrustAnything),
     };
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-    Ok(match &material.identity {
-        None => builder.with_no_client_auth(),
-        Some(identity) => {
-            let shown = SingleCertAndKey::from(Arc::clone(&identity.value.certified));
-            builder.with_client_cert_resolver(Arc::new(shown))
-        }
-    })
+    let identity = material.identity.as_ref();
+    let shown = Shown(identity.map(|identity| Arc::clone(&identity.value.certified)));
+    Ok(builder.with_client_cert_resolver(Arc::new(shown)))
 }
 
+#[cold]
 fn bad(text: impl Into<String>) -> Unusable {
     Unusable::Bad(text.into())
 }

@@ -17,7 +17,6 @@ pub struct Broken(pub &'static str);
 
 /// The sections of a file, in their order.
 pub fn sections(bytes: &[u8]) -> Result<Vec<Section>, Broken> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut sections = Vec::new();
     let mut open: Option<Open> = None;
     for line in bytes.split(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -53,6 +52,8 @@ struct Open {
 }
 
 fn begun(line: &[u8]) -> Option<Open> {
+    // Also where files with such a mark were put together.
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     let label = line.strip_prefix(b"-----BEGIN ")?.strip_suffix(b"-----")?;
     let base64 = FIRST.to_vec();
     Some(Open { label: label.to_vec(), is_encrypted: false, encryption: None, base64 })
