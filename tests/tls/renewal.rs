@@ -1,15 +1,17 @@
 //! Files that change under an open cache, and what a child process has of its parent's.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::made::*;
 use crate::support::capi::*;
 use crate::support::dir::TempDir;
-use crate::support::patient;
-use crate::support::server::{Server, Setup};
+use crate::support::server::{self, Server, Setup};
+use crate::support::{patient, poll};
 use crate::{OK, refused, trusting, url};
 
 /// Two authorities, each with a server and a client of its own; the files that server and client use are copies.
@@ -272,5 +274,29 @@ fn a_child_is_made_while_others_read() {
             });
         }
         is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+/// A file that is being read has none of the numbers that a program takes for its own, though they are free.
+#[test]
+fn files_are_read_through_descriptors_above_the_standard_ones() {
+    let made = Made::new();
+    let pipe = made.path("ca.pem");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Both ends, so that whoever opens it waits for what is written, and not to open it.
+    let held = File::options().read(true).write(true).open(&pipe).unwrap();
+    let url = patient(&url(server::with_tls(), &trusting(&pipe)));
+    in_child(|| {
+        // SAFETY: a child that uses neither; what it says goes to descriptor 2.
+        assert_eq!(unsafe { libc::close(0) | libc::close(1) }, 0);
+        std::thread::spawn(move || Cache::must_open(&url).ping());
+        poll("the file is read", || {
+            let mut open = fs::read_dir("/proc/self/fd").unwrap().flatten().filter(|entry| {
+                let is_ours = entry.file_name().to_str() == Some(&held.as_raw_fd().to_string());
+                !is_ours && fs::read_link(entry.path()).is_ok_and(|path| path == pipe)
+            });
+            let number: i32 = open.next()?.file_name().to_str()?.parse().ok()?;
+            (number > 2).then_some(())
+        });
     });
 }
