@@ -29,6 +29,12 @@ impl Process {
         let inflight = Arc::new(Inflight::new(config.max_pending));
         Ok(Self { backend: backend::open(config, &inflight)?, inflight })
     }
+
+    /// In a child process of the one that this is of.
+    fn reopen(&self, config: &Config) -> Result<Self> {
+        let inflight = Arc::new(Inflight::new(config.max_pending));
+        Ok(Self { backend: self.backend.reopen(config, &inflight)?, inflight })
+    }
 }
 
 impl Cache {
@@ -66,10 +72,9 @@ impl Cache {
     #[inline(always)]
     fn process(&self) -> Result<&Process> {
         let open = |inherited: &Result<Process>| {
-            if let Ok(process) = inherited {
-                process.backend.abandon();
-            }
-            Process::open(&self.config)
+            let Ok(process) = inherited else { return Process::open(&self.config) };
+            process.backend.abandon();
+            process.reopen(&self.config)
         };
         match self.process.get_or_make(open) {
             Ok(process) => Ok(process),

@@ -36,6 +36,12 @@ pub trait Backend: Send + Sync {
     /// In a child process, of a backend that its parent opened: lets go of what the child should not keep. Takes no
     /// lock that another thread of the parent's might have held.
     fn abandon(&self) {}
+
+    /// In a child process, of a backend that its parent opened: another for this process, with what may be kept of this
+    /// one. Takes no such lock either.
+    fn reopen(&self, config: &Config, inflight: &Arc<Inflight>) -> Result<Box<dyn Backend>> {
+        open(config, inflight)
+    }
 }
 
 /// A submission to a backend that has its answers at once.

@@ -59,8 +59,12 @@ pub enum Target {
     },
 }
 
+/// A password, which shows nowhere.
+#[derive(Clone)]
+pub struct Secret(pub Vec<u8>);
+
 /// The `ssl_*` options. They concern `rediss://` and its kin only.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TlsOptions {
     /// `ssl_cert_reqs`: verify the chain (and, with `check_hostname`, the name).
     pub verify: bool,
@@ -71,6 +75,8 @@ pub struct TlsOptions {
     pub ca_path: Option<PathBuf>,
     pub certfile: Option<PathBuf>,
     pub keyfile: Option<PathBuf>,
+    /// `ssl_password`: opens a key that is encrypted.
+    pub key_password: Option<Secret>,
 }
 
 impl Config {
@@ -100,6 +106,7 @@ impl Config {
                 ca_path: None,
                 certfile: None,
                 keyfile: None,
+                key_password: None,
             },
             max_pending: Self::DEFAULT_MAX_PENDING,
             spin: Self::DEFAULT_SPIN,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::ProtocolVersion;
 
 use super::url::{Flaw, Part, Parts, Visibility, broken_escape, decode};
-use super::{Config, Target};
+use super::{Config, Secret, Target};
 use crate::deadline::Deadline;
 
 /// What a query says; what concerns a server rather than this library stands beside the configuration.
@@ -26,7 +26,7 @@ const LONGEST_SPIN_US: u64 = 1_000_000;
 
 pub const WHOLE_DB: &str = "a whole number from 0 to 2147483647";
 
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "db",
     "username",
     "password",
@@ -43,6 +43,7 @@ const NAMES: [&str; 21] = [
     "ssl_ca_path",
     "ssl_certfile",
     "ssl_keyfile",
+    "ssl_password",
     "prefix",
     "max_pending",
     "spin_us",
@@ -89,9 +90,9 @@ impl Options {
             if !NAMES.contains(&name.as_str()) && !WITHOUT_EFFECT.contains(&name.as_str()) {
                 return Err(flaw(not_known(&name, shown, name_shown)));
             }
-            after_password |= name == "password";
+            after_password |= matches!(name.as_str(), "password" | "ssl_password");
             let shown = match name.as_str() {
-                "username" | "password" => Visibility::Hidden,
+                "username" | "password" | "ssl_password" => Visibility::Hidden,
                 _ => shown,
             };
             let value = value.replace('+', " ");
@@ -148,6 +149,7 @@ impl Options {
             "ssl_ca_path" => config.tls.ca_path = Some(path(value)?),
             "ssl_certfile" => config.tls.certfile = Some(path(value)?),
             "ssl_keyfile" => config.tls.keyfile = Some(path(value)?),
+            "ssl_password" => config.tls.key_password = Some(Secret(value.to_vec())),
             "prefix" => config.prefix = value.to_vec(),
             "max_pending" => {
                 config.max_pending = usize::try_from(at_least_one(value)?).unwrap_or(usize::MAX);

@@ -71,6 +71,7 @@ rediss://localhost?ssl_cert_reqs=optional
 rediss://localhost?ssl_cert_reqs=none
 rediss://localhost?ssl_check_hostname=False
 rediss://localhost?ssl_check_hostname=1
+rediss://localhost?ssl_certfile=/c.pem&ssl_keyfile=/k.pem&ssl_password=word
 unix:///tmp/redis.sock
 unix:///tmp/redis.sock?db=2
 unix:///tmp/with%20space.sock

@@ -183,7 +183,8 @@ fn pair(at: &Path, name: &str) -> Pair {
     Pair { cert: at.join(format!("{name}.pem")), key: at.join(format!("{name}.key")) }
 }
 
-fn openssl(at: &Path, args: &[&str]) -> String {
+/// Runs the `openssl` command in a directory; what it wrote.
+pub fn openssl(at: &Path, args: &[&str]) -> String {
     let output =
         Command::new("openssl").args(args).current_dir(at).output().unwrap_or_else(|error| {
             panic!("cannot run openssl ({error}): apt-get install openssl")

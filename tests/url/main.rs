@@ -73,7 +73,7 @@ fn login(info: &ConnectionInfo) -> String {
 /// How a setting is written in the tables.
 type Setting = (&'static str, fn(&Config) -> String);
 
-const SETTINGS: [Setting; 17] = [
+const SETTINGS: [Setting; 18] = [
     ("client_name", |it| format!("{:?}", it.client_name.as_deref().unwrap_or_default())),
     ("timeout", |it| format!("{:?}", it.timeout)),
     ("connect_timeout", |it| format!("{:?}", it.connect_timeout)),
@@ -86,6 +86,10 @@ const SETTINGS: [Setting; 17] = [
     ("ca_path", |it| path(&it.tls.ca_path)),
     ("certfile", |it| path(&it.tls.certfile)),
     ("keyfile", |it| path(&it.tls.keyfile)),
+    ("key_password", |it| {
+        let password = it.tls.key_password.as_ref().map(|secret| &secret.0[..]);
+        format!("\"{}\"", password.unwrap_or_default().escape_ascii())
+    }),
     ("prefix", |it| format!("\"{}\"", it.prefix.escape_ascii())),
     ("max_pending", |it| it.max_pending.to_string()),
     ("spin", |it| format!("{:?}", it.spin)),
@@ -171,22 +175,13 @@ fn insert(random: &mut Random, url: &mut String, from: usize) {
     url.insert_str(at, HOSTILE[random.below(HOSTILE.len())]);
 }
 
-#[test]
-fn whatever_is_put_into_a_url_no_message_has_a_piece_of_the_password() {
+/// What is put into a URL, behind `after`, shows no piece of the password in a message.
+fn keeps_the_password(bases: &[&str], rounds: usize, after: &str) {
     const SECRET: &str = "hQ-zXw9!jKvY";
-    let bases = [
-        "redis://:hQ-zXw9!jKvY@h:6379/0?db=1",
-        "rediss://user:hQ-zXw9!jKvY@h/0?prefix=p&ssl_cert_reqs=none",
-        "unix://user:hQ-zXw9!jKvY@/path/to.sock?db=1",
-        "redis+cluster://user:hQ-zXw9!jKvY@a:1,b:2",
-        "redis+sentinel://user:hQ-zXw9!jKvY@a:1,b:2/main/0",
-        "redis://h:6379/0?password=hQ-zXw9!jKvY&db=1",
-        "memory://user:hQ-zXw9!jKvY@h/",
-    ];
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
-    for round in 0..40_000 {
+    for round in 0..rounds {
         let base = bases[round % bases.len()];
-        let from = base.find("://").unwrap() + 3;
+        let from = base.find(after).unwrap() + after.len();
         let mut url = base.to_owned();
         for _ in 0..=random.below(4) {
             insert(&mut random, &mut url, from);
@@ -196,6 +191,22 @@ fn whatever_is_put_into_a_url_no_message_has_a_piece_of_the_password() {
             assert!(!message.contains(&SECRET[at..at + 3]), "{url:?}: {message}");
         }
     }
+}
+
+#[test]
+fn whatever_is_put_into_a_url_no_message_has_a_piece_of_the_password() {
+    let bases = [
+        "redis://:hQ-zXw9!jKvY@h:6379/0?db=1",
+        "rediss://user:hQ-zXw9!jKvY@h/0?prefix=p&ssl_cert_reqs=none",
+        "unix://user:hQ-zXw9!jKvY@/path/to.sock?db=1",
+        "redis+cluster://user:hQ-zXw9!jKvY@a:1,b:2",
+        "redis+sentinel://user:hQ-zXw9!jKvY@a:1,b:2/main/0",
+        "redis://h:6379/0?password=hQ-zXw9!jKvY&db=1",
+        "memory://user:hQ-zXw9!jKvY@h/",
+    ];
+    keeps_the_password(&bases, 40_000, "://");
+    let of_a_key = ["rediss://h:6379/0?ssl_password=hQ-zXw9!jKvY&db=1"];
+    keeps_the_password(&of_a_key, 10_000, "ssl_password=");
 }
 
 #[test]

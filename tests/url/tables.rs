@@ -225,6 +225,9 @@ pub const GOOD: &[(&str, &str)] = &[
         r#"tls h 6379 ca_certs="/ca.pem" ca_path="/ca" certfile="/c.pem" keyfile="/k.pem""#,
     ),
     ("rediss://h?ssl_certfile=/both.pem", r#"tls h 6379 certfile="/both.pem""#),
+    ("rediss://h?ssl_password=a+b%2Bc%FF", r#"tls h 6379 key_password="a b+c\xff""#),
+    ("rediss://h?ssl_password=", "tls h 6379"),
+    ("redis://h?ssl_password=x", r#"tcp h 6379 key_password="x""#),
 ];
 
 /// URL → what the message says. The password in them, as a whole or with a delimiter in it, is `s3cr3t` and `w0rd`.
@@ -374,6 +377,8 @@ pub const BAD: &[(&str, &str)] = &[
         "unknown option, perhaps \"socket_timeout\" misspelt",
     ),
     ("redis://h?password=s3cr3t&db=w0rd", "option db must be"),
+    ("rediss://h?ssl_password=s3cr3t&w0rd=1", "unknown option (not shown"),
+    ("rediss://h?ssl_password=s3cr3t%zz", "broken escape in option ssl_password"),
     ("redis://h?db=0?password=s3cr3t", "option db must be"),
     ("redis://localhost:6379/0?clientname=me@home", "unknown option (not shown"),
     ("redis://localhost:bad/0?prefix=me@home", "port"),

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use redis::ConnectionInfo;
 
+use self::net::trust::Trust;
 use self::node::Node;
 use self::topology::Topology;
 use self::wire::command::{self, Plan};
@@ -22,7 +23,7 @@ use self::wire::encode::Outbox;
 use self::wire::replies::{Expect, Pending};
 use super::Backend;
 use crate::completion::{Inflight, Promise};
-use crate::config::Config;
+use crate::config::{Config, Target};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Access, Answer, Op};
@@ -32,14 +33,26 @@ pub struct Redis {
     topology: Topology,
     prefix: Arc<[u8]>,
     timeout: Duration,
+    trust: Arc<Trust>,
 }
 
 impl Redis {
     pub fn new(config: &Config, info: &ConnectionInfo, inflight: &Arc<Inflight>) -> Self {
+        Self::trusting(Trust::new(&config.tls), config, info, inflight)
+    }
+
+    fn trusting(
+        trust: Trust,
+        config: &Config,
+        info: &ConnectionInfo,
+        inflight: &Arc<Inflight>,
+    ) -> Self {
+        let trust = Arc::new(trust);
         Self {
-            topology: Topology::single(config, info, inflight),
+            topology: Topology::single(config, info, inflight, &trust),
             prefix: config.prefix.as_slice().into(),
             timeout: config.timeout,
+            trust,
         }
     }
 
@@ -103,5 +116,14 @@ impl Backend for Redis {
 
     fn abandon(&self) {
         self.topology.nodes().for_each(Node::abandon);
+    }
+
+    fn reopen(&self, config: &Config, inflight: &Arc<Inflight>) -> Result<Box<dyn Backend>> {
+        match &config.target {
+            Target::Redis(info) => {
+                Ok(Box::new(Self::trusting(self.trust.inherit(), config, info, inflight)))
+            }
+            _ => super::open(config, inflight),
+        }
     }
 }

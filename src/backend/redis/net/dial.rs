@@ -16,7 +16,7 @@ use rustix::net::{
 
 use super::pulse::Pulse;
 use super::resolve::resolve;
-use super::socket::{Broken, Socket, Stopped, wait};
+use super::socket::{Broken, Socket, Stopped, Tls, wait};
 use super::stream::Stream;
 use super::tls::TlsSession;
 use super::trust::{Trust, Unusable};
@@ -29,8 +29,8 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// How long to wait when a Unix socket's backlog is full, for which there is nothing to poll.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
-/// What a call was doing whose deadline passed before the server itself was asked anything.
-pub const RESOLVING: &str = "resolving the server's name";
+const RESOLVING: &str = "resolving the server's name";
+const READING_FILES: &str = "reading the TLS certificates";
 /// How a connect fails to which nothing was answered.
 const UNANSWERED: [i32; 4] =
     [libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::EHOSTDOWN];
@@ -40,17 +40,17 @@ pub struct Dialer {
     keepalive: bool,
     receive_timeout: Duration,
     spin: Duration,
-    trust: Trust,
+    trust: Arc<Trust>,
     pulse: Arc<Pulse>,
 }
 
 impl Dialer {
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, trust: &Arc<Trust>) -> Self {
         Self {
             keepalive: config.keepalive,
             receive_timeout: config.timeout.min(Deadline::LONGEST),
             spin: config.spin,
-            trust: Trust::new(&config.tls),
+            trust: Arc::clone(trust),
             pulse: Arc::default(),
         }
     }
@@ -60,15 +60,20 @@ impl Dialer {
         &self.pulse
     }
 
-    /// Connects to an address. `connected` is shown the socket as soon as there is one, and may refuse to go on.
+    /// Connects to an address. `connected` is shown each socket as soon as there is one, and may refuse to go on.
     pub fn dial(
         &self,
         address: &ConnectionAddr,
         deadline: &Deadline,
-        connected: impl FnOnce(&Socket) -> Result<(), Error>,
+        connected: impl Fn(&Socket) -> Result<(), Error>,
     ) -> Result<Stream, Error> {
         Dial { dialer: self, address }.run(deadline, connected)
     }
+}
+
+/// Whether the server itself was asked something in what a dial was doing when its deadline passed.
+pub fn has_asked(doing: &str) -> bool {
+    doing != RESOLVING && doing != READING_FILES
 }
 
 /// A server's address, for messages.
@@ -117,7 +122,7 @@ impl Dial<'_> {
     fn run(
         &self,
         deadline: &Deadline,
-        connected: impl FnOnce(&Socket) -> Result<(), Error>,
+        connected: impl Fn(&Socket) -> Result<(), Error>,
     ) -> Result<Stream, Error> {
         match self.address {
             ConnectionAddr::Tcp(host, port) => {
@@ -126,10 +131,7 @@ impl Dial<'_> {
                 Ok(self.stream(socket, None))
             }
             ConnectionAddr::TcpTls { host, port, .. } => {
-                let session = self.tls_session(host, deadline)?;
-                let socket = self.connect_host(host, *port, deadline)?;
-                connected(&socket)?;
-                self.secure(socket, session, deadline)
+                self.run_tls(host, *port, deadline, &connected)
             }
             ConnectionAddr::Unix(path) => {
                 let socket = self.connect_path(path, deadline)?;
@@ -146,15 +148,44 @@ impl Dial<'_> {
 
     /// Apart, as is the handshake: a plain connection needs not a page of it.
     #[inline(never)]
-    fn tls_session(&self, host: &str, deadline: &Deadline) -> Result<Box<TlsSession>, Error> {
+    fn run_tls(
+        &self,
+        host: &str,
+        port: u16,
+        deadline: &Deadline,
+        connected: &dyn Fn(&Socket) -> Result<(), Error>,
+    ) -> Result<Stream, Error> {
+        let trust = &self.dialer.trust;
         // A bad file is reported even while the server is down.
-        let config = self.dialer.trust.config(deadline).map_err(|unusable| match unusable {
+        let mut config = trust.config(deadline).map_err(|unusable| match unusable {
             Unusable::Bad(reason) => self.tls_error(reason),
             Unusable::Scarce(what) => Error::no_memory(what),
-            Unusable::Timeout => Kind::Timeout("reading the TLS certificates").into(),
+            Unusable::Timeout => Kind::Timeout(READING_FILES).into(),
         })?;
-        let session = TlsSession::new(config, host).map_err(|reason| self.tls_error(reason))?;
-        Ok(Box::new(session))
+        let mut is_first = true;
+        loop {
+            let session = TlsSession::new(Arc::clone(&config), host, trust.doubt());
+            let mut session = Box::new(session.map_err(|reason| self.tls_error(reason))?);
+            let socket = self.connect_host(host, port, deadline)?;
+            connected(&socket)?;
+            let stopped = match shake_hands(&socket, &mut session, deadline) {
+                Ok(()) => return Ok(self.stream(socket, Some(session))),
+                Err(stopped) => stopped,
+            };
+            let concerns_certificates = matches!(
+                &stopped,
+                Stopped::Broken(Broken::Tls(Tls { concerns_certificates: true, .. }))
+            );
+            let other = match concerns_certificates && is_first {
+                true => trust.other(&config, deadline),
+                false => None,
+            };
+            match other {
+                Some(other) => config = other,
+                None => return Err(self.unsecured(stopped)),
+            }
+            is_first = false;
+        }
     }
 
     fn tls_error(&self, reason: String) -> Error {
@@ -226,14 +257,9 @@ impl Dial<'_> {
             .map_err(|error| self.failed(&error))
     }
 
-    #[inline(never)]
-    fn secure(
-        &self,
-        socket: Socket,
-        mut session: Box<TlsSession>,
-        deadline: &Deadline,
-    ) -> Result<Stream, Error> {
-        shake_hands(&socket, &mut session, deadline).map_err(|stopped| match stopped {
+    #[cold]
+    fn unsecured(&self, stopped: Stopped) -> Error {
+        match stopped {
             Stopped::TimedOut => Kind::Timeout("waiting for the TLS handshake").into(),
             Stopped::Broken(Broken::Closed) => {
                 self.refused("the server closed the connection in the TLS handshake".into())
@@ -241,9 +267,8 @@ impl Dial<'_> {
             Stopped::Broken(Broken::Io(error)) => {
                 self.refused(format!("the TLS handshake broke off: {error}"))
             }
-            Stopped::Broken(Broken::Tls { reason, .. }) => self.tls_error(reason),
-        })?;
-        Ok(self.stream(socket, Some(session)))
+            Stopped::Broken(Broken::Tls(Tls { reason, .. })) => self.tls_error(reason),
+        }
     }
 }
 
@@ -253,14 +278,7 @@ fn shake_hands(
     deadline: &Deadline,
 ) -> Result<(), Stopped> {
     loop {
-        let sent = match session.flush(socket) {
-            Ok(sent) => sent,
-            // The peer may have said why before it hung up.
-            Err(broken) => match session.advance(socket) {
-                Err(why @ Broken::Tls { .. }) => return Err(why.into()),
-                _ => return Err(broken.into()),
-            },
-        };
+        let sent = session.flush(socket)?;
         if deadline.has_passed() {
             return Err(Stopped::TimedOut);
         }

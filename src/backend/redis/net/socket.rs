@@ -26,11 +26,17 @@ pub enum Broken {
     /// The peer closed it.
     Closed,
     Io(io::Error),
-    /// `refused`: the peer ended the handshake, so it has not looked at anything that was sent.
-    Tls {
-        reason: String,
-        refused: bool,
-    },
+    Tls(Tls),
+}
+
+/// How a TLS session ended.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub reason: String,
+    /// The peer ended the handshake, so it has not looked at anything that was sent.
+    pub refused: bool,
+    /// The handshake failed for what one side shows, or the other trusts.
+    pub concerns_certificates: bool,
 }
 
 /// Why a wait ended without what it was for.
@@ -52,7 +58,9 @@ impl Broken {
                 Kind::Io { doing, source }
             }
             Broken::Io(source) => Kind::Io { doing, source },
-            Broken::Tls { reason, .. } => Kind::Tls { peer: peer.into(), reason: reason.into() },
+            Broken::Tls(Tls { reason, .. }) => {
+                Kind::Tls { peer: peer.into(), reason: reason.into() }
+            }
         }
         .into()
     }
@@ -62,9 +70,7 @@ impl Broken {
         match self {
             Broken::Closed => Broken::Closed,
             Broken::Io(error) => Broken::Io(again(error)),
-            Broken::Tls { reason, refused } => {
-                Broken::Tls { reason: reason.clone(), refused: *refused }
-            }
+            Broken::Tls(why) => Broken::Tls(why.clone()),
         }
     }
 
@@ -75,7 +81,7 @@ impl Broken {
 
     /// Whether the peer has looked at nothing that was sent.
     pub fn is_unread(&self) -> bool {
-        matches!(self, Broken::Tls { refused: true, .. })
+        matches!(self, Broken::Tls(Tls { refused: true, .. }))
     }
 }
 

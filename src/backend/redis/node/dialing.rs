@@ -68,7 +68,7 @@ impl Node {
             // It was the time to connect that passed, and not the call's.
             Kind::Timeout(doing) if dialling.instant() < deadline.instant() => {
                 let reason = format!("timed out after {:?} {doing}", self.connect_timeout);
-                let silence = doing != net::dial::RESOLVING;
+                let silence = net::dial::has_asked(doing);
                 Kind::Connect { peer, reason: reason.into(), silence }.into()
             }
             Kind::Connect { reason, silence, .. } => Kind::Connect { peer, reason, silence }.into(),
@@ -101,7 +101,7 @@ impl Node {
 pub fn is_silence(error: &Error) -> bool {
     match error.kind {
         Kind::Connect { silence, .. } => silence,
-        Kind::Timeout(doing) => doing != net::dial::RESOLVING,
+        Kind::Timeout(doing) => net::dial::has_asked(doing),
         _ => false,
     }
 }

@@ -44,6 +44,7 @@ use super::link::requests::{Owner, Requests};
 use super::link::wakeup::Wakeups;
 use super::net::dial::Dialer;
 use super::net::socket::CutOff;
+use super::net::trust::Trust;
 use super::wire::handshake::Handshake;
 use crate::completion::{Delivery, Engine, Inflight, Membership};
 use crate::config::Config;
@@ -127,13 +128,14 @@ impl Node {
         info: &ConnectionInfo,
         endpoint: Box<dyn Endpoint>,
         inflight: Arc<Inflight>,
+        trust: &Arc<Trust>,
     ) -> Arc<Self> {
         let scheduler = Scheduler::new(config.max_connections, !config.spin.is_zero());
         let node = Arc::new_cyclic(|me: &Weak<Self>| Self {
             me: me.clone(),
             inflight,
             endpoint,
-            dialer: Dialer::new(config),
+            dialer: Dialer::new(config, trust),
             handshake: Handshake::new(info.redis_settings(), config.client_name.as_deref()),
             timeout: config.timeout,
             connect_timeout: config.connect_timeout,

@@ -86,7 +86,9 @@ impl Front {
         let Target::Redis(info) = config.target.clone() else { unreachable!() };
         let (server, asked) = (Server::new(), Arc::default());
         let endpoint = Counted { path: server.path.clone(), asked: Arc::clone(&asked) };
-        let node = Node::new(&config, &info, Box::new(endpoint), Arc::clone(&self.inflight));
+        let trust = Arc::new(Trust::new(&config.tls));
+        let inflight = Arc::clone(&self.inflight);
+        let node = Node::new(&config, &info, Box::new(endpoint), inflight, &trust);
         Bench { server, node, asked }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use redis::{ConnectionAddr, ConnectionInfo};
 
+use super::net::trust::Trust;
 use super::node::{Endpoint, Node};
 use crate::completion::Inflight;
 use crate::config::Config;
@@ -17,9 +18,14 @@ pub enum Topology {
 }
 
 impl Topology {
-    pub fn single(config: &Config, info: &ConnectionInfo, inflight: &Arc<Inflight>) -> Self {
+    pub fn single(
+        config: &Config,
+        info: &ConnectionInfo,
+        inflight: &Arc<Inflight>,
+        trust: &Arc<Trust>,
+    ) -> Self {
         let endpoint = Box::new(Fixed(info.addr().clone()));
-        Self::Single(Node::new(config, info, endpoint, Arc::clone(inflight)))
+        Self::Single(Node::new(config, info, endpoint, Arc::clone(inflight), trust))
     }
 
     /// The node that an operation goes to.

@@ -1,6 +1,14 @@
 //! Who is trusted over TLS, against real servers: by default everything is verified, and a refusal says what was wrong.
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod kinds;
+mod made;
+mod password;
+mod pem;
+mod refused;
+mod renewal;
 
 use std::net::TcpListener;
 use std::path::Path;
