@@ -64,9 +64,10 @@ impl Link {
             Err(missed) => Err(missed),
         };
         let exchanged = match answer {
-            Ok(answer) => {
-                Exchanged::Answered { result: Ok(answer), reuse: Reuse::if_empty(&self.inbox) }
+            Ok(answer) if self.inbox.is_empty() => {
+                Exchanged::Answered { result: Ok(answer), reuse: Reuse::Keep }
             }
+            Ok(answer) => self.beside_more(Ok(answer)),
             Err(missed) => self.finish(missed, &borrowed, replies(), *deadline),
         };
         self.tidy();
@@ -97,7 +98,7 @@ impl Link {
             Ok(()) => match expect.quick(&mut self.inbox) {
                 Some(answer) if self.inbox.is_empty() => return Some(answer),
                 Some(answer) => {
-                    *other = Some(Exchanged::Answered { result: Ok(answer), reuse: Reuse::Close });
+                    *other = Some(self.beside_more(Ok(answer)));
                     return None;
                 }
                 None => Missed::Reply { sent: short.unwrap_or(self.batch.outbox.len()) },
@@ -215,8 +216,22 @@ impl Link {
             let is_first = self.is_new();
             return Exchanged::Failed(turned_away(&mut self.turned_away, error, is_first));
         }
-        let reuse = if self.inbox.is_empty() { reuse } else { Reuse::Close };
+        if reuse == Reuse::Keep && !self.inbox.is_empty() {
+            return self.beside_more(result);
+        }
         Exchanged::Answered { result, reuse }
+    }
+
+    /// What an answer is worth beside which more has arrived.
+    #[cold]
+    fn beside_more<T>(&self, result: Result<T>) -> Exchanged<T> {
+        match self.has_excess() {
+            true => {
+                let error = Error::protocol("more answers than questions");
+                Exchanged::Failed(Failure { error, sent: true, lost: true })
+            }
+            false => Exchanged::Answered { result, reuse: Reuse::Close },
+        }
     }
 
     /// The connection broke while sending. The server may have said why before it closed it.

@@ -18,7 +18,7 @@ use rustls::{
 use crate::config::TlsOptions;
 use crate::deadline::Deadline;
 use crate::error::is_scarcity;
-use crate::threads;
+use crate::{sys, threads};
 
 /// Why there is no configuration.
 #[derive(Clone, Debug)]
@@ -80,6 +80,7 @@ impl Trust {
             *state = State::Reading;
             let (shared, options) = (Arc::clone(&self.shared), self.options.clone());
             let started = threads::spawn("cachetory-tls", move || {
+                sys::leave_descriptor_table();
                 let config = panic::catch_unwind(|| client_config(&options));
                 shared.settle(config.unwrap_or_else(|_| Err(bad("reading them panicked"))));
             });

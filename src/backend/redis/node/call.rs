@@ -34,9 +34,9 @@ impl Node {
             return self.call_queued(scheduler, *op, expect, prefix, *deadline);
         };
         drop(scheduler);
-        let is_recent = Self::is_recent(&link, deadline.started());
+        let is_ready = self.is_ready(&link, deadline.started());
         let lease = Lease::new(self, link);
-        if !is_recent {
+        if !is_ready {
             return self.call_over_idle(lease, *op, expect, prefix, *deadline);
         }
         self.call_over(lease, op, expect, prefix, deadline)
@@ -75,7 +75,7 @@ impl Node {
         prefix: &[u8],
         deadline: Deadline,
     ) -> Result<Answer> {
-        let lease = match self.revalidate(lease, &deadline, Revalidate::Idle) {
+        let lease = match self.revalidate(lease, &deadline, Revalidate::Used) {
             Some(lease) => lease,
             None => self.take(&deadline, Revalidate::All)?,
         };
@@ -269,7 +269,7 @@ struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     /// A link of its own, and whether anything was waited for since the deadline was set.
     fn lease(&self) -> Result<(Lease<'a>, Start)> {
-        let which = if self.is_first { Revalidate::Idle } else { Revalidate::All };
+        let which = if self.is_first { Revalidate::Used } else { Revalidate::All };
         let lease = self.node.take(self.deadline, which)?;
         let start = if self.is_first { lease.start } else { Start::AfterWait };
         Ok((lease, start))
