@@ -120,3 +120,40 @@ fn parent_and_child_both_go_on_with_a_real_server() {
         }
     }
 }
+
+/// A daemon closes what it inherited, and opens files of its own.
+#[test]
+fn nothing_of_a_child_is_taken_for_what_it_inherited() {
+    let server = Setup::redis().tls(&certs().server, None).start();
+    let program = Program::build("daemon");
+    let tls = format!("{}?ssl_ca_certs={}", server.tls_url(), certs().ca.cert.display());
+    for url in [server.tcp_url(), server.unix_url(), tls] {
+        let url = patient(&url);
+        for face in FACES {
+            // Past pthread_atfork(3) the C library's own locks are as other threads left them: there must be none.
+            let is_alone = face == "synchronous";
+            let makers = if is_alone { &["fork", "_Fork", "clone"][..] } else { &["fork"] };
+            for way in ["all", "one", "unused", "opens", "grandchild"] {
+                for maker in makers {
+                    println!("{maker} {way} {face} {url}");
+                    program.run(&[maker, way, face, &url]);
+                }
+            }
+            println!("fork busy {face} {url}");
+            program.run(&["fork", "busy", face, &url]);
+        }
+    }
+}
+
+#[test]
+fn nothing_of_the_librarys_is_standard_input_output_or_error() {
+    let server = Setup::redis().tls(&certs().server, None).start();
+    let program = Program::build("low_descriptors");
+    let tls = format!("{}?ssl_ca_certs={}", server.tls_url(), certs().ca.cert.display());
+    for url in [&server.tcp_url(), &server.unix_url(), &tls, "memory://"] {
+        for closed in [&["0"][..], &["1"], &["0", "1"], &["0", "1", "2"]] {
+            let url = patient(url);
+            program.run(&[closed, &[url.as_str()]].concat());
+        }
+    }
+}
