@@ -169,8 +169,8 @@ impl Link {
         self.last_used
     }
 
-    /// Whether more has arrived than was asked for, so that nobody knows which of it is the answer. A push is none. On a
-    /// link that is new the answer comes first, for nothing can be left from before.
+    /// Whether more has arrived than was asked for, so that nobody knows which of it is the answer. A push is none. On
+    /// a link that is new the answer comes first, for nothing can be left from before.
     pub(super) fn has_excess(&self) -> bool {
         !self.is_new() && !matches!(self.inbox.first(), None | Some(b'>'))
     }
