@@ -4,13 +4,16 @@ mod support;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use support::certs::certs;
 use support::gates::Gates;
 use support::patient;
 use support::program::Program;
+use support::proxy::{Proxy, Way};
 use support::scripted::{Command, Peer, Scripted, array, bulk, echo, name};
 use support::server::Setup;
+use support::socket::Address;
 
 type Store = Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>;
 
@@ -140,6 +143,24 @@ fn nothing_of_a_child_is_taken_for_what_it_inherited() {
                 }
             }
             println!("fork busy {face} {url}");
+            program.run(&["fork", "busy", face, &url]);
+        }
+    }
+}
+
+/// Nor where other threads of the parent had its links, whose calls are docked while they sleep for a server that is far
+/// away.
+#[test]
+fn nothing_of_a_child_is_taken_for_what_threads_of_its_parent_had() {
+    let server = Setup::redis().start();
+    let proxy = Proxy::to(Address::Tcp(server.port()));
+    for way in [Way::ToServer, Way::ToClient] {
+        proxy.delay(way, Duration::from_millis(1));
+    }
+    let program = Program::build("daemon");
+    for options in ["max_connections=1", "max_connections=2&spin_us=0", "max_connections=64"] {
+        let url = patient(&proxy.address().url(options));
+        for face in FACES {
             program.run(&["fork", "busy", face, &url]);
         }
     }
