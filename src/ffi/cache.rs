@@ -206,8 +206,8 @@ pub unsafe extern "C-unwind" fn cachetory_set(
     // SAFETY: the pointers are the caller's, as the header describes them.
     unsafe {
         guard(error, || {
-            let op = request::set(key, key_len, value, value_len, ttl_ms, flags)?;
-            plain(call(cache, &op))
+            let setting = request::set(key, key_len, value, value_len, ttl_ms, flags)?;
+            plain(call(cache, &setting.op()))
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::arg;
 use super::completion::{cachetory_completion_t, give_completion, is_brief, release_completion};
-use super::guard::{guard, silence_panics};
+use super::guard::{guard, release, silence_panics};
 use super::handle::Table;
 use super::status::{CACHETORY_NOT_FOUND, CACHETORY_OK};
 use super::types::*;
@@ -199,12 +199,9 @@ pub unsafe extern "C-unwind" fn cachetory_queue_cancel(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn cachetory_completion_free(completion: *mut cachetory_completion_t) {
     // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.
-    let body = || unsafe {
+    release(|| unsafe {
         if let Some(completion) = completion.as_mut() {
             release_completion(completion);
         }
-        Ok(CACHETORY_OK)
-    };
-    // SAFETY: there is no error to fill.
-    unsafe { guard(ptr::null_mut(), body) };
+    });
 }

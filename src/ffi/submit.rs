@@ -106,8 +106,8 @@ pub unsafe extern "C-unwind" fn cachetory_set_async(
     // SAFETY: the pointers are the caller's, as the header describes them.
     unsafe {
         guard(error, || {
-            let op = request::set(key, key_len, value, value_len, ttl_ms, flags)?;
-            submit(cache, queue, tag, &op)
+            let setting = request::set(key, key_len, value, value_len, ttl_ms, flags)?;
+            submit(cache, queue, tag, &setting.op())
         })
     }
 }

@@ -63,6 +63,11 @@ fn once(cell: &Cell<Option<i64>>, read: impl FnOnce() -> i64) -> i64 {
     now
 }
 
+#[cold]
+fn by_steady_clock(unix_ms: i64, now: &Now<'_, impl Clock>) -> i64 {
+    now.get().saturating_add(unix_ms.saturating_sub(now.unix()))
+}
+
 /// No expiry.
 pub const NEVER: i64 = i64::MAX;
 
@@ -74,6 +79,7 @@ pub struct Expiry(i64);
 impl Expiry {
     pub const NEVER: Self = Self(NEVER);
 
+    #[inline(always)]
     pub fn after(ttl: Ttl, now: &Now<'_, impl Clock>) -> Self {
         ttl.map_or(Self::NEVER, |ttl| Self(now.get().saturating_add(ttl).max(0)))
     }
@@ -83,19 +89,24 @@ impl Expiry {
         (unix_ms > now.unix()).then_some(Self(!unix_ms.max(0)))
     }
 
+    #[inline(always)]
     pub fn is_over(self, now: &Now<'_, impl Clock>) -> bool {
+        self != Self::NEVER && self.has_come(now)
+    }
+
+    fn has_come(self, now: &Now<'_, impl Clock>) -> bool {
         match self {
-            Self::NEVER => false,
             Self(at @ 0..) => at <= now.get(),
             Self(at) => !at <= now.unix(),
         }
     }
 
     /// When it is to be looked at again, by the steady clock: it is over then, unless the wall clock is set meanwhile.
+    #[inline(always)]
     pub fn due(self, now: &Now<'_, impl Clock>) -> i64 {
         match self {
             Self(at @ 0..) => at,
-            Self(at) => now.get().saturating_add((!at).saturating_sub(now.unix())),
+            Self(at) => by_steady_clock(!at, now),
         }
     }
 }

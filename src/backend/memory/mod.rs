@@ -108,6 +108,14 @@ impl<C: Clock> Backend for Memory<C> {
         }
     }
 
+    fn get(&self, key: &[u8]) -> Result<Answer> {
+        self.get(key)
+    }
+
+    fn set(&self, key: &[u8], value: &[u8], ttl_ms: Ttl, condition: Condition) -> Result<Answer> {
+        self.set(key, value, ttl_ms, condition)
+    }
+
     fn submit(&self, op: &Op<'_>, call: Promise) -> Result<()> {
         super::submit_at_once(self, op, call)
     }

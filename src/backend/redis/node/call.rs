@@ -98,7 +98,7 @@ impl Node {
                 // It stays in registers, for a panic in between would leak it rather than drop it. And there is nothing
                 // in the other to drop, which the compiler does not see.
                 let answer = ManuallyDrop::new(answer);
-                lease.give_back();
+                lease.give_back_at_once();
                 std::mem::forget(other);
                 Ok(ManuallyDrop::into_inner(answer))
             }
