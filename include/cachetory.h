@@ -60,10 +60,17 @@
  * Times are int64_t milliseconds. CACHETORY_NO_EXPIRY means "never".
  *
  * Fork. After fork() the child's first call makes its own connections; parent and child never share a socket. In the
- * child an inherited memory:// cache is empty, and an inherited queue is closed: its calls stay the parent's.
+ * child an inherited memory:// cache is empty, and an inherited queue is closed: its calls stay the parent's. A child
+ * may close the descriptors that it inherited, and open others in their place: those are left alone. On Linux 4.14 or
+ * later that holds for _Fork() and a bare clone(2) too.
  *
  * The process. The library never writes to stdout or stderr, installs no signal handler and never dies of SIGPIPE; its
- * own threads block all signals. A bug that is caught inside it is CACHETORY_ERR_INTERNAL.
+ * own threads block all signals. Its descriptors are 3 or above (but for what the C library's resolver opens), closed
+ * on exec. A bug that is caught inside it is CACHETORY_ERR_INTERNAL.
+ *
+ * The calling thread. `errno` is what it was when a call returns. A thread cannot be cancelled (pthread_cancel) inside
+ * a call that may block or that opens or closes anything; afterwards it can, if it could before. Who waits in
+ * cachetory_queue_wait is ended by cachetory_queue_close or by a completion.
  */
 
 /*

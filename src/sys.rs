@@ -1,23 +1,95 @@
 //! What differs between systems, as safe functions: wakeups through a descriptor and through memory, descriptors that
 //! stand for many, how a socket is sent on and closed, and what a thread asks the kernel of itself.
+//!
+//! The descriptor table is the host's. Whatever is opened here has a number of 3 or above, for 0, 1 and 2 are written
+//! to by whoever believes them to be what they usually are, and is closed only while it is known to be what was opened.
 
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use once_cell::race::OnceBox;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
-use rustix::io::{ioctl_fionbio, read, retry_on_intr, write};
-use rustix::net::SendFlags;
+use rustix::fs::fstat;
+use rustix::io::{close, fcntl_dupfd_cloexec, ioctl_fionbio, read, retry_on_intr, write};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socket_with};
 use rustix::thread::futex;
 
 use crate::fork::{self, PerProcess};
 
 /// A send on a socket neither waits nor raises SIGPIPE, which would end the host.
 pub const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+
+/// Standard input, output and error end here.
+const FIRST_OWN: RawFd = 3;
+
+/// The same descriptor under a number of this library's, where it is one of the first three.
+pub fn renumbered(fd: OwnedFd) -> rustix::io::Result<OwnedFd> {
+    if fd.as_raw_fd() >= FIRST_OWN { Ok(fd) } else { fcntl_dupfd_cloexec(fd, FIRST_OWN) }
+}
+
+/// The descriptor of a socket, which is closed on exec. In a child process, and where the host has closed it or put
+/// something else in its place, the number may be another's by now: it is closed only while it is the same socket.
+#[derive(Debug)]
+pub struct SocketFd {
+    fd: ManuallyDrop<OwnedFd>,
+    identity: (u64, u64),
+}
+
+impl SocketFd {
+    /// A socket that does not block.
+    pub fn open(family: AddressFamily) -> rustix::io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        Self::of(socket_with(family, SocketType::STREAM, flags, None)?)
+    }
+
+    pub fn of(fd: OwnedFd) -> rustix::io::Result<Self> {
+        let fd = renumbered(fd)?;
+        let identity = identity(fd.as_fd())?;
+        Ok(Self { fd: ManuallyDrop::new(fd), identity })
+    }
+
+    /// Whether its number still stands for it.
+    pub fn is_there(&self) -> bool {
+        identity(self.fd.as_fd()).is_ok_and(|identity| identity == self.identity)
+    }
+
+    /// In a child process: closes its copy of a socket that a thread of the parent's was using. That thread does not
+    /// exist here, so nobody uses it again. Whoever owns it should be forgotten.
+    pub fn close_inherited(&self) {
+        if self.is_there() {
+            // SAFETY: it is this socket, and by the caller's word its owner does not use it again. If the owner is
+            // dropped all the same, it finds that the socket is not there.
+            unsafe { close(self.fd.as_raw_fd()) };
+        }
+    }
+}
+
+/// Device and inode, which tell a socket from whatever else may have its number.
+fn identity(fd: BorrowedFd<'_>) -> rustix::io::Result<(u64, u64)> {
+    let stat = fstat(fd)?;
+    #[allow(clippy::unnecessary_cast, reason = "their types differ between systems")]
+    Ok((stat.st_dev as u64, stat.st_ino as u64))
+}
+
+impl AsFd for SocketFd {
+    #[inline(always)]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for SocketFd {
+    fn drop(&mut self) {
+        if self.is_there() {
+            // SAFETY: it is this socket, which is not used afterwards.
+            unsafe { close(self.fd.as_raw_fd()) };
+        }
+    }
+}
 
 /// The descriptor of an object that parent and child share after a fork, and that looks like any other of its kind. In
 /// a child an inherited one is neither used nor closed: it acts on the parent's object, and its number may be another's
@@ -29,8 +101,9 @@ struct Private {
 }
 
 impl Private {
-    fn new(fd: OwnedFd) -> Self {
-        Self { fd: ManuallyDrop::new(fd), generation: fork::generation() }
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        let fd = ManuallyDrop::new(renumbered(fd)?);
+        Ok(Self { fd, generation: fork::generation() })
     }
 
     fn is_own(&self) -> bool {
@@ -41,8 +114,8 @@ impl Private {
 impl Drop for Private {
     fn drop(&mut self) {
         if self.is_own() {
-            // SAFETY: it is dropped here alone, and not used afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.fd) };
+            // SAFETY: it is closed here alone, and not used afterwards.
+            unsafe { close(self.fd.as_raw_fd()) };
         }
     }
 }
@@ -59,7 +132,8 @@ impl Event {
     }
 
     fn counting(count: u32) -> io::Result<Self> {
-        Ok(Self(Private::new(eventfd(count, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(Private::new(eventfd(count, flags)?)?))
     }
 
     /// Makes it readable, until it is drained. More than once is as good as once, but that each wakes who polls it
@@ -106,7 +180,7 @@ impl Poller {
     pub fn new() -> io::Result<Self> {
         let fd = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         ioctl_fionbio(&fd, true)?;
-        Ok(Self(Private::new(fd)))
+        Ok(Self(Private::new(fd)?))
     }
 
     /// Whether it is this process's.
@@ -181,11 +255,39 @@ pub fn timespec(duration: Duration) -> Timespec {
     }
 }
 
-/// In a child process: closes its copy of a descriptor that a thread of the parent's was using. That thread does not
-/// exist here, so nobody uses the number again. Whoever owns the descriptor must be forgotten, not dropped.
-pub fn close_inherited(fd: BorrowedFd<'_>) {
-    // SAFETY: the descriptor is open, and by the caller's word its owner neither uses nor closes it again.
-    unsafe { libc::close(fd.as_raw_fd()) };
+/// Gives this thread a descriptor table of its own, with nothing of the host's in it beside the first three, which are
+/// taken where they were free. What it opens from here on has no number that anybody else could use. For a thread of
+/// the library's that reads files and ends.
+pub fn leave_descriptor_table() {
+    let (from, to) = (FIRST_OWN as libc::c_uint, libc::c_uint::MAX);
+    // SAFETY: by the caller's word nothing runs on this thread that has a descriptor open.
+    let has_left = unsafe {
+        libc::syscall(libc::SYS_close_range, from, to, libc::CLOSE_RANGE_UNSHARE) == 0
+            // An older kernel; the table is then a copy.
+            || libc::unshare(libc::CLONE_FILES) == 0
+    };
+    while has_left && let Ok(taken) = eventfd(0, EventfdFlags::CLOEXEC) {
+        if taken.as_raw_fd() >= FIRST_OWN {
+            break;
+        }
+        // It is closed with the table, as the thread ends.
+        std::mem::forget(taken);
+    }
+}
+
+/// Milliseconds by a clock that nobody sets, and that goes on while the machine is suspended, where there is one.
+pub fn steady_ms() -> i64 {
+    let mut now = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: it writes to `now`, of which all zero is a value as well. CLOCK_MONOTONIC is everywhere.
+    let now = unsafe {
+        if libc::clock_gettime(libc::CLOCK_BOOTTIME, now.as_mut_ptr()) != 0 {
+            libc::clock_gettime(libc::CLOCK_MONOTONIC, now.as_mut_ptr());
+        }
+        now.assume_init()
+    };
+    #[allow(clippy::unnecessary_cast, reason = "their types differ between systems")]
+    let (seconds, nanoseconds) = (now.tv_sec as i64, now.tv_nsec as i64);
+    seconds * 1000 + nanoseconds / 1_000_000
 }
 
 /// How often this thread had to leave its processor to others though it could have gone on, or offered it and somebody

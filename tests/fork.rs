@@ -4,13 +4,16 @@ mod support;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use support::certs::certs;
 use support::gates::Gates;
 use support::patient;
 use support::program::Program;
+use support::proxy::{Proxy, Way};
 use support::scripted::{Command, Peer, Scripted, array, bulk, echo, name};
 use support::server::Setup;
+use support::socket::Address;
 
 type Store = Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>;
 
@@ -117,6 +120,60 @@ fn parent_and_child_both_go_on_with_a_real_server() {
             let url = patient(url);
             program.run(&[face, "family", &url, &of_one(&url)]);
             program.run(&[face, "load", &url, &of_one(&url)]);
+        }
+    }
+}
+
+/// A daemon closes what it inherited, and opens files of its own.
+#[test]
+fn nothing_of_a_child_is_taken_for_what_it_inherited() {
+    let server = Setup::redis().tls(&certs().server, None).start();
+    let program = Program::build("daemon");
+    let tls = format!("{}?ssl_ca_certs={}", server.tls_url(), certs().ca.cert.display());
+    for url in [server.tcp_url(), server.unix_url(), tls] {
+        let url = patient(&url);
+        for face in FACES {
+            // Past pthread_atfork(3) the C library's own locks are as other threads left them: there must be none.
+            let is_alone = face == "synchronous";
+            let makers = if is_alone { &["fork", "_Fork", "clone"][..] } else { &["fork"] };
+            for way in ["all", "one", "unused", "opens", "grandchild"] {
+                for maker in makers {
+                    println!("{maker} {way} {face} {url}");
+                    program.run(&[maker, way, face, &url]);
+                }
+            }
+            println!("fork busy {face} {url}");
+            program.run(&["fork", "busy", face, &url]);
+        }
+    }
+}
+
+/// Nor where other threads of the parent had its links, which are docked while they sleep for a server that is far away.
+#[test]
+fn nothing_of_a_child_is_taken_for_what_threads_of_its_parent_had() {
+    let server = Setup::redis().start();
+    let proxy = Proxy::to(Address::Tcp(server.port()));
+    for way in [Way::ToServer, Way::ToClient] {
+        proxy.delay(way, Duration::from_millis(1));
+    }
+    let program = Program::build("daemon");
+    for options in ["max_connections=1", "max_connections=2&spin_us=0", "max_connections=64"] {
+        let url = patient(&proxy.address().url(options));
+        for face in FACES {
+            program.run(&["fork", "busy", face, &url]);
+        }
+    }
+}
+
+#[test]
+fn nothing_of_the_librarys_is_standard_input_output_or_error() {
+    let server = Setup::redis().tls(&certs().server, None).start();
+    let program = Program::build("low_descriptors");
+    let tls = format!("{}?ssl_ca_certs={}", server.tls_url(), certs().ca.cert.display());
+    for url in [&server.tcp_url(), &server.unix_url(), &tls, "memory://"] {
+        for closed in [&["0"][..], &["1"], &["0", "1"], &["0", "1", "2"]] {
+            let url = patient(url);
+            program.run(&[closed, &[url.as_str()]].concat());
         }
     }
 }

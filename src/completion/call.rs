@@ -1,7 +1,6 @@
 //! One asynchronous call, and the hand-over to who carries it out.
 
 use std::ops::Deref;
-use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -15,6 +14,7 @@ use super::state::{Atomic, State};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Access, Answer};
+use crate::sys::SocketFd;
 
 /// How far a call has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl QueueHold {
     }
 
     /// Has the queue's descriptor look at a link's socket as well. `None`: it cannot.
-    pub fn join(&self, socket: &Arc<OwnedFd>) -> Option<Arc<Membership>> {
+    pub fn join(&self, socket: &Arc<SocketFd>) -> Option<Arc<Membership>> {
         let descriptor = self.0.upgrade()?.descriptor()?;
         Membership::new(descriptor, self.id(), socket).map(Arc::new)
     }

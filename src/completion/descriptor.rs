@@ -1,6 +1,6 @@
 //! A queue's descriptor, and the links in it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::engine::QueueId;
 use crate::error::{Error, Result};
-use crate::sys::{self, Event, Poller};
+use crate::sys::{self, Event, Poller, SocketFd};
 
 /// What wakes who sleeps on a queue: an event, and, once somebody has asked for it, a descriptor that is readable while
 /// there is something to do for the queue. That holds the event, and the sockets of the links that carry its calls: so
@@ -143,7 +143,7 @@ impl AsFd for Descriptor {
 pub struct Membership {
     descriptor: Arc<Descriptor>,
     queue: QueueId,
-    socket: Weak<OwnedFd>,
+    socket: Weak<SocketFd>,
     state: Mutex<State>,
 }
 
@@ -172,7 +172,7 @@ impl Membership {
     pub(super) fn new(
         descriptor: Arc<Descriptor>,
         queue: QueueId,
-        socket: &Arc<OwnedFd>,
+        socket: &Arc<SocketFd>,
     ) -> Option<Self> {
         descriptor.poller.get()?.add(socket.as_fd(), PollFlags::IN).ok()?;
         let state = Mutex::new(State { events: PollFlags::IN, is_in: true, ..State::default() });
@@ -295,7 +295,7 @@ mod tests {
     struct Joined {
         descriptor: Arc<Descriptor>,
         membership: Membership,
-        socket: Arc<OwnedFd>,
+        socket: Arc<SocketFd>,
         peer: UnixStream,
     }
 
@@ -304,7 +304,7 @@ mod tests {
             let descriptor = Arc::new(Descriptor::new().unwrap());
             descriptor.number().unwrap();
             let (own, peer) = UnixStream::pair().unwrap();
-            let socket = Arc::new(OwnedFd::from(own));
+            let socket = Arc::new(SocketFd::of(own.into()).unwrap());
             let queue = QueueId::of(&raw const descriptor);
             let membership = Membership::new(Arc::clone(&descriptor), queue, &socket).unwrap();
             Self { descriptor, membership, socket, peer }

@@ -65,7 +65,7 @@ fn unexpected(answer: &Answer) -> Error {
 /// message names what is wrong), CACHETORY_ERR_UNSUPPORTED (a scheme this version knows but cannot serve),
 /// CACHETORY_ERR_NO_MEMORY.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_open_url(
+pub unsafe extern "C-unwind" fn cachetory_open_url(
     url: *const c_char,
     out: *mut cachetory_t,
     error: *mut cachetory_error_t,
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn cachetory_open_url(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (closed already, or never opened).
 #[unsafe(no_mangle)]
-pub extern "C" fn cachetory_close(cache: cachetory_t) -> cachetory_status_t {
+pub extern "C-unwind" fn cachetory_close(cache: cachetory_t) -> cachetory_status_t {
     if cache.id == 0 {
         return CACHETORY_OK;
     }
@@ -110,7 +110,7 @@ pub extern "C" fn cachetory_close(cache: cachetory_t) -> cachetory_status_t {
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED,
 /// _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_ping(
+pub unsafe extern "C-unwind" fn cachetory_ping(
     cache: cachetory_t,
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn cachetory_ping(
 /// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT,
 /// _IO, _PROTOCOL, _SERVER (the key holds another type than a string, say), _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_get(
+pub unsafe extern "C-unwind" fn cachetory_get(
     cache: cachetory_t,
     key: *const c_void,
     key_len: usize,
@@ -159,7 +159,7 @@ pub unsafe extern "C" fn cachetory_get(
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
 /// _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_mget(
+pub unsafe extern "C-unwind" fn cachetory_mget(
     cache: cachetory_t,
     keys: *const cachetory_bytes_t,
     count: usize,
@@ -193,7 +193,7 @@ pub unsafe extern "C" fn cachetory_mget(
 /// _TIMEOUT, _IO, _PROTOCOL, _SERVER (out of memory or a read-only replica, say: RETRYABLE), _UNSUPPORTED, _NO_MEMORY,
 /// _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_set(
+pub unsafe extern "C-unwind" fn cachetory_set(
     cache: cachetory_t,
     key: *const c_void,
     key_len: usize,
@@ -206,8 +206,8 @@ pub unsafe extern "C" fn cachetory_set(
     // SAFETY: the pointers are the caller's, as the header describes them.
     unsafe {
         guard(error, || {
-            let op = request::set(key, key_len, value, value_len, ttl_ms, flags)?;
-            plain(call(cache, &op))
+            let setting = request::set(key, key_len, value, value_len, ttl_ms, flags)?;
+            plain(call(cache, &setting.op()))
         })
     }
 }
@@ -222,7 +222,7 @@ pub unsafe extern "C" fn cachetory_set(
 /// alone runs each SET by itself: MAYBE_APPLIED), _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
 /// _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_mset(
+pub unsafe extern "C-unwind" fn cachetory_mset(
     cache: cachetory_t,
     items: *const cachetory_item_t,
     count: usize,
@@ -250,7 +250,7 @@ pub unsafe extern "C" fn cachetory_mset(
 /// millisecond, say), _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
 /// _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_expire_in(
+pub unsafe extern "C-unwind" fn cachetory_expire_in(
     cache: cachetory_t,
     key: *const c_void,
     key_len: usize,
@@ -271,7 +271,7 @@ pub unsafe extern "C" fn cachetory_expire_in(
 /// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT,
 /// _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_expire_at(
+pub unsafe extern "C-unwind" fn cachetory_expire_at(
     cache: cachetory_t,
     key: *const c_void,
     key_len: usize,
@@ -290,7 +290,7 @@ pub unsafe extern "C" fn cachetory_expire_at(
 /// Returns CACHETORY_OK (it was there), CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS,
 /// _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_delete(
+pub unsafe extern "C-unwind" fn cachetory_delete(
     cache: cachetory_t,
     key: *const c_void,
     key_len: usize,
@@ -309,7 +309,7 @@ pub unsafe extern "C" fn cachetory_delete(
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
 /// _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_mdelete(
+pub unsafe extern "C-unwind" fn cachetory_mdelete(
     cache: cachetory_t,
     keys: *const cachetory_bytes_t,
     count: usize,
@@ -342,7 +342,7 @@ pub unsafe extern "C" fn cachetory_mdelete(
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED,
 /// _NO_MEMORY, _DOWN, _INTERNAL; with MAYBE_APPLIED once the first keys may be gone.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_clear(
+pub unsafe extern "C-unwind" fn cachetory_clear(
     cache: cachetory_t,
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
@@ -353,7 +353,7 @@ pub unsafe extern "C" fn cachetory_clear(
 /// Releases a value and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also
 /// after the cache was closed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_value_free(value: *mut cachetory_value_t) {
+pub unsafe extern "C-unwind" fn cachetory_value_free(value: *mut cachetory_value_t) {
     // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.
     release(|| unsafe {
         if let Some(value) = value.as_mut() {
@@ -365,7 +365,7 @@ pub unsafe extern "C" fn cachetory_value_free(value: *mut cachetory_value_t) {
 /// Releases a batch and empties the struct, so that a second call does nothing; NULL does nothing. Any thread, also
 /// after the cache was closed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_values_free(values: *mut cachetory_values_t) {
+pub unsafe extern "C-unwind" fn cachetory_values_free(values: *mut cachetory_values_t) {
     // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.
     release(|| unsafe {
         if let Some(values) = values.as_mut() {
@@ -377,12 +377,12 @@ pub unsafe extern "C" fn cachetory_values_free(values: *mut cachetory_values_t) 
 /// The name of a status, such as "CACHETORY_OK"; never NULL, also for a number that is no status. Static: not to be
 /// released. Any thread.
 #[unsafe(no_mangle)]
-pub extern "C" fn cachetory_status_name(status: cachetory_status_t) -> *const c_char {
+pub extern "C-unwind" fn cachetory_status_name(status: cachetory_status_t) -> *const c_char {
     status::name(status).as_ptr()
 }
 
 /// The version of the library, such as "0.1.0". Static: not to be released. Any thread.
 #[unsafe(no_mangle)]
-pub extern "C" fn cachetory_version() -> *const c_char {
+pub extern "C-unwind" fn cachetory_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }

@@ -1,4 +1,7 @@
-//! Runs the body of an exported function, turns a panic or an error into a status, and fills the caller's error.
+//! Runs the body of an exported function, turns a panic or an error into a status, and fills the caller's error. To the
+//! host's thread nothing has happened: it cannot be cancelled meanwhile, and its `errno` is what it was.
+//!
+//! Exported functions are "C-unwind": a thread whose cancellation is asynchronous may be unwound as it leaves one.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -9,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::status;
 use super::types::{cachetory_error_t, cachetory_status_t};
+use super::undisturbed::{Undisturbed, look_at_threads};
 use crate::error::{Error, Kind, Result};
 
 thread_local! {
@@ -20,6 +24,7 @@ thread_local! {
 pub fn silence_panics() {
     static DONE: AtomicBool = AtomicBool::new(false);
     if !DONE.swap(true, Ordering::Relaxed) {
+        look_at_threads();
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             let thread = std::thread::current();
@@ -37,6 +42,20 @@ pub fn silence_panics() {
 /// Unless NULL, `error` points to memory of the caller's that may be written.
 #[inline]
 pub unsafe fn guard(
+    error: *mut cachetory_error_t,
+    body: impl FnOnce() -> Result<cachetory_status_t>,
+) -> cachetory_status_t {
+    let undisturbed = Undisturbed::begin();
+    // SAFETY: by the caller's promise.
+    let status = unsafe { caught(error, body) };
+    undisturbed.end();
+    status
+}
+
+/// # Safety
+/// As [`guard`].
+#[inline(always)]
+unsafe fn caught(
     error: *mut cachetory_error_t,
     body: impl FnOnce() -> Result<cachetory_status_t>,
 ) -> cachetory_status_t {
@@ -70,7 +89,8 @@ pub unsafe fn guard(
 }
 
 /// Runs a body that only releases memory, and has neither a status nor a reason to panic: there is no mark that it is
-/// inside the library, so that a panic, though stopped here, would be printed.
+/// inside the library, so that a panic, though stopped here, would be printed. free(3) is no cancellation point, and
+/// leaves `errno` alone.
 #[inline]
 pub fn release(body: impl FnOnce()) {
     let _ = panic::catch_unwind(AssertUnwindSafe(body));

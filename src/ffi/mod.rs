@@ -13,3 +13,4 @@ mod request;
 pub mod status;
 pub mod submit;
 pub mod types;
+mod undisturbed;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::arg;
 use super::completion::{cachetory_completion_t, give_completion, is_brief, release_completion};
-use super::guard::{guard, silence_panics};
+use super::guard::{guard, release, silence_panics};
 use super::handle::Table;
 use super::status::{CACHETORY_NOT_FOUND, CACHETORY_OK};
 use super::types::*;
@@ -24,7 +24,7 @@ pub(super) static QUEUES: Table<Arc<CompletionQueue>> = Table::new(1);
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` is NULL), CACHETORY_ERR_NO_MEMORY.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_queue_open(
+pub unsafe extern "C-unwind" fn cachetory_queue_open(
     out: *mut cachetory_queue_t,
     error: *mut cachetory_error_t,
 ) -> cachetory_status_t {
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn cachetory_queue_open(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (closed already, never opened, or inherited from the parent process).
 #[unsafe(no_mangle)]
-pub extern "C" fn cachetory_queue_close(queue: cachetory_queue_t) -> cachetory_status_t {
+pub extern "C-unwind" fn cachetory_queue_close(queue: cachetory_queue_t) -> cachetory_status_t {
     if queue.id == 0 {
         return CACHETORY_OK;
     }
@@ -77,7 +77,7 @@ pub extern "C" fn cachetory_queue_close(queue: cachetory_queue_t) -> cachetory_s
 ///
 /// Returns the descriptor; -1 where there is no such queue, none is to be had, or the queue is the parent process's.
 #[unsafe(no_mangle)]
-pub extern "C" fn cachetory_queue_fd(queue: cachetory_queue_t) -> c_int {
+pub extern "C-unwind" fn cachetory_queue_fd(queue: cachetory_queue_t) -> c_int {
     let mut fd = -1;
     let body = || {
         fd = QUEUES.get(queue.id)?.fd()?;
@@ -104,7 +104,7 @@ pub extern "C" fn cachetory_queue_fd(queue: cachetory_queue_t) -> c_int {
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT (`out` or `count` is NULL, `capacity` is 0, `timeout_ms` is
 /// negative), CACHETORY_ERR_CLOSED (also while it waits), _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_queue_wait(
+pub unsafe extern "C-unwind" fn cachetory_queue_wait(
     queue: cachetory_queue_t,
     out: *mut cachetory_completion_t,
     capacity: usize,
@@ -180,7 +180,7 @@ impl Lengthy {
 /// Returns CACHETORY_OK, CACHETORY_NOT_FOUND (no outstanding call has that tag); CACHETORY_ERR_CLOSED, _NO_MEMORY,
 /// _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_queue_cancel(
+pub unsafe extern "C-unwind" fn cachetory_queue_cancel(
     queue: cachetory_queue_t,
     tag: u64,
     error: *mut cachetory_error_t,
@@ -197,14 +197,11 @@ pub unsafe extern "C" fn cachetory_queue_cancel(
 /// Releases a completion, with the value or batch that is still in it, and empties the struct, so that a second call
 /// does nothing; NULL does nothing. Any thread, also after the queue or the cache was closed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_completion_free(completion: *mut cachetory_completion_t) {
+pub unsafe extern "C-unwind" fn cachetory_completion_free(completion: *mut cachetory_completion_t) {
     // SAFETY: NULL, or a struct that the library filled or the caller zeroed, as the header says.
-    let body = || unsafe {
+    release(|| unsafe {
         if let Some(completion) = completion.as_mut() {
             release_completion(completion);
         }
-        Ok(CACHETORY_OK)
-    };
-    // SAFETY: there is no error to fill.
-    unsafe { guard(ptr::null_mut(), body) };
+    });
 }

@@ -8,7 +8,7 @@ use std::ffi::c_void;
 use super::arg::{self, CheckedItems};
 use super::types::{CACHETORY_NO_EXPIRY, CACHETORY_SET_IF_NOT_EXISTS, cachetory_item_t};
 use crate::error::{Error, Result};
-use crate::op::{Condition, Op};
+use crate::op::{Condition, Op, Ttl};
 
 fn time(ms: i64) -> Option<i64> {
     (ms != CACHETORY_NO_EXPIRY).then_some(ms)
@@ -22,6 +22,22 @@ pub unsafe fn get<'a>(key: *const c_void, key_len: usize) -> Result<Op<'a>> {
     Ok(Op::Get { key: unsafe { arg::key(key, key_len)? } })
 }
 
+/// What becomes an `Op::Set` where that is used: made here, it would be taken for any operation there.
+pub struct Setting<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
+    ttl_ms: Ttl,
+    condition: Condition,
+}
+
+impl<'a> Setting<'a> {
+    #[inline(always)]
+    pub fn op(self) -> Op<'a> {
+        let Self { key, value, ttl_ms, condition } = self;
+        Op::Set { key, value, ttl_ms, condition }
+    }
+}
+
 /// # Safety
 /// The key as [`arg::key`], the value as [`arg::bytes`].
 #[inline(always)]
@@ -32,11 +48,11 @@ pub unsafe fn set<'a>(
     value_len: usize,
     ttl_ms: i64,
     flags: u32,
-) -> Result<Op<'a>> {
+) -> Result<Setting<'a>> {
     if flags & !CACHETORY_SET_IF_NOT_EXISTS != 0 {
         return Err(Error::invalid_argument(format!("unknown flag in {flags:#x}")));
     }
-    Ok(Op::Set {
+    Ok(Setting {
         // SAFETY: by the caller's promise.
         key: unsafe { arg::key(key, key_len)? },
         // SAFETY: by the caller's promise.

@@ -32,7 +32,7 @@ fn submit(
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (the cache or the queue), _BUSY (`max_pending` calls of the cache are
 /// outstanding: let some complete, and try again), _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_ping_async(
+pub unsafe extern "C-unwind" fn cachetory_ping_async(
     cache: cachetory_t,
     queue: cachetory_queue_t,
     tag: u64,
@@ -49,7 +49,7 @@ pub unsafe extern "C" fn cachetory_ping_async(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_get_async(
+pub unsafe extern "C-unwind" fn cachetory_get_async(
     cache: cachetory_t,
     queue: cachetory_queue_t,
     tag: u64,
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn cachetory_get_async(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_mget_async(
+pub unsafe extern "C-unwind" fn cachetory_mget_async(
     cache: cachetory_t,
     queue: cachetory_queue_t,
     tag: u64,
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn cachetory_mget_async(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_set_async(
+pub unsafe extern "C-unwind" fn cachetory_set_async(
     cache: cachetory_t,
     queue: cachetory_queue_t,
     tag: u64,
@@ -106,8 +106,8 @@ pub unsafe extern "C" fn cachetory_set_async(
     // SAFETY: the pointers are the caller's, as the header describes them.
     unsafe {
         guard(error, || {
-            let op = request::set(key, key_len, value, value_len, ttl_ms, flags)?;
-            submit(cache, queue, tag, &op)
+            let setting = request::set(key, key_len, value, value_len, ttl_ms, flags)?;
+            submit(cache, queue, tag, &setting.op())
         })
     }
 }
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn cachetory_set_async(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_mset_async(
+pub unsafe extern "C-unwind" fn cachetory_mset_async(
     cache: cachetory_t,
     queue: cachetory_queue_t,
     tag: u64,
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn cachetory_mset_async(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_expire_in_async(
+pub unsafe extern "C-unwind" fn cachetory_expire_in_async(
     cache: cachetory_t,
     queue: cachetory_queue_t,
     tag: u64,
@@ -164,7 +164,7 @@ pub unsafe extern "C" fn cachetory_expire_in_async(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_expire_at_async(
+pub unsafe extern "C-unwind" fn cachetory_expire_at_async(
     cache: cachetory_t,
     queue: cachetory_queue_t,
     tag: u64,
@@ -185,7 +185,7 @@ pub unsafe extern "C" fn cachetory_expire_at_async(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_delete_async(
+pub unsafe extern "C-unwind" fn cachetory_delete_async(
     cache: cachetory_t,
     queue: cachetory_queue_t,
     tag: u64,
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn cachetory_delete_async(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_mdelete_async(
+pub unsafe extern "C-unwind" fn cachetory_mdelete_async(
     cache: cachetory_t,
     queue: cachetory_queue_t,
     tag: u64,
@@ -226,7 +226,7 @@ pub unsafe extern "C" fn cachetory_mdelete_async(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cachetory_clear_async(
+pub unsafe extern "C-unwind" fn cachetory_clear_async(
     cache: cachetory_t,
     queue: cachetory_queue_t,
     tag: u64,

@@ -1,15 +1,44 @@
 //! Peers that say too much: more than was asked for, more than there is time for, or what should not be repeated.
 
-use super::support::calls::{failed, failed_either};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::support::calls::{failed, failed_either, for_each_face};
 use super::support::capi::*;
 use super::support::must_end;
-use super::support::scripted::{Scripted, name};
+use super::support::scripted::{Scripted, bulk, name};
 use super::support::server::Setup;
 
 /// Sends `piece` for as long as the other side takes it, whatever it asks.
 fn flood(piece: &'static [u8]) -> Scripted {
     let pieces = piece.repeat(1 + (64 << 10) / piece.len());
     Scripted::unix(move |peer| while peer.send(&pieces) {})
+}
+
+/// What nobody has asked for is never taken for an answer, however lately the connection was used.
+#[test]
+fn an_answer_that_nobody_asked_for_is_no_calls() {
+    for_each_face(|face| {
+        let said = Arc::new(AtomicUsize::new(0));
+        let has_said = Arc::clone(&said);
+        let server = Scripted::unix(move |peer| {
+            while let Some(command) = peer.request() {
+                peer.send(bulk(&command[1]));
+                peer.send(bulk("of another"));
+                // The next is asked for as soon as it is here.
+                has_said.fetch_add(1, Ordering::Release);
+            }
+        });
+        let cache = Cache::must_open(&server.url("")).with(face);
+        for round in 1..=500 {
+            let key = format!("k{round}");
+            assert_eq!(cache.get(&key), Ok(Some(key.clone().into_bytes())), "{face:?}");
+            while said.load(Ordering::Acquire) < round {
+                thread::yield_now();
+            }
+        }
+    });
 }
 
 #[test]

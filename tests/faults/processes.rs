@@ -141,3 +141,31 @@ fn a_process_without_memory_for_a_large_value_is_told_so_and_goes_on_later() {
         program.run(&["memory", &patient(&url)]);
     }
 }
+
+/// To the host's thread a call is as if nothing had happened.
+#[test]
+fn errno_and_cancellation_are_as_they_were() {
+    let server = Setup::redis().tls(&certs().server, None).start();
+    let program = Program::build("undisturbed");
+    let tls = format!("{}?ssl_ca_certs={}", server.tls_url(), certs().ca.cert.display());
+    let urls = [
+        "memory://",
+        "dummy://",
+        &server.tcp_url(),
+        &server.unix_url(),
+        &tls,
+        "redis://127.0.0.1:1?socket_timeout=0.5",
+        "unix:///nowhere.sock?socket_timeout=0.5",
+        "redis://nowhere.invalid?socket_timeout=0.5",
+        "rediss://127.0.0.1:1?ssl_ca_certs=/nowhere.pem&socket_timeout=0.5",
+    ];
+    for mode in ["errno", "pending"] {
+        program.run(&[&[mode], &urls[..]].concat());
+    }
+    program.run(&["blocked", "deferred", "asynchronous"]);
+}
+
+#[test]
+fn a_time_to_live_is_a_length_of_time_whatever_the_clock_is_set_to() {
+    Program::build("clock").run::<&str>(&[]);
+}

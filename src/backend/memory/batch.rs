@@ -1,9 +1,9 @@
 //! Several keys at one moment.
 
-use super::clock::{Clock, Now};
+use super::clock::{Clock, Expiry, Now};
 use super::gate::Writing;
 use super::shard::{Entry, Shard};
-use super::{Memory, SHARDS, SMALL, boxed, expires_at, index, indices, reserved};
+use super::{Memory, SHARDS, SMALL, boxed, index, indices, reserved};
 use crate::error::Result;
 use crate::op::{Answer, Items, Keys, Ttl};
 use crate::value::{Span, Value, Values};
@@ -59,7 +59,7 @@ impl<C: Clock> Memory<C> {
     pub(super) fn mset(&self, items: &dyn Items, ttl: Ttl) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let plan = self.plan(items)?;
-        let expires_at = expires_at(ttl, &now);
+        let expiry = Expiry::after(ttl, &now);
         let count = plan.keys.len();
         // Whatever may fail comes before the first change.
         let mut new = reserved(count, "memory for the batch")?;
@@ -82,7 +82,7 @@ impl<C: Clock> Memory<C> {
             let mut counts = [0; SHARDS];
             plan.keys.iter().for_each(|&(hash, _)| counts[index(hash)] += 1);
             for (shard, index) in shards.iter_mut().zip(indices(plan.shards)) {
-                shard.try_reserve(counts[index], expires_at)?;
+                shard.try_reserve(counts[index], expiry)?;
             }
             for (&(hash, key), new) in plan.keys.iter().zip(new) {
                 let shard = &mut *shards[plan.position(hash)];
@@ -91,14 +91,14 @@ impl<C: Clock> Memory<C> {
                     continue;
                 };
                 let (added, tick) = (value.data().len(), self.tick());
-                match shard.replace(hash, key, value, expires_at, tick) {
+                match shard.replace(hash, key, value, expiry, tick, &now) {
                     Ok(old) => {
                         self.count_replaced(&old, added);
                         replaced.push(old);
                     }
                     Err(value) => {
                         self.count_in(key.len(), added);
-                        let ticket = shard.insert(hash, owned_key, value, expires_at, tick);
+                        let ticket = shard.insert(hash, owned_key, value, expiry, tick, &now);
                         if self.limit.is_some() {
                             fresh.push(ticket);
                         }

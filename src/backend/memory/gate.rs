@@ -14,7 +14,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use once_cell::race::OnceBox;
 
-use super::shard::{NEVER, Shard};
+use super::clock::NEVER;
+use super::shard::Shard;
 use super::{SHARDS, indices};
 use crate::threads;
 

@@ -6,10 +6,11 @@
 //! becomes of the entry. Only where several threads read is a small one copied, for they would contend for its count,
 //! and in the answer to a batch, where one buffer for all costs less.
 //!
-//! **Expiry.** An entry is gone, for every call, from the millisecond its time comes. Its memory is freed by later
-//! calls (any, on any key; `ping` too), which look at a bounded number of expired entries each; while nothing is due
-//! that costs them one atomic load. There is no thread for it: a cache that nobody calls keeps what it has, and does
-//! not grow.
+//! **Expiry.** An entry is gone, for every call, from the millisecond its time comes: by a clock that nobody sets where
+//! it has a time to live, and by the wall clock, whatever that is set to, where the caller named a time. Its memory is
+//! freed by later calls (any, on any key; `ping` too), which look at a bounded number of expired entries each; while
+//! nothing is due that costs them one atomic load. There is no thread for it: a cache that nobody calls keeps what it
+//! has, and does not grow.
 //!
 //! **`max_bytes`** bounds the sum over all entries of key length, value length and [`ENTRY_OVERHEAD`]. When a write
 //! returns the sum is within the bound (a write in another thread may be about to make its own room): expired entries
@@ -34,12 +35,12 @@ mod tests;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use self::clock::{Clock, Now, WallClock};
+use self::clock::{Clock, Expiry, NEVER, Now, SystemClock};
 use self::eviction::EvictionOrder;
 use self::gate::{Shards, Writing};
 use self::hash::Hasher;
 pub use self::shard::ENTRY_OVERHEAD;
-use self::shard::{Entry, NEVER, Shard, cost};
+use self::shard::{Entry, Shard, cost};
 use super::Backend;
 use crate::completion::Promise;
 use crate::error::{Error, Kind, Result};
@@ -63,7 +64,7 @@ struct Counts {
     tick: AtomicI64,
 }
 
-pub struct Memory<C = WallClock> {
+pub struct Memory<C = SystemClock> {
     clock: C,
     hasher: Hasher,
     shards: Shards,
@@ -81,7 +82,7 @@ impl Memory {
     /// Apart: who opens a cache on a server needs none of it.
     #[inline(never)]
     pub fn new(max_bytes: u64) -> Self {
-        Self::with_clock(max_bytes, WallClock)
+        Self::with_clock(max_bytes, SystemClock)
     }
 }
 
@@ -94,14 +95,25 @@ impl<C: Clock> Backend for Memory<C> {
             Op::MGet { keys } => self.mget(keys),
             Op::Set { key, value, ttl_ms, condition } => self.set(key, value, ttl_ms, condition),
             Op::MSet { items, ttl_ms } => self.mset(items, ttl_ms),
-            Op::ExpireIn { key, ttl_ms } => {
-                self.expire(key, |now| ttl_ms.map(|ttl| now.get().saturating_add(ttl)))
-            }
-            Op::ExpireAt { key, unix_ms } => self.expire(key, |_| unix_ms),
+            Op::ExpireIn { key, ttl_ms } => self.expire(key, |now| {
+                ttl_ms.is_none_or(|ttl| ttl > 0).then(|| Expiry::after(ttl_ms, now))
+            }),
+            Op::ExpireAt { key, unix_ms } => self.expire(key, |now| match unix_ms {
+                Some(unix_ms) => Expiry::at(unix_ms, now),
+                None => Some(Expiry::NEVER),
+            }),
             Op::Delete { key } => self.delete(key),
             Op::MDelete { keys } => self.mdelete(keys),
             Op::Clear => self.clear(),
         }
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Answer> {
+        self.get(key)
+    }
+
+    fn set(&self, key: &[u8], value: &[u8], ttl_ms: Ttl, condition: Condition) -> Result<Answer> {
+        self.set(key, value, ttl_ms, condition)
     }
 
     fn submit(&self, op: &Op<'_>, call: Promise) -> Result<()> {
@@ -188,7 +200,7 @@ impl<C: Clock> Memory<C> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
         let index = index(hash);
-        let expires_at = expires_at(ttl, &now);
+        let expiry = Expiry::after(ttl, &now);
         let fits = self.fits(key, value);
         let value = if fits { Some(Value::copy_of(value)?) } else { None };
         let mut fresh = None;
@@ -208,16 +220,16 @@ impl<C: Clock> Memory<C> {
                 None => _replaced = self.remove(shard, hash, key).map(|entry| entry.value),
                 Some(value) => {
                     let (added, tick) = (value.data().len(), self.tick());
-                    match shard.replace(hash, key, value, expires_at, tick) {
+                    match shard.replace(hash, key, value, expiry, tick, &now) {
                         Ok(old) => {
                             self.count_replaced(&old, added);
                             _replaced = Some(old);
                         }
                         Err(value) => {
-                            shard.try_reserve(1, expires_at)?;
+                            shard.try_reserve(1, expiry)?;
                             let key = boxed(key)?;
                             self.count_in(key.len(), added);
-                            fresh = Some(shard.insert(hash, key, value, expires_at, tick));
+                            fresh = Some(shard.insert(hash, key, value, expiry, tick, &now));
                         }
                     }
                 }
@@ -230,13 +242,17 @@ impl<C: Clock> Memory<C> {
         Ok(answer)
     }
 
+    /// `expiry`: none, where that is over.
     #[inline(never)]
-    fn expire(&self, key: &[u8], at: impl FnOnce(&Now<'_, C>) -> Option<i64>) -> Result<Answer> {
+    fn expire(
+        &self,
+        key: &[u8],
+        expiry: impl FnOnce(&Now<'_, C>) -> Option<Expiry>,
+    ) -> Result<Answer> {
         let now = Now::new(&self.clock);
         let hash = self.hash(key);
         let index = index(hash);
-        let at = at(&now).unwrap_or(NEVER);
-        let is_past = at != NEVER && at <= now.get();
+        let expiry = expiry(&now);
         let mut removed = None;
         let answer = 'locked: {
             let mut lock = self.shards.write(index);
@@ -246,10 +262,9 @@ impl<C: Clock> Memory<C> {
                 None => break 'locked Answer::NotFound,
                 Some(entry) => self.touch(entry),
             }
-            if is_past {
-                removed = self.remove(shard, hash, key);
-            } else {
-                shard.expire(hash, key, at);
+            match expiry {
+                None => removed = self.remove(shard, hash, key),
+                Some(expiry) => shard.expire(hash, key, expiry, &now),
             }
             self.publish(index, shard);
             Answer::Done
@@ -371,10 +386,6 @@ fn indices(mut shards: u64) -> impl Iterator<Item = usize> {
         shards &= shards.wrapping_sub(1);
         (index < SHARDS).then_some(index)
     })
-}
-
-fn expires_at(ttl: Ttl, now: &Now<'_, impl Clock>) -> i64 {
-    ttl.map_or(NEVER, |ttl| now.get().saturating_add(ttl))
 }
 
 fn boxed(key: &[u8]) -> Result<Box<[u8]>> {

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::clock::{Clock, Now};
+use super::clock::{Clock, NEVER, Now};
 use super::eviction::{EvictionOrder, Ticket};
-use super::shard::{Entry, NEVER, Shard};
+use super::shard::{Entry, Shard};
 use super::{Memory, SHARDS, lock};
 use crate::error::{Error, Result};
 
@@ -19,7 +19,7 @@ impl<C: Clock> Memory<C> {
     /// To be called before the lock of a shard that was written is released.
     pub(super) fn publish(&self, index: usize, shard: &mut Shard) {
         shard.tidy();
-        let due = shard.expiry.next().unwrap_or(NEVER);
+        let due = shard.order.next().unwrap_or(NEVER);
         let published = self.shards.due(index);
         if due == published.load(Ordering::Relaxed) {
             return;
@@ -69,7 +69,7 @@ impl<C: Clock> Memory<C> {
                 let mut lock = self.shards.write(index);
                 let shard = lock.shard();
                 let first = removed.len();
-                shard.sweep(now.get(), &mut budget, &mut removed);
+                shard.sweep(now, &mut budget, &mut removed);
                 removed[first..].iter().for_each(|entry| self.count_out(entry));
                 self.publish(index, shard);
             }

@@ -4,13 +4,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use hashbrown::HashTable;
 
-use super::clock::{Clock, Now};
+use super::clock::{Clock, Expiry, NEVER, Now};
 use super::eviction::{EvictionOrder, Ticket};
 use crate::error::{Error, Result};
 use crate::value::Value;
-
-/// No expiry.
-pub const NEVER: i64 = i64::MAX;
 
 /// What an entry is taken to cost beside its key and value: its slot in the table, the headers of its allocations and
 /// its tickets. Measured with small entries it is 190 to 280, by how full the table is; without a ttl 30 less.
@@ -24,14 +21,14 @@ pub struct Entry {
     pub id: u64,
     /// The tick of its last use, where the store is bounded.
     pub used: AtomicI64,
-    pub expires_at: i64,
-    /// The time on its ticket in `expiry`, not later than `expires_at`; [`NEVER`]: it has none.
+    pub expiry: Expiry,
+    /// The time on its ticket, not later than its expiry is due; [`NEVER`]: it has none.
     pub ticket_at: i64,
 }
 
 impl Entry {
     pub fn is_live(&self, now: &Now<'_, impl Clock>) -> bool {
-        self.expires_at == NEVER || now.get() < self.expires_at
+        !self.expiry.is_over(now)
     }
 
     pub fn used(&self) -> i64 {
@@ -55,8 +52,9 @@ pub fn cost(key_len: usize, value_len: usize) -> i64 {
 #[derive(Default)]
 pub struct Shard {
     pub table: HashTable<Entry>,
-    pub expiry: EvictionOrder,
-    /// Entries that have a ticket in `expiry`.
+    /// By when their expiry is due.
+    pub order: EvictionOrder,
+    /// Entries that have a ticket in `order`.
     pub ticketed: usize,
     next_id: u64,
 }
@@ -72,11 +70,11 @@ impl Shard {
     }
 
     /// Makes room for `count` entries that expire then, so that as many [`Shard::insert`]s cannot fail.
-    pub fn try_reserve(&mut self, count: usize, expires_at: i64) -> Result<()> {
+    pub fn try_reserve(&mut self, count: usize, expiry: Expiry) -> Result<()> {
         let no_memory = || Error::no_memory("memory for the entries");
         self.table.try_reserve(count, |entry| entry.hash).map_err(|_| no_memory())?;
-        if expires_at != NEVER {
-            self.expiry.try_reserve(count).map_err(|_| no_memory())?;
+        if expiry != Expiry::NEVER {
+            self.order.try_reserve(count).map_err(|_| no_memory())?;
         }
         Ok(())
     }
@@ -88,15 +86,16 @@ impl Shard {
         hash: u64,
         key: &[u8],
         value: Value,
-        expires_at: i64,
+        expiry: Expiry,
         tick: i64,
+        now: &Now<'_, impl Clock>,
     ) -> Result<Value, Value> {
         let Some(entry) = self.table.find_mut(hash, |entry| *entry.key == *key) else {
             return Err(value);
         };
         *entry.used.get_mut() = tick;
         let old = std::mem::replace(&mut entry.value, value);
-        schedule(&mut self.expiry, &mut self.ticketed, entry, expires_at);
+        schedule(&mut self.order, &mut self.ticketed, entry, expiry, now);
         Ok(old)
     }
 
@@ -106,22 +105,23 @@ impl Shard {
         hash: u64,
         key: Box<[u8]>,
         value: Value,
-        expires_at: i64,
+        expiry: Expiry,
         tick: i64,
+        now: &Now<'_, impl Clock>,
     ) -> Ticket {
         let id = self.next_id;
         self.next_id += 1;
         let used = AtomicI64::new(tick);
-        let mut entry = Entry { key, value, hash, id, used, expires_at: NEVER, ticket_at: NEVER };
-        schedule(&mut self.expiry, &mut self.ticketed, &mut entry, expires_at);
+        let mut entry = Entry { key, value, hash, id, used, expiry, ticket_at: NEVER };
+        schedule(&mut self.order, &mut self.ticketed, &mut entry, expiry, now);
         self.table.insert_unique(hash, entry, |entry| entry.hash);
         Ticket { at: tick, hash, id }
     }
 
     /// Gives a key that is there another expiry.
-    pub fn expire(&mut self, hash: u64, key: &[u8], expires_at: i64) {
+    pub fn expire(&mut self, hash: u64, key: &[u8], expiry: Expiry, now: &Now<'_, impl Clock>) {
         if let Some(entry) = self.table.find_mut(hash, |entry| *entry.key == *key) {
-            schedule(&mut self.expiry, &mut self.ticketed, entry, expires_at);
+            schedule(&mut self.order, &mut self.ticketed, entry, expiry, now);
         }
     }
 
@@ -134,9 +134,14 @@ impl Shard {
     }
 
     /// Moves expired entries to `removed`, looking at no more than `budget` tickets.
-    pub fn sweep(&mut self, now: i64, budget: &mut usize, removed: &mut Vec<Entry>) {
+    pub fn sweep(
+        &mut self,
+        now: &Now<'_, impl Clock>,
+        budget: &mut usize,
+        removed: &mut Vec<Entry>,
+    ) {
         while *budget > 0
-            && let Some(ticket) = self.expiry.pop_due(now)
+            && let Some(ticket) = self.order.pop_due(now.get())
         {
             *budget -= 1;
             let is_it = |entry: &Entry| entry.id == ticket.id && entry.ticket_at == ticket.at;
@@ -146,11 +151,11 @@ impl Shard {
             let entry = found.get_mut();
             entry.ticket_at = NEVER;
             self.ticketed -= 1;
-            let expires_at = entry.expires_at;
-            if expires_at <= now {
+            let expiry = entry.expiry;
+            if expiry.is_over(now) {
                 removed.push(found.remove().0);
             } else {
-                schedule(&mut self.expiry, &mut self.ticketed, entry, expires_at);
+                schedule(&mut self.order, &mut self.ticketed, entry, expiry, now);
             }
         }
     }
@@ -162,7 +167,7 @@ impl Shard {
             self.table.shrink_to(2 * self.table.len(), |entry| entry.hash);
         }
         let table = &self.table;
-        self.expiry.compact(self.ticketed, |ticket| {
+        self.order.compact(self.ticketed, |ticket| {
             table
                 .find(ticket.hash, |entry| entry.id == ticket.id && entry.ticket_at == ticket.at)
                 .is_some()
@@ -176,14 +181,21 @@ impl Shard {
     }
 }
 
-fn schedule(expiry: &mut EvictionOrder, ticketed: &mut usize, entry: &mut Entry, expires_at: i64) {
-    entry.expires_at = expires_at;
-    if expires_at >= entry.ticket_at {
+fn schedule(
+    order: &mut EvictionOrder,
+    ticketed: &mut usize,
+    entry: &mut Entry,
+    expiry: Expiry,
+    now: &Now<'_, impl Clock>,
+) {
+    entry.expiry = expiry;
+    let due = expiry.due(now);
+    if due >= entry.ticket_at {
         return;
     }
     if entry.ticket_at == NEVER {
         *ticketed += 1;
     }
-    entry.ticket_at = expires_at;
-    expiry.push(Ticket { at: expires_at, hash: entry.hash, id: entry.id });
+    entry.ticket_at = due;
+    order.push(Ticket { at: due, hash: entry.hash, id: entry.id });
 }

@@ -169,7 +169,7 @@ fn the_order_does_not_grow_by_overwriting() {
         }
     }
     let tickets: usize =
-        (0..SHARDS).map(|index| store.memory.shards.read(index).expiry.tickets().len()).sum();
+        (0..SHARDS).map(|index| store.memory.shards.read(index).order.tickets().len()).sum();
     assert!(tickets <= 2 * 66, "{tickets}");
 }
 
@@ -187,13 +187,48 @@ fn tickets_alike_are_dropped() {
 }
 
 #[test]
-fn a_clock_set_back_prolongs_and_breaks_nothing() {
+fn a_time_to_live_is_as_long_whatever_the_wall_clock_is_set_to() {
+    for set in [-7_200_000, 7_200_000, -2 * START] {
+        let store = Store::new(1 << 20);
+        store.set(b"set", b"v", Some(10));
+        store.mset(&[(b"mset", b"v")], Some(10));
+        store.set(b"later", b"v", None);
+        assert!(store.expire_in(b"later", Some(10)));
+        assert!(store.claim(b"lock", b"v", Some(10)));
+        store.set_wall_clock(set);
+        store.advance(9);
+        assert!(store.mget(&[b"set", b"mset", b"later"]).iter().all(Option::is_some));
+        assert!(!store.claim(b"lock", b"w", Some(10)));
+        store.advance(1);
+        assert!(store.mget(&[b"set", b"mset", b"later"]).iter().all(Option::is_none));
+        assert!(store.claim(b"lock", b"w", Some(10)));
+        store.verify();
+        assert_eq!(store.entries(), 1);
+    }
+}
+
+#[test]
+fn a_time_that_was_named_comes_when_the_wall_clock_says_so() {
     let store = Store::new(0);
-    store.set(b"k", b"v", Some(10));
-    store.advance(-100);
-    assert!(store.get(b"k").is_some());
-    store.set(b"k", b"v", Some(10));
-    store.advance(10);
+    let named = |key| {
+        store.set(key, b"v", None);
+        assert!(store.expire_at(key, Some(START + 1000)));
+    };
+    named(b"ahead");
+    store.set_wall_clock(1000);
+    assert_eq!(store.get(b"ahead"), None);
+    store.set(b"k", b"v", None);
+    assert!(store.expire_at(b"k", Some(START + 1000)), "it is over, so the key is gone");
     assert_eq!(store.get(b"k"), None);
+    store.set_wall_clock(-2000);
+    named(b"back");
+    store.set_wall_clock(-1000);
+    store.advance(2999);
+    assert!(store.get(b"back").is_some());
+    store.verify();
+    store.advance(1);
+    assert_eq!(store.get(b"back"), None);
+    assert!(store.done(Op::Ping));
+    assert_eq!(store.entries(), 0);
     store.verify();
 }

@@ -9,9 +9,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use super::clock::Clock;
+use super::clock::{Clock, NEVER, Now};
 use super::eviction::{EvictionOrder, Ticket};
-use super::{Memory, NEVER, SHARDS, lock};
+use super::{Memory, SHARDS, lock};
 use crate::backend::Backend;
 use crate::error::{Kind, Result};
 use crate::op::{Answer, Condition, Items, Keys, Op, Ttl};
@@ -20,11 +20,18 @@ use crate::value::{Value, Values};
 const START: i64 = 1_700_000_000_000;
 
 #[derive(Clone)]
-struct FakeClock(Arc<AtomicI64>);
+struct FakeClock {
+    steady: Arc<AtomicI64>,
+    wall: Arc<AtomicI64>,
+}
 
 impl Clock for FakeClock {
+    fn steady_ms(&self) -> i64 {
+        self.steady.load(Ordering::Relaxed)
+    }
+
     fn unix_ms(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
+        self.wall.load(Ordering::Relaxed)
     }
 }
 
@@ -66,12 +73,18 @@ struct Store {
 
 impl Store {
     fn new(max_bytes: u64) -> Self {
-        let clock = FakeClock(Arc::new(AtomicI64::new(START)));
+        let clock = FakeClock { steady: Arc::default(), wall: Arc::new(AtomicI64::new(START)) };
         Self { memory: Memory::with_clock(max_bytes, clock.clone()), clock }
     }
 
     fn advance(&self, ms: i64) {
-        self.clock.0.fetch_add(ms, Ordering::Relaxed);
+        self.clock.steady.fetch_add(ms, Ordering::Relaxed);
+        self.set_wall_clock(ms);
+    }
+
+    /// By so much more.
+    fn set_wall_clock(&self, ms: i64) {
+        self.clock.wall.fetch_add(ms, Ordering::Relaxed);
     }
 
     fn call(&self, op: Op<'_>) -> Answer {
@@ -146,6 +159,11 @@ impl Store {
         self.memory.counts.entries.load(Ordering::Relaxed)
     }
 
+    /// Whether the wall clock has been set.
+    fn was_set(&self) -> bool {
+        self.clock.unix_ms() != START + self.clock.steady_ms()
+    }
+
     /// What must hold whenever no call is under way.
     fn verify(&self) {
         let (mut bytes, mut entries, mut first) = (0, 0, NEVER);
@@ -155,16 +173,17 @@ impl Store {
         }
         for index in 0..SHARDS {
             let shard = self.memory.shards.read(index);
-            let expiry: BTreeSet<Ticket> = shard.expiry.tickets().collect();
+            let order: BTreeSet<Ticket> = shard.order.tickets().collect();
+            let now = Now::new(&self.clock);
             let mut ticketed = 0;
             for entry in &shard.table {
                 let ticket = |at| Ticket { at, hash: entry.hash, id: entry.id };
                 bytes += entry.cost();
                 entries += 1;
-                assert!(entry.ticket_at <= entry.expires_at);
+                assert!(entry.ticket_at <= entry.expiry.due(&now) || self.was_set());
                 if entry.ticket_at != NEVER {
                     ticketed += 1;
-                    assert!(expiry.contains(&ticket(entry.ticket_at)));
+                    assert!(order.contains(&ticket(entry.ticket_at)));
                 }
                 if self.memory.limit.is_some() {
                     let used = entry.used.load(Ordering::Relaxed);
@@ -173,9 +192,9 @@ impl Store {
                 }
             }
             assert_eq!(shard.ticketed, ticketed);
-            assert!(shard.expiry.tickets().len() <= 2 * ticketed + 64);
+            assert!(shard.order.tickets().len() <= 2 * ticketed + 64);
             let due = self.memory.shards.due(index).load(Ordering::Relaxed);
-            assert_eq!(due, shard.expiry.next().unwrap_or(NEVER));
+            assert_eq!(due, shard.order.next().unwrap_or(NEVER));
             first = first.min(due);
         }
         assert_eq!((self.bytes(), self.entries()), (bytes, entries));

@@ -77,7 +77,10 @@ impl<L> Batch<L> {
 
     /// Adds to a batch, begun or not.
     pub fn add(&mut self, requests: &mut Requests<L>, wakeups: WakeupSet) {
-        if self.start > self.outbox.len() / 2 {
+        if self.is_complete() {
+            self.outbox.clear();
+            (self.sent, self.start) = (0, 0);
+        } else if self.start > self.outbox.len() / 2 {
             self.outbox.drain(..self.start);
             self.sent -= self.start;
             self.start = 0;

@@ -64,9 +64,10 @@ impl Link {
             Err(missed) => Err(missed),
         };
         let exchanged = match answer {
-            Ok(answer) => {
-                Exchanged::Answered { result: Ok(answer), reuse: Reuse::if_empty(&self.inbox) }
+            Ok(answer) if self.inbox.is_empty() => {
+                Exchanged::Answered { result: Ok(answer), reuse: Reuse::Keep }
             }
+            Ok(answer) => self.beside_more(Ok(answer)),
             Err(missed) => self.finish(missed, &borrowed, replies(self.is_new()), *deadline),
         };
         self.tidy();
@@ -97,7 +98,7 @@ impl Link {
             Ok(()) => match expect.quick(&mut self.inbox) {
                 Some(answer) if self.inbox.is_empty() => return Some(answer),
                 Some(answer) => {
-                    *other = Some(Exchanged::Answered { result: Ok(answer), reuse: Reuse::Close });
+                    *other = Some(self.beside_more(Ok(answer)));
                     return None;
                 }
                 None => Missed::Reply { sent: short.unwrap_or(self.batch.outbox.len()) },
@@ -218,14 +219,28 @@ impl Link {
         if let Some(error) = no_room(&result) {
             return Exchanged::Failed(turned_away(&mut self.turned_away, error));
         }
-        let reuse = if self.inbox.is_empty() { reuse } else { Reuse::Close };
         result.as_ref().err().into_iter().for_each(|error| self.heed(error));
+        if reuse == Reuse::Keep && !self.inbox.is_empty() {
+            return self.beside_more(result);
+        }
         answered(result, reuse, self.vintage)
     }
 
     fn timed_out<T>(&self, doing: &'static str, sent: bool) -> Exchanged<T> {
         let failure = Failure::new(Kind::Timeout(doing).into(), sent, false);
         Exchanged::Failed(Failure { silent: self.is_silent(), ..failure })
+    }
+
+    /// What an answer is worth beside which more has arrived.
+    #[cold]
+    fn beside_more<T>(&self, result: Result<T>) -> Exchanged<T> {
+        match self.has_excess() {
+            true => {
+                let error = Error::protocol("more answers than questions");
+                Exchanged::Failed(Failure::new(error, true, true))
+            }
+            false => Exchanged::Answered { result, reuse: Reuse::Close },
+        }
     }
 
     /// The connection broke while sending. The server may have said why before it closed it.

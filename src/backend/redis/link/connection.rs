@@ -1,7 +1,7 @@
 //! One connection to a server: what it consists of, how it is introduced, and whether it is still there.
 
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::backend::redis::wire::replies::{OneReply, kind_of};
 use crate::completion::{Membership, QueueHold};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::sys::SocketFd;
 use crate::value::Span;
 
 /// A request buffer above this is given back after the call.
@@ -161,12 +162,6 @@ impl Link {
         Failure::new(error, false, lost)
     }
 
-    /// Whether its last call began within `span` before that time.
-    #[inline]
-    pub fn was_used_within(&self, span: Duration, now: Instant) -> bool {
-        self.last_used + span > now
-    }
-
     /// How long it had not been used at that time.
     pub fn idle_at(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last_used)
@@ -197,6 +192,12 @@ impl Link {
         self.last_used
     }
 
+    /// Whether more has arrived than was asked for, so that nobody knows which of it is the answer. A push is none. On
+    /// a link that is new the answer comes first, for nothing can be left from before.
+    pub(super) fn has_excess(&self) -> bool {
+        !self.is_new() && !matches!(self.inbox.first(), None | Some(b'>'))
+    }
+
     /// Whether a part of a reply is there.
     pub fn has_input(&self) -> bool {
         !self.inbox.is_empty()
@@ -214,7 +215,7 @@ impl Link {
     }
 
     /// Whether nothing was said over it yet.
-    pub(super) fn is_new(&self) -> bool {
+    pub fn is_new(&self) -> bool {
         self.uses == 0 && !self.has_spoken
     }
 
@@ -238,7 +239,13 @@ impl Link {
         self.turned_away.as_ref()
     }
 
-    /// Whether it is still there, as far as this machine knows.
+    /// Whether it is still there, and nothing has arrived, if that can be seen at once.
+    #[inline(always)]
+    pub fn is_quiet(&self) -> bool {
+        self.stream.is_quiet()
+    }
+
+    /// Whether it is still there, as far as this machine knows, and nothing has arrived.
     pub fn is_sound(&mut self) -> bool {
         self.stream.is_sound()
     }
@@ -277,14 +284,14 @@ impl Link {
     }
 
     /// Where to wait for more to do, and for what.
-    pub fn interest(&self) -> (&OwnedFd, PollFlags) {
+    pub fn interest(&self) -> (&SocketFd, PollFlags) {
         let has_unsent = self.batch.has_unsent() || self.stream.has_unsent();
         let sending = if has_unsent { Sending::Blocked } else { Sending::Idle };
         (self.stream.descriptor(), interest(sending, &self.inbox))
     }
 
     /// The same, for somebody who waits while others have the link.
-    pub fn watched(&self) -> (Arc<OwnedFd>, PollFlags) {
+    pub fn watched(&self) -> (Arc<SocketFd>, PollFlags) {
         (self.stream.shared_descriptor(), self.interest().1)
     }
 

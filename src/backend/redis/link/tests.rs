@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::call::Start;
 use super::connection::Link;
@@ -24,6 +24,7 @@ use crate::config::{Config, Target};
 use crate::deadline::Deadline;
 use crate::error::Kind;
 use crate::op::{Answer, Condition, Op};
+use crate::sys::SocketFd;
 
 const LONG: Duration = Duration::from_secs(600);
 const GET: &[u8] = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
@@ -40,7 +41,7 @@ fn stream() -> (Stream, UnixStream) {
 fn spinning_stream(spin: Duration) -> (Stream, UnixStream) {
     crate::reserve::set_aside().unwrap();
     let (own, peer) = UnixStream::pair().unwrap();
-    let socket = Socket::new(own.into(), LONG).unwrap();
+    let socket = Socket::new(SocketFd::of(own.into()).unwrap(), LONG).unwrap();
     (Stream::new(socket, None, spin, Arc::default()), peer)
 }
 
@@ -380,9 +381,6 @@ fn a_link_that_was_closed_or_spoken_to_while_idle_is_not_sound() {
     let (mut spoken_to, mut peer) = link();
     peer.write_all(b"+late\r\n").unwrap();
     assert!(!spoken_to.is_sound());
-    let now = Instant::now();
-    quiet.touch(now);
-    assert!(quiet.was_used_within(Duration::from_secs(1), now));
 }
 
 #[test]

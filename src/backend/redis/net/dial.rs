@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,9 +9,7 @@ use std::time::{Duration, Instant};
 use redis::ConnectionAddr;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, connect, sockopt};
 
 use super::pulse::Pulse;
 use super::resolve::resolve;
@@ -23,6 +20,7 @@ use super::trust::{Trust, Unusable};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, is_scarcity};
+use crate::sys::SocketFd;
 
 /// How long one address is given before the next is tried beside it (RFC 8305, section 8).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -250,7 +248,7 @@ impl Dial<'_> {
         }
     }
 
-    fn socket(&self, fd: OwnedFd) -> Result<Socket, Error> {
+    fn socket(&self, fd: SocketFd) -> Result<Socket, Error> {
         let blocking = rustix::io::ioctl_fionbio(&fd, false).map_err(io::Error::from);
         blocking
             .and_then(|()| Socket::new(fd, self.dialer.receive_timeout))
@@ -292,13 +290,13 @@ fn shake_hands(
     }
 }
 
-fn new_socket(family: AddressFamily) -> rustix::io::Result<OwnedFd> {
-    socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+fn new_socket(family: AddressFamily) -> rustix::io::Result<SocketFd> {
+    SocketFd::open(family)
 }
 
 /// Connects to whichever address answers first, each given a head start over the next (RFC 8305).
-fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Stopped> {
-    let mut waiting: Vec<OwnedFd> = Vec::new();
+fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<SocketFd, Stopped> {
+    let mut waiting: Vec<SocketFd> = Vec::new();
     let mut untried = addresses.iter();
     let mut last_error = None;
     loop {
@@ -341,7 +339,7 @@ fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<OwnedFd, Stoppe
 }
 
 /// Starts to connect; whether it was done at once.
-fn begin(address: &SocketAddr) -> rustix::io::Result<(OwnedFd, bool)> {
+fn begin(address: &SocketAddr) -> rustix::io::Result<(SocketFd, bool)> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = new_socket(family)?;
     match connect(&fd, address) {

@@ -2,7 +2,6 @@
 //! waiting for a reply takes one system call; everything else is asked for without waiting and waited for with poll(2).
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -13,11 +12,11 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, Shutdown, recv, send, sendmsg,
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, again};
-use crate::sys;
+use crate::sys::{self, SocketFd};
 
 pub struct Socket {
     /// Shared with whoever may have to cut it off, or sleeps until something arrives.
-    fd: Arc<OwnedFd>,
+    fd: Arc<SocketFd>,
 }
 
 /// Why nothing more goes through a connection.
@@ -100,17 +99,17 @@ impl From<Broken> for Stopped {
 
 impl Socket {
     /// Takes a connected, blocking socket. A blocking receive waits for `receive_timeout` before it gives up.
-    pub fn new(fd: OwnedFd, receive_timeout: Duration) -> io::Result<Self> {
+    pub fn new(fd: SocketFd, receive_timeout: Duration) -> io::Result<Self> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
         set_socket_timeout(&fd, Timeout::Recv, Some(receive_timeout))?;
         Ok(Self { fd: Arc::new(fd) })
     }
 
-    pub fn descriptor(&self) -> &Arc<OwnedFd> {
+    pub fn descriptor(&self) -> &Arc<SocketFd> {
         &self.fd
     }
 
-    pub fn shared_descriptor(&self) -> Arc<OwnedFd> {
+    pub fn shared_descriptor(&self) -> Arc<SocketFd> {
         Arc::clone(&self.fd)
     }
 
@@ -152,35 +151,37 @@ impl Socket {
     }
 
     /// Whether an idle stream is as it was left: open, and nothing has arrived that nobody asked for.
+    #[inline(always)]
     pub fn is_quiet(&self) -> bool {
-        let mut byte = [0; 1];
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        let peeked = retry(|| recv(&*self.fd, &mut byte, flags).map(|(count, _)| count));
-        peeked == Err(Errno::AGAIN)
+        let flags = RecvFlags::DONTWAIT.union(RecvFlags::PEEK);
+        matches!(recv(&*self.fd, &mut [0; 1], flags), Err(Errno::AGAIN))
     }
 }
 
 /// Ends a connection that somebody else is waiting on, who finds it closed. It keeps nothing open.
-pub struct CutOff(Weak<OwnedFd>);
+pub struct CutOff(Weak<SocketFd>);
 
 impl CutOff {
     pub fn is_gone(&self) -> bool {
         self.0.strong_count() == 0
     }
 
-    /// In a child process: closes what the parent's other threads were using, and nothing else is done to it.
+    /// In a child process: closes what the parent's other threads were using, if it is there still, and nothing else is
+    /// done to it.
     pub fn close_inherited(&self) {
         if let Some(fd) = self.0.upgrade() {
             // Whoever owns it is a thread of the parent's that this process does not have, so nobody will use it or
             // close it again.
-            sys::close_inherited(fd.as_fd());
-            // The owner's count is never given back either: the descriptor must not be closed a second time.
+            fd.close_inherited();
+            // The owner's count is never given back either.
             std::mem::forget(fd);
         }
     }
 
     pub fn cut(&self) {
-        if let Some(fd) = self.0.upgrade() {
+        if let Some(fd) = self.0.upgrade()
+            && fd.is_there()
+        {
             // It may be closed already, which is as good.
             let _ = shutdown(&*fd, Shutdown::Both);
         }

@@ -1,7 +1,6 @@
 //! A connected socket, plain or under TLS, whose every wait ends at a deadline.
 
 use std::io::IoSlice;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use super::socket::{Broken, Socket, Stopped};
 use super::tls::TlsSession;
 use crate::deadline::Deadline;
 use crate::spin::Spinner;
+use crate::sys::SocketFd;
 
 pub struct Stream {
     socket: Socket,
@@ -147,12 +147,12 @@ impl Stream {
         self.tls.is_none()
     }
 
-    pub fn descriptor(&self) -> &Arc<OwnedFd> {
+    pub fn descriptor(&self) -> &Arc<SocketFd> {
         self.socket.descriptor()
     }
 
     /// The same, which stays open as long as somebody has it.
-    pub fn shared_descriptor(&self) -> Arc<OwnedFd> {
+    pub fn shared_descriptor(&self) -> Arc<SocketFd> {
         self.socket.shared_descriptor()
     }
 
@@ -256,7 +256,13 @@ impl Stream {
         self.socket.wait(events, deadline).map(drop)
     }
 
-    /// Whether an idle stream is still there, as far as this machine knows.
+    /// Whether an idle stream is as it was left, if that can be seen at once: under TLS there may be more to it.
+    #[inline(always)]
+    pub fn is_quiet(&self) -> bool {
+        self.tls.is_none() && self.socket.is_quiet()
+    }
+
+    /// Whether an idle stream is still there, as far as this machine knows, and nothing has arrived.
     pub fn is_sound(&mut self) -> bool {
         match &mut self.tls {
             None => self.socket.is_quiet(),

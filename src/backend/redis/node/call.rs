@@ -37,9 +37,9 @@ impl Node {
             return self.call_queued(scheduler, *op, expect, prefix, *deadline);
         };
         drop(scheduler);
-        let is_recent = Self::is_recent(&link, deadline.started());
+        let is_ready = self.is_ready(&link, deadline.started());
         let lease = Lease::new(self, link);
-        if !is_recent {
+        if !is_ready {
             return self.call_over_idle(lease, *op, expect, prefix, *deadline);
         }
         self.call_over(lease, op, expect, prefix, deadline)
@@ -78,7 +78,7 @@ impl Node {
         prefix: &[u8],
         deadline: Deadline,
     ) -> Result<Answer> {
-        let lease = match self.revalidate(lease, &deadline, Revalidate::Idle) {
+        let lease = match self.revalidate(lease, &deadline, Revalidate::Used) {
             Some(lease) => lease,
             None => self.take(&deadline, Revalidate::All)?,
         };
@@ -101,7 +101,7 @@ impl Node {
                 // It stays in registers, for a panic in between would leak it rather than drop it. And there is nothing
                 // in the other to drop, which the compiler does not see.
                 let answer = ManuallyDrop::new(answer);
-                lease.give_back();
+                lease.give_back_at_once();
                 std::mem::forget(other);
                 Ok(ManuallyDrop::into_inner(answer))
             }
@@ -277,7 +277,7 @@ struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     /// A link of its own, and whether anything was waited for since the deadline was set.
     fn lease(&self) -> Result<(Lease<'a>, Start)> {
-        let which = if self.is_first { Revalidate::Idle } else { Revalidate::All };
+        let which = if self.is_first { Revalidate::Used } else { Revalidate::All };
         let lease = self.node.take(self.deadline, which)?;
         let start = if self.is_first { lease.start } else { Start::AfterWait };
         Ok((lease, start))

@@ -103,7 +103,7 @@ impl Node {
                 Some(Woken::Link(link)) => {
                     let mut lease = Lease::of(self, link);
                     self.top_up_unbegun(&mut lease);
-                    self.drive_for_all(lease, &ticket, deadline);
+                    self.drive_handed_over(lease, &ticket, deadline);
                     continue;
                 }
                 None => {}
@@ -149,7 +149,7 @@ impl Node {
             }
             Some(Woken::Answer(answer)) => Some(Ok(answer)),
             Some(Woken::Link(link)) => {
-                self.drive_for_all(Lease::of(self, link), ticket, deadline);
+                self.drive_handed_over(Lease::of(self, link), ticket, deadline);
                 None
             }
         }
@@ -161,7 +161,7 @@ impl Node {
         if !ticket.is_far {
             rustix::thread::sched_yield();
         }
-        match self.revalidate(lease, deadline, Revalidate::Idle) {
+        match self.revalidate(lease, deadline, Revalidate::Used) {
             Some(lease) => self.drive_queued(lease, ticket, deadline),
             None => self.find_another_link(ticket, deadline),
         }
@@ -179,7 +179,7 @@ impl Node {
                 WhatNext::Entrust(link) => return self.to_reactor(link),
                 WhatNext::Lead(link) => {
                     let lease = Lease::new(self, link);
-                    if let Some(lease) = self.revalidate(lease, deadline, Revalidate::Idle) {
+                    if let Some(lease) = self.revalidate(lease, deadline, Revalidate::Used) {
                         return self.drive_queued(lease, ticket, deadline);
                     }
                 }
@@ -193,6 +193,14 @@ impl Node {
             self.scheduler().load(link);
         }
         self.drive_for_all(lease, ticket, deadline);
+    }
+
+    /// Drives the batch of a link that was handed over, if it may be used: otherwise the batch is in the queue again.
+    fn drive_handed_over(&self, lease: Lease<'_>, ticket: &Ticket<Link>, deadline: &Deadline) {
+        match self.look_at_loaded(lease) {
+            Some(lease) => self.drive_for_all(lease, ticket, deadline),
+            None => self.find_another_link(ticket, deadline),
+        }
     }
 
     /// Drives the batch of a link, and hands the link on. The driver's own call may be part of it.

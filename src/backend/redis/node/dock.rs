@@ -64,8 +64,8 @@ impl Node {
         if has_moved {
             lease.deliver();
         }
-        if driven == Driven::Complete(Reuse::Keep) && self.goes_on(&mut lease) {
-            driven = Driven::Paused(Pause::Satisfied);
+        if driven == Driven::Complete(Reuse::Keep) {
+            driven = self.go_on(&mut lease);
         }
         match driven {
             Driven::Complete(_) => {}
@@ -79,14 +79,20 @@ impl Node {
 
     /// Whether the next batch goes over a link that has completed one. It is sent at once, for whoever drives it has
     /// still to wake.
-    fn goes_on(&self, lease: &mut Lease<'_>) -> bool {
-        let Ok(link) = lease.link() else { return false };
-        let goes_on = link.batch.retries.is_empty() && self.scheduler().refill(link);
-        if goes_on {
-            link.touch(Instant::now());
-            link.send_batch();
+    fn go_on(&self, lease: &mut Lease<'_>) -> Driven {
+        let Ok(link) = lease.link() else { return Driven::Complete(Reuse::Close) };
+        if !link.batch.retries.is_empty() || !self.scheduler().may_refill() {
+            return Driven::Complete(Reuse::Keep);
         }
-        goes_on
+        if !link.is_sound() {
+            return Driven::Complete(Reuse::Close);
+        }
+        if !self.scheduler().refill(link) {
+            return Driven::Complete(Reuse::Keep);
+        }
+        link.touch(Instant::now());
+        link.send_batch();
+        Driven::Paused(Pause::Satisfied)
     }
 
     /// Of calls that others drive one in so many is measured, and each that took less than any to a server that is far

@@ -231,7 +231,8 @@ impl Node {
         self.leave_loop(&mut link);
         match (self.reactor.get(), self.me.upgrade()) {
             (Some(reactor), Some(node)) => reactor.post(Box::new(job::Job::new(node, link))),
-            _ => drop(lease::Lease::of(self, link)),
+            // There is none where no call was ever submitted: only threads wait for what is on the link.
+            _ => lease::Lease::of(self, link).hand_over_or_close(),
         }
     }
 

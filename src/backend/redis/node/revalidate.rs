@@ -1,4 +1,6 @@
-//! Whether a link that was idle is still there.
+//! Whether a link that was idle is still there, and whether anything has come over it that nobody asked for. That would
+//! be taken for the answer to the next call, so every link is looked at before it carries one, however lately it was
+//! used. What arrives between that look and the request cannot be told from an answer.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +10,15 @@ use crate::backend::redis::link::call::Start;
 use crate::backend::redis::link::connection::Link;
 use crate::deadline::Deadline;
 
-/// A link that was used longer ago than this is looked at before it is used again. Shorter than a server takes to go
-/// away and come back. Where a call takes longer than this, or calls are further apart, the look costs next to nothing
-/// beside it.
+/// A link that was dialled longer ago than this is looked at before its first use: shorter than a server takes to go
+/// away and come back.
 const RECENT: Duration = Duration::from_micros(100);
 
 /// Which links are revalidated before they are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revalidate {
-    /// Those that were not used of late.
-    Idle,
+    /// Those that were in use before. What a server says first of all, as that it has no room, is read as the answer.
+    Used,
     /// All: one has just been found broken.
     All,
 }
@@ -32,15 +33,16 @@ pub enum Check {
 }
 
 impl Node {
-    /// Whether a link was used so lately that it need not be revalidated.
+    /// Whether an idle link may be used at once; otherwise it is to be revalidated.
     #[inline(always)]
-    pub fn is_recent(link: &Link, now: Instant) -> bool {
-        link.was_used_within(RECENT, now)
+    pub fn is_ready(&self, link: &Link, now: Instant) -> bool {
+        let must_ask = self.health_check.is_some_and(|interval| link.idle_at(now) > interval);
+        !must_ask && link.is_quiet()
     }
 
     pub fn check_before_use(&self, link: &Link, now: Instant, which: Revalidate) -> Check {
         let idle = link.idle_at(now);
-        if idle < RECENT && which == Revalidate::Idle {
+        if link.is_new() && idle < RECENT && which == Revalidate::Used {
             return Check::Nothing;
         }
         match self.health_check.is_some_and(|interval| idle > interval) {
@@ -61,7 +63,7 @@ impl Node {
             Check::Nothing => true,
             Check::Look => link.is_sound(),
             Check::Ask => {
-                let answers = link.is_sound() && answers_in_time(link, deadline);
+                let answers = link.is_sound() && answers_in_time(link, deadline) && link.is_sound();
                 lease.start = Start::AfterWait;
                 answers
             }

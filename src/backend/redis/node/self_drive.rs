@@ -117,7 +117,9 @@ impl Node {
             // It follows a loop, and what is queued may be others'.
             return false;
         }
-        let is_refilled = self.scheduler().refill(link);
+        // One over which something has come unasked is given back, and looked at by the next.
+        let may = self.scheduler().may_refill() && link.is_sound();
+        let is_refilled = may && self.scheduler().refill(link);
         if is_refilled {
             link.touch(Instant::now());
         }

@@ -91,7 +91,7 @@ impl Node {
             return lease.into_link();
         }
         let has_lost_link = link.batch.entries().any(|entry| entry.attempts.has_lost_link());
-        let which = if has_lost_link { Revalidate::All } else { Revalidate::Idle };
+        let which = if has_lost_link { Revalidate::All } else { Revalidate::Used };
         match self.check_before_use(link, now, which) {
             Check::Nothing => return lease.into_link(),
             Check::Look | Check::Ask if !link.is_sound() => {
@@ -105,6 +105,17 @@ impl Node {
         // Dropped in a thread that cannot be had, the batch goes over another link.
         let mut asked = Asked { node, link: lease.into_link() };
         let _ = DIALLERS.run(move || asked.ask());
+        None
+    }
+
+    /// Looks at a link that was in use till now, if its batch is still to be begun. Otherwise the batch is back in the
+    /// queue.
+    pub fn look_at_loaded<'a>(&self, mut lease: Lease<'a>) -> Option<Lease<'a>> {
+        let link = lease.link().ok()?;
+        if link.batch.sent > 0 || link.is_new() || link.is_sound() {
+            return Some(lease);
+        }
+        lease.into_link().into_iter().for_each(|link| self.put_back_batch(link));
         None
     }
 

@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::sys;
+
 /// More is no file of certificates.
 const MOST_BYTES: usize = 16 << 20;
 /// What changed so lately may change once more without its times showing that.
@@ -103,15 +105,9 @@ impl Look {
     }
 }
 
-/// Opens a file or folder. No descriptor of the library's is 0, 1 or 2, which the host may take for its own.
 fn open(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    const FIRST: i32 = 3;
     let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let fd = retry(|| rustix::fs::open(path, flags, Mode::empty()))?;
-    match std::os::fd::AsRawFd::as_raw_fd(&fd) < FIRST {
-        true => rustix::io::fcntl_dupfd_cloexec(&fd, FIRST),
-        false => Ok(fd),
-    }
+    sys::renumbered(retry(|| rustix::fs::open(path, flags, Mode::empty()))?)
 }
 
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {

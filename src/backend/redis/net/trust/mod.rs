@@ -31,7 +31,7 @@ use self::verify::{TrustAnything, Verifier};
 use crate::config::TlsOptions;
 use crate::deadline::Deadline;
 use crate::error::is_scarcity;
-use crate::threads;
+use crate::{sys, threads};
 
 pub use self::identity::was_asked;
 pub use self::verify::Reason;
@@ -249,6 +249,7 @@ impl Trust {
         let (shared, options) = (Arc::clone(&self.shared), self.options.clone());
         let old = state.current.clone();
         threads::spawn("cachetory-tls", move || {
+            sys::leave_descriptor_table();
             let read = panic::catch_unwind(AssertUnwindSafe(|| renew(&options, old)));
             shared.settle(read.unwrap_or_else(|_| Err(bad("reading them panicked"))));
         })

@@ -199,9 +199,14 @@ impl<L: Carrier> Scheduler<L> {
         may_stay && self.top_up(link)
     }
 
+    /// Whether there is a batch for a link that has completed one, which can stay where it is.
+    pub fn may_refill(&self) -> bool {
+        !self.queue.is_empty() && !self.is_claimed() && !self.closed
+    }
+
     /// Loads the next batch onto a link that has completed one, if it can stay where it is.
     pub fn refill(&mut self, link: &mut L) -> bool {
-        if self.queue.is_empty() || self.is_claimed() || self.closed || self.is_retired(link) {
+        if !self.may_refill() || self.is_retired(link) {
             return false;
         }
         self.load(link);

@@ -65,6 +65,11 @@ impl Inbox {
         self.start == self.bytes.len()
     }
 
+    /// The first byte that has arrived and is not decoded yet.
+    pub fn first(&self) -> Option<u8> {
+        self.bytes.get(self.start).copied()
+    }
+
     /// How much has arrived and is not decoded yet.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start

@@ -1,7 +1,5 @@
 //! Links that follow event loops.
 
-use std::os::fd::OwnedFd;
-
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::outside::{Random, promise, refuse};
@@ -9,6 +7,7 @@ use super::*;
 use crate::backend::redis::link::requests::Entry;
 use crate::completion::{CompletionQueue, Inflight, Promise, QueueHold};
 use crate::error::Kind;
+use crate::sys::SocketFd;
 
 /// A queue whose descriptor is polled.
 pub struct Polled {
@@ -40,8 +39,8 @@ pub fn inflight() -> Arc<Inflight> {
 }
 
 /// Something with a descriptor, in place of a socket.
-fn socket() -> Arc<OwnedFd> {
-    Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap())
+fn socket() -> Arc<SocketFd> {
+    Arc::new(SocketFd::of(eventfd(0, EventfdFlags::CLOEXEC).unwrap()).unwrap())
 }
 
 pub fn submit(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> ForLoop<Probe> {
@@ -50,7 +49,7 @@ pub fn submit(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> ForLoop<
 }
 
 /// As a node does: the link is in the queue's descriptor from then on.
-fn attach(scheduler: &mut Scheduler<Probe>, link: &mut Probe, queue: &QueueHold) -> Arc<OwnedFd> {
+fn attach(scheduler: &mut Scheduler<Probe>, link: &mut Probe, queue: &QueueHold) -> Arc<SocketFd> {
     let socket = socket();
     let membership = queue.join(&socket).unwrap();
     assert!(scheduler.attached(&membership));
@@ -63,7 +62,7 @@ pub fn park(scheduler: &mut Scheduler<Probe>, link: Box<Probe>) -> bool {
 }
 
 /// A loop with a link that one call is under way over.
-pub fn busy_loop(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> Arc<OwnedFd> {
+pub fn busy_loop(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> Arc<SocketFd> {
     let ForLoop::Attach(mut link, queue) = submit(scheduler, polled) else { panic!() };
     assert_eq!(link.batch.left(), 1);
     let socket = attach(scheduler, &mut link, &queue);
