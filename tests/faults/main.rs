@@ -16,4 +16,5 @@ mod late_replies;
 mod processes;
 mod refusals;
 mod retries;
+mod sockets;
 mod transactions_and_clears;

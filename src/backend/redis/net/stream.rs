@@ -174,8 +174,8 @@ impl Stream {
         receive(&self.socket, self.tls.as_deref_mut(), buffer)
     }
 
-    /// Appends at least one byte. The deadline was set just now, so that the socket's receive timeout is as good a
-    /// bound, and one system call will do where spinning does not.
+    /// Appends at least one byte. The deadline was set just now, so that the socket's receive timeout ends before it,
+    /// and one system call will mostly do where spinning does not.
     #[inline(always)]
     pub fn read_first(&mut self, buffer: &mut Vec<u8>, deadline: &Deadline) -> Result<(), Stopped> {
         let Self { socket, tls, spinner, .. } = self;

@@ -19,7 +19,7 @@ use crate::backend::redis::wire::decode::Inbox;
 use crate::backend::redis::wire::replies::Reuse;
 use crate::completion::{Engine, QueueId, Wait};
 use crate::spin::A_WHILE;
-use crate::sys::timespec;
+use crate::sys::poll_timeout;
 
 impl Engine for Node {
     fn drive(&self, wait: &dyn Wait) -> bool {
@@ -209,7 +209,7 @@ impl WaitingThread<'_> {
             let own = PollFd::new(stream.descriptor(), events);
             let mut fds = [own, PollFd::from_borrowed_fd(wake, rustix::event::PollFlags::IN)];
             // Whatever it returns, there is a look at everything.
-            let _ = poll(&mut fds, left.map(timespec).as_ref());
+            let _ = poll(&mut fds, left.map(poll_timeout).as_ref());
         });
         Ok(())
     }
