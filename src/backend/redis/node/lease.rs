@@ -236,8 +236,8 @@ impl Node {
         self.wakeups.wake(wakeups);
     }
 
-    /// Asynchronous calls whose link broke go over another.
-    fn retry(&self, calls: Requests<Link>) {
+    /// Asynchronous calls whose link broke, or is slow, go over another.
+    pub fn retry(&self, calls: Requests<Link>) {
         let retried = self.scheduler().retry(calls, Instant::now);
         match retried {
             Ok(actions) => self.perform(actions),
