@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::Node;
 use super::lease::Lease;
 use super::scheduler::Left;
+use crate::backend::redis::link::connection::Link;
 use crate::reactor::{Progress, Reactor, Task};
 use crate::sys::timespec;
 
@@ -94,10 +95,13 @@ impl Node {
         if !poll(&mut fds, Some(&timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0) {
             return;
         }
-        let ready = fds.iter().map(|fd| !fd.revents().is_empty());
-        for (socket, _) in sockets.iter().zip(ready).filter(|(_, is_ready)| *is_ready) {
-            let is_it = |link: &_| Arc::ptr_eq(&super::Link::watched(link).0, socket);
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        for (socket, _) in sockets.into_iter().zip(ready).filter(|(_, is_ready)| *is_ready) {
+            let is_it = |link: &Link| Arc::ptr_eq(&link.watched().0, &socket);
             let taken = self.scheduler().take_unused(is_it);
+            // It is closed with its link.
+            drop(socket);
             let Some(mut link) = taken else { continue };
             if !link.is_sound() {
                 drop(Lease::of(self, link));
