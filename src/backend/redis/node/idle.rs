@@ -25,7 +25,7 @@ const SELDOM: Duration = Duration::from_secs(32);
 /// When a node's unused links are to be looked at.
 pub struct Looks {
     begun: Instant,
-    /// In milliseconds after that.
+    /// In seconds after that.
     next: AtomicU64,
     /// Somebody looks at them now.
     is_looking: AtomicBool,
@@ -37,7 +37,7 @@ impl Default for Looks {
     fn default() -> Self {
         Self {
             begun: Instant::now(),
-            next: AtomicU64::new(OFTEN.as_millis() as u64),
+            next: AtomicU64::new(OFTEN.as_secs()),
             is_looking: AtomicBool::new(false),
             is_watching: AtomicBool::new(false),
         }
@@ -47,13 +47,12 @@ impl Default for Looks {
 impl Looks {
     #[inline]
     fn is_due(&self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.begun).as_millis() as u64;
-        passed >= self.next.load(Ordering::Relaxed)
+        now.saturating_duration_since(self.begun).as_secs() >= self.next.load(Ordering::Relaxed)
     }
 
     fn put_off(&self, now: Instant) {
         let next = now.saturating_duration_since(self.begun) + OFTEN;
-        self.next.store(next.as_millis() as u64, Ordering::Relaxed);
+        self.next.store(next.as_secs(), Ordering::Relaxed);
     }
 }
 

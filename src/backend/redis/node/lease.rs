@@ -206,7 +206,6 @@ impl Node {
     pub fn count_use(&self, link: &mut Link) {
         let uses = link.count_use();
         if uses.is_multiple_of(MEASURED) || uses <= FIRST {
-            self.look_at_unused_now_and_then(link.last_used());
             self.measure(link);
         }
     }
