@@ -20,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::error::{Error, Result};
 use crate::fork::PerProcess;
 use crate::spin::{A_WHILE, Spinner};
-use crate::sys::{Event, timespec};
+use crate::sys::{Event, poll_timeout};
 use crate::threads;
 
 /// Something that goes on now and then. Dropped, it is over, also after a panic in the middle of it.
@@ -294,7 +294,7 @@ impl<'a> Loop<'a> {
         fds.push(PollFd::from_borrowed_fd(self.shared.event.as_fd(), PollFlags::IN));
         fds.extend(interests.flatten().map(|(fd, events)| PollFd::from_borrowed_fd(fd, events)));
         // Whatever goes wrong, there is a look at everything.
-        let is_known = poll(&mut fds, left.map(timespec).as_ref()).is_ok();
+        let is_known = poll(&mut fds, left.map(poll_timeout).as_ref()).is_ok();
         let ready: Vec<bool> = fds.iter().map(|fd| !is_known || !fd.revents().is_empty()).collect();
         drop(fds);
         if ready[0] {

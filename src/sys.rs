@@ -247,6 +247,15 @@ pub fn futex_wake_all(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::PRIVATE, i32::MAX as u32);
 }
 
+/// A longer wait with poll(2) is cut in parts.
+const LONG: Duration = Duration::from_secs(4);
+
+/// How long poll(2) may be told to wait of what is `left`. The kernel lets it be late by up to a 200th of that, which
+/// matters where it is long: then it is told less, and whoever waits looks again.
+pub fn poll_timeout(left: Duration) -> Timespec {
+    timespec(if left > LONG { left - left / 16 } else { left })
+}
+
 /// A duration as poll(2) and futex(2) take it.
 pub fn timespec(duration: Duration) -> Timespec {
     Timespec {
@@ -417,6 +426,23 @@ mod tests {
         let time = timespec(Duration::new(3, 500));
         assert_eq!((time.tv_sec, time.tv_nsec), (3, 500));
         assert_eq!(timespec(Duration::MAX).tv_sec, i64::MAX);
+    }
+
+    /// In the worst case the kernel adds a 200th, and no more than 100 ms.
+    #[test]
+    fn a_long_wait_with_poll_ends_in_time_all_the_same() {
+        for seconds in [1, 4, 5, 30, 3600, 1 << 40] {
+            let (whole, mut passed) = (Duration::from_secs(seconds), Duration::ZERO);
+            let mut parts = 0;
+            while let Some(left) = whole.checked_sub(passed).filter(|left| !left.is_zero()) {
+                let told = poll_timeout(left);
+                let told = Duration::new(told.tv_sec as u64, told.tv_nsec as u32);
+                passed += told + (told / 200).min(Duration::from_millis(100));
+                parts += 1;
+            }
+            assert!(passed - whole <= Duration::from_millis(20), "{whole:?}: {:?}", passed - whole);
+            assert!(parts <= 16, "{whole:?} in {parts} parts");
+        }
     }
 
     /// The signals that are blocked in this thread, one a bit.

@@ -148,7 +148,8 @@ fn nothing_of_a_child_is_taken_for_what_it_inherited() {
     }
 }
 
-/// Nor where other threads of the parent had its links, which are docked while they sleep for a server that is far away.
+/// Nor where other threads of the parent had its links, which are docked while they sleep for a server that is far
+/// away.
 #[test]
 fn nothing_of_a_child_is_taken_for_what_threads_of_its_parent_had() {
     let server = Setup::redis().start();

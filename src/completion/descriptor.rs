@@ -73,7 +73,7 @@ impl Descriptor {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         if let Some(poller) = self.poller.get() {
             let mut fds = [PollFd::new(poller, PollFlags::IN)];
-            let _ = poll(&mut fds, left.map(sys::timespec).as_ref());
+            let _ = poll(&mut fds, left.map(sys::poll_timeout).as_ref());
         }
     }
 

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod closed_links;
 mod closing;
 mod combined_calls;
 mod deadlines;
@@ -20,4 +21,5 @@ mod processes;
 mod refusals;
 mod retries;
 mod server_states;
+mod sockets;
 mod transactions_and_clears;

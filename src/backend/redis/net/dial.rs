@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use redis::ConnectionAddr;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, connect, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, connect, getpeername, getsockname, sockopt};
 
 use super::pulse::Pulse;
 use super::resolve::resolve;
@@ -24,6 +24,10 @@ use crate::sys::SocketFd;
 
 /// How long one address is given before the next is tried beside it (RFC 8305, section 8).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+/// TCP keep-alive: after so long without a word, then so often and so many times.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+const KEEPALIVE_TIMES: u32 = 3;
 /// How long to wait when a Unix socket's backlog is full, for which there is nothing to poll.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
@@ -46,7 +50,7 @@ impl Dialer {
     pub fn new(config: &Config, trust: &Arc<Trust>) -> Self {
         Self {
             keepalive: config.keepalive,
-            receive_timeout: config.timeout.min(Deadline::LONGEST),
+            receive_timeout: receive_timeout(config.timeout),
             spin: config.spin,
             trust: Arc::clone(trust),
             pulse: Arc::default(),
@@ -72,6 +76,13 @@ impl Dialer {
 /// Whether the server itself was asked something in what a dial was doing when its deadline passed.
 pub fn has_asked(doing: &str) -> bool {
     doing != RESOLVING && doing != READING_FILES
+}
+
+/// How long a read waits in the system call itself, of a call that may take `timeout`. The kernel keeps a socket's
+/// timeouts on coarse wheels: they may be late by an eighth and a few milliseconds. The rest of the time is waited for
+/// with poll(2), which is not.
+fn receive_timeout(timeout: Duration) -> Duration {
+    (timeout.min(Deadline::LONGEST) / 2).max(Duration::from_micros(1))
 }
 
 /// A server's address, for messages.
@@ -223,7 +234,10 @@ impl Dial<'_> {
         })?;
         let set_up = || {
             sockopt::set_tcp_nodelay(&fd, true)?;
-            sockopt::set_socket_keepalive(&fd, self.dialer.keepalive)
+            match self.dialer.keepalive {
+                true => keep_alive(&fd),
+                false => Ok(()),
+            }
         };
         set_up().map_err(|errno| self.failed(&errno.into()))?;
         self.socket(fd)
@@ -290,12 +304,36 @@ fn shake_hands(
     }
 }
 
+/// Whoever stands between forgets a connection that was silent for a few minutes; the kernel's own times are hours.
+fn keep_alive(fd: &SocketFd) -> rustix::io::Result<()> {
+    sockopt::set_socket_keepalive(fd, true)?;
+    sockopt::set_tcp_keepidle(fd, KEEPALIVE_AFTER)?;
+    sockopt::set_tcp_keepintvl(fd, KEEPALIVE_EVERY)?;
+    sockopt::set_tcp_keepcnt(fd, KEEPALIVE_TIMES)
+}
+
+/// Where nobody listens on a port that clients get as well, a socket may have been given that port, and has connected
+/// to itself.
+fn is_to_itself(fd: &SocketFd, port: u16) -> bool {
+    let Ok(own) = getsockname(fd) else { return false };
+    let has_the_port = SocketAddr::try_from(own.clone()).is_ok_and(|own| own.port() == port);
+    has_the_port && getpeername(fd) == Ok(Some(own))
+}
+
+/// As if nobody had answered, which is so. The port is free again at once.
+fn refuse_itself(fd: SocketFd) -> Errno {
+    let _ = sockopt::set_socket_linger(&fd, Some(Duration::ZERO));
+    drop(fd);
+    Errno::CONNREFUSED
+}
+
 fn new_socket(family: AddressFamily) -> rustix::io::Result<SocketFd> {
     SocketFd::open(family)
 }
 
 /// Connects to whichever address answers first, each given a head start over the next (RFC 8305).
 fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<SocketFd, Stopped> {
+    let port = addresses.first().map_or(0, SocketAddr::port);
     let mut waiting: Vec<SocketFd> = Vec::new();
     let mut untried = addresses.iter();
     let mut last_error = None;
@@ -303,6 +341,10 @@ fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<SocketFd, Stopp
         let next = untried.next();
         if let Some(address) = next {
             match begin(address) {
+                Ok((fd, true)) if is_to_itself(&fd, port) => {
+                    last_error = Some(refuse_itself(fd));
+                    continue;
+                }
                 Ok((fd, true)) => return Ok(fd),
                 Ok((fd, false)) => waiting.push(fd),
                 Err(errno) => {
@@ -331,6 +373,7 @@ fn race(addresses: &[SocketAddr], deadline: &Deadline) -> Result<SocketFd, Stopp
             let ready = fds.iter().position(|fd| !fd.revents().is_empty());
             let fd = waiting.swap_remove(ready.unwrap_or_default());
             match sockopt::socket_error(&fd) {
+                Ok(Ok(())) if is_to_itself(&fd, port) => last_error = Some(refuse_itself(fd)),
                 Ok(Ok(())) => return Ok(fd),
                 Ok(Err(errno)) | Err(errno) => last_error = Some(errno),
             }
@@ -352,6 +395,56 @@ fn begin(address: &SocketAddr) -> rustix::io::Result<(SocketFd, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The kernel's wheels are late by an eighth, and by two ticks of up to 10 ms each.
+    #[test]
+    fn a_read_in_one_call_ends_before_the_deadline() {
+        let millis = [1, 10, 50, 100, 1_000, 5_000, 30_000, 3_600_000];
+        for timeout in millis.map(Duration::from_millis).into_iter().chain([Duration::MAX]) {
+            let told = receive_timeout(timeout);
+            assert!(!told.is_zero() && told <= Deadline::LONGEST);
+            let at_the_latest = told + told / 8 + Duration::from_millis(20);
+            assert!(at_the_latest <= timeout.saturating_add(Duration::from_millis(20)), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_asked_for_a_sign_of_life_before_others_forget_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let fd = race(&[address], &Deadline::after(Duration::from_secs(60))).unwrap();
+        keep_alive(&fd).unwrap();
+        assert!(sockopt::socket_keepalive(&fd).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&fd), Ok(Duration::from_secs(60)));
+        assert_eq!(sockopt::tcp_keepintvl(&fd), Ok(Duration::from_secs(15)));
+        assert_eq!(sockopt::tcp_keepcnt(&fd), Ok(3));
+    }
+
+    /// Of a socket that was given the port that it connects to, as one may be by chance.
+    #[test]
+    fn a_socket_that_has_connected_to_itself_is_refused_and_its_port_is_free_again() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let any: SocketAddr = any.parse().unwrap();
+            let family = if any.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let bound = || {
+                let fd = new_socket(family)?;
+                rustix::io::ioctl_fionbio(&fd, false)?;
+                rustix::net::bind(&fd, &any).map(|()| fd)
+            };
+            // Not everywhere is there IPv6.
+            let Ok(fd) = bound() else { continue };
+            let own = SocketAddr::try_from(getsockname(&fd).unwrap()).unwrap();
+            assert!(!is_to_itself(&fd, own.port()), "it is not connected");
+            connect(&fd, &own).unwrap();
+            assert!(is_to_itself(&fd, own.port()));
+            assert!(!is_to_itself(&fd, own.port() ^ 1));
+            assert_eq!(refuse_itself(fd), Errno::CONNREFUSED);
+            let listener = std::net::TcpListener::bind(own).unwrap();
+            let deadline = Deadline::after(Duration::from_secs(60));
+            assert!(!is_to_itself(&race(&[own], &deadline).unwrap(), own.port()));
+            drop(listener);
+        }
+    }
 
     #[test]
     fn a_host_and_its_port_are_written_as_in_a_url() {

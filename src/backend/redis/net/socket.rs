@@ -201,7 +201,7 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
 pub fn wait(fds: &mut [PollFd<'_>], until: Instant) -> Result<PollFlags, Stopped> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        match poll(fds, Some(&sys::timespec(left))) {
+        match poll(fds, Some(&sys::poll_timeout(left))) {
             Ok(0) if left.is_zero() => return Err(Stopped::TimedOut),
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => {

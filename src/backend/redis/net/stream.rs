@@ -156,6 +156,11 @@ impl Stream {
         self.socket.shared_descriptor()
     }
 
+    /// Ends it under those who wait for something.
+    pub fn shut_down(&self) {
+        self.socket.cut_off().cut();
+    }
+
     /// Whether it pays to spin for what arrives.
     #[inline]
     pub fn spins(&self) -> bool {
@@ -216,8 +221,8 @@ impl Stream {
         }
     }
 
-    /// Appends at least one byte. The deadline was set just now, so that the socket's receive timeout is as good a
-    /// bound, and one system call will do where spinning does not.
+    /// Appends at least one byte. The deadline was set just now, so that the socket's receive timeout ends before it,
+    /// and one system call will mostly do where spinning does not.
     #[inline(always)]
     pub fn read_first(&mut self, buffer: &mut Vec<u8>, deadline: &Deadline) -> Result<(), Stopped> {
         let Self { socket, tls, spinner, .. } = self;

@@ -189,6 +189,8 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if let Some(link) = self.link.take() {
             self.node.close_link(link);
+            // Others may have ended with it.
+            self.node.look_at_unused();
         }
     }
 }
@@ -281,6 +283,9 @@ impl Node {
         }
         let wakeups = link.batch.wakeups;
         // Nothing is left in it, unless there was a panic in the middle.
+        if !link.batch.is_complete() {
+            link.shut_down();
+        }
         link.batch.fail(|| Kind::Internal("the call of another thread failed".into()).into());
         drop(link);
         self.wakeups.wake(wakeups);
@@ -299,6 +304,11 @@ impl Node {
         if let Some(error) = turned_away.filter(|_| !self.may_retry_after(true)) {
             return self.fail_unsent(vec![calls], &error);
         }
+        self.resend(calls);
+    }
+
+    /// Asynchronous calls whose link broke, or is slow, go over another.
+    pub fn resend(&self, calls: Requests<Link>) {
         let retried = self.scheduler().retry(calls, Instant::now);
         match retried {
             Ok(actions) => self.perform(actions),

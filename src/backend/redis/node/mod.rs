@@ -15,6 +15,7 @@ pub mod call;
 pub mod combine;
 pub mod dialing;
 mod dock;
+mod idle;
 mod job;
 pub mod lease;
 mod loops;
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use redis::{ConnectionAddr, ConnectionInfo};
 
+use self::idle::Looks;
 use self::own_core::OwnCore;
 use self::scheduler::{Actions, Carrier, Remains, Scheduler, WatchId};
 use self::watch::Alarm;
@@ -79,6 +81,7 @@ pub struct Node {
     own_core: OwnCore,
     /// Wakes who looks after event loops.
     loop_alarm: Arc<Alarm>,
+    looks: Looks,
     /// Set by the first asynchronous call.
     reactor: OnceLock<Arc<Reactor>>,
     /// To end the calls that wait on a link when the cache is closed.
@@ -147,6 +150,7 @@ impl Node {
             wakeups: Wakeups::default(),
             own_core: OwnCore::default(),
             loop_alarm: Arc::default(),
+            looks: Looks::default(),
             reactor: OnceLock::new(),
             cut_offs: Mutex::default(),
         });
@@ -289,14 +293,15 @@ impl Node {
     }
 
     fn measure(&self, link: &Link) {
+        self.look_at_unused_now_and_then(link.last_used());
+        if link.uses() == 1 {
+            return self.scheduler().new_link_answers();
+        }
         // What a batch of more calls takes is no round trip.
         const MOST: usize = 8;
         let is_shared = matches!(link.seat, Seat::Shared { .. });
         // The first may have waited for the link to be dialled.
-        if is_shared
-            && link.uses() > 1
-            && link.batch.calls.is_some_and(|calls| (1..=MOST).contains(&calls))
-        {
+        if is_shared && link.batch.calls.is_some_and(|calls| (1..=MOST).contains(&calls)) {
             let took = link.idle_at(Instant::now());
             self.scheduler().measure(took);
         }

@@ -45,6 +45,7 @@ impl Node {
         if link.is_new() && idle < RECENT && which == Revalidate::Used {
             return Check::Nothing;
         }
+        self.look_at_unused_now_and_then(now);
         match self.health_check.is_some_and(|interval| idle > interval) {
             true => Check::Ask,
             false => Check::Look,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Actions, Carrier, QUEUEING_BOUND, Reservation, Scheduler, Usage, Visit, WatchId};
 use crate::backend::redis::link::connection::Seat;
+use crate::backend::redis::link::outcome::Vintage;
 use crate::backend::redis::link::requests::{Owner, Requests};
 use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
 use crate::backend::redis::link::wakeup::WakeupSet;
@@ -164,7 +165,8 @@ impl<L: Carrier> Scheduler<L> {
         }
         let is_first = self.dials == 0 && self.waiting == 0;
         let may_dial = is_first && !(may_be_held_up && self.has_enough(&now));
-        if may_dial && self.reserve_out_of_band(now) {
+        if may_dial && self.may_grow(&now) && self.reserve_out_of_band(&now) {
+            self.grow(now());
             return WhatNext::Dial;
         }
         self.claim_for_queue().map_or(WhatNext::Wait, WhatNext::Entrust)
@@ -310,6 +312,16 @@ impl<L: Carrier> Scheduler<L> {
         Ok(self.recruit(now))
     }
 
+    /// How long a link may be silent before it is time for another.
+    pub fn slow(&self) -> Duration {
+        self.distance.slow()
+    }
+
+    /// Whether calls that wait behind a slow one may go over another link.
+    pub fn may_spread(&self, now: impl Fn() -> Instant) -> bool {
+        self.current != Vintage::NONE && (self.has_idle() || self.may_dial_another(now))
+    }
+
     /// Takes a batch back of which nothing was sent; `seat` is that of its link. It comes back where calls are
     /// refused.
     pub fn put_back(
@@ -336,12 +348,18 @@ impl<L: Carrier> Scheduler<L> {
         now: impl Fn() -> Instant,
     ) -> Result<Box<L>, Actions<L>> {
         if let Some(mut link) = self.take_busy_for_loop(queue) {
-            if self.queue.waiters().are_only(queue) {
+            let is_for_it = !self.queue.is_empty() && self.queue.waiters().are_only(queue);
+            if is_for_it && !self.holds_up(&link, now()) {
                 self.keep_busy(&mut link);
             }
             return Ok(link);
         }
         if let Some(mut link) = self.unpark() {
+            if !self.queue.is_empty() && self.holds_up(&link, now()) && self.has_another(&now) {
+                // What came later does not stand behind it.
+                let drive = vec![link];
+                return Err(Actions { drive, ..Actions::default() }.and(self.recruit(now)));
+            }
             self.keep_busy(&mut link);
             return Ok(link);
         }

@@ -135,6 +135,11 @@ impl<L: Carrier> Scheduler<L> {
         Visited::Docked
     }
 
+    /// A docked link has ended in the hands of a visitor.
+    pub fn forget_docked(&mut self, driver: &Arc<Waiter<L>>) {
+        self.dock.0.retain(|berth| !Arc::ptr_eq(&berth.driver, driver));
+    }
+
     /// Whether a call that has just been queued is one more than there may be links for such calls.
     pub(super) fn are_more_than_links(&self) -> bool {
         let docked = self.dock.0.iter().filter_map(|berth| berth.link.as_ref());
@@ -152,6 +157,7 @@ impl<L: Carrier> Scheduler<L> {
         if is_slow && heard.is_some_and(|heard| self.epoch_begun.is_none_or(|begun| heard > begun))
         {
             *seat = current;
+            self.slow -= 1;
             self.in_use += 1;
         }
     }

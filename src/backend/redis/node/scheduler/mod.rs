@@ -10,7 +10,8 @@
 //! - who drives asks for more, or sleeps: `load`, `top_up`, `refill`, `keep_busy`, `take_link_to_drive`, `park`,
 //!   `dock`, `undock`, `end_visit` (`calls.rs`, `deferral.rs`, `dock.rs`);
 //! - an event loop's turn: `submit_for_loop`, `take_for_loop`, `park_for_loop`, `look_at_loops` (`loops/`);
-//! - a link comes or goes: `give_back`, `lost`, `dialled`, `dial_failed`, `own_dial_over`, `close` (here);
+//! - a link comes or goes: `give_back`, `lost`, `dialled`, `dial_failed`, `own_dial_over`, `close` (here),
+//!   `take_unused` (`idle.rs`);
 //! - the server is silent, or speaks of itself: `note_silence`, `probed`, `retire` (`health.rs`).
 //!
 //! A call takes an idle link and is driven by its own thread: one write, one read. While as many links are in use as
@@ -41,7 +42,7 @@
 //!   reactor. `count` is how many there are, with those that are being dialled, by threads for themselves
 //!   (`own_dials`) or out of band (`dials`). It never exceeds `most`.
 //! - A link that is out, parked or docked has a [`Seat`]: exclusive, or shared since an epoch. `in_use` is the number
-//!   of those, and of reservations, that are shared since the current epoch.
+//!   of those, and of reservations, that are shared since the current epoch, and `slow` of those since an earlier one.
 //! - An idle link has no batch; a parked one has, and its batch waits for one completion queue only. One that is
 //!   parked for its event loop may have none, and never counts in `in_use`. In the batch of a docked one is the call of
 //!   its driver, who comes for it; whoever has it meanwhile only sends.
@@ -56,7 +57,10 @@ mod actions;
 mod calls;
 mod deferral;
 mod dock;
+mod ending;
+mod growth;
 mod health;
+mod idle;
 mod loops;
 mod measures;
 mod queue;
@@ -76,6 +80,7 @@ use self::deferral::Deferral;
 pub use self::deferral::{Look, WatchId};
 use self::dock::Dock;
 pub use self::dock::{Visit, Visited};
+use self::growth::Growth;
 use self::health::Health;
 pub use self::health::{Noted, Probed, Retired, Verdict};
 use self::loops::Loops;
@@ -112,11 +117,11 @@ pub trait Carrier: Sized {
     fn batch(&self) -> &Batch<Self>;
     fn batch_mut(&mut self) -> &mut Batch<Self>;
     fn seat_mut(&mut self) -> &mut Seat;
+    /// When it was used last, or something came over it.
+    fn last_used(&self) -> Instant;
     /// Its place in the descriptor of a queue that is polled.
     fn membership(&self) -> Option<&Arc<Membership>>;
     fn vintage(&self) -> Vintage;
-    /// When it was used last, or something arrived.
-    fn last_used(&self) -> Instant;
 }
 
 /// What a link is taken for.
@@ -136,6 +141,9 @@ pub struct Scheduler<L> {
     idle: Vec<Box<L>>,
     count: usize,
     in_use: usize,
+    /// Links in use, shared since an earlier epoch.
+    slow: usize,
+    growth: Growth,
     /// Goes up when the links in use are found to be slow.
     epoch: NonZeroU64,
     epoch_begun: Option<Instant>,
@@ -189,6 +197,8 @@ impl<L: Carrier> Scheduler<L> {
             idle: Vec::new(),
             count: 0,
             in_use: 0,
+            slow: 0,
+            growth: Growth::default(),
             epoch: NonZeroU64::MIN,
             epoch_begun: None,
             dials: 0,
@@ -254,10 +264,11 @@ impl<L: Carrier> Scheduler<L> {
         }
     }
 
-    #[inline(always)]
     fn vacate(&mut self, seat: Seat) {
         if seat == (Seat::Shared { epoch: self.epoch }) {
             self.in_use -= 1;
+        } else {
+            self.vacate_earlier(seat);
         }
     }
 
@@ -289,7 +300,24 @@ impl<L: Carrier> Scheduler<L> {
     #[inline(always)]
     pub fn give_back(&mut self, mut link: Box<L>, spins: bool) -> Result<(), Box<L>> {
         self.spins = spins;
-        self.vacate(*link.seat_mut());
+        let seat = *link.seat_mut();
+        if seat != (Seat::Shared { epoch: self.epoch }) {
+            return self.give_back_other(link, seat);
+        }
+        self.in_use -= 1;
+        self.leave_idle(link)
+    }
+
+    /// The same, where its seat is not the usual one.
+    #[cold]
+    #[inline(never)]
+    fn give_back_other(&mut self, link: Box<L>, seat: Seat) -> Result<(), Box<L>> {
+        self.vacate(seat);
+        self.leave_idle(link)
+    }
+
+    #[inline(always)]
+    fn leave_idle(&mut self, mut link: Box<L>) -> Result<(), Box<L>> {
         if self.is_awaited() || link.vintage() != self.current {
             *link.seat_mut() = Seat::Exclusive;
             return Err(link);
@@ -401,35 +429,6 @@ impl<L: Carrier> Scheduler<L> {
         };
         self.idle.push(link);
         Actions { wake_one: self.waiting > 0, ..Actions::default() }
-    }
-
-    /// Links are dropped, those that are out under their calls. Nothing is taken in any more.
-    pub fn close(&mut self) -> Remains<L> {
-        self.closed = true;
-        self.current = Vintage::NONE;
-        let links = mem::take(&mut self.idle);
-        self.count -= links.len();
-        let (mut parked, mut requests) = self.loops.take_all();
-        parked.extend(self.unpark());
-        requests.push(self.queue.take_all());
-        requests.extend(mem::take(&mut self.exclusive));
-        Remains { links, parked, requests }
-    }
-
-    /// In a child process: lets go of the parent's links.
-    pub fn abandon(&mut self) -> Remains<L> {
-        let (mut parked, requests) = self.loops.take_all();
-        parked.extend(self.unpark());
-        let mut links = mem::take(&mut self.idle);
-        links.extend(self.dock.take_all());
-        Remains { links, parked, requests }
-    }
-
-    /// Begins a new epoch: the links in use are slow, and count no more.
-    fn begin_epoch(&mut self, now: Instant) {
-        self.epoch_begun = Some(now);
-        self.epoch = self.epoch.saturating_add(1);
-        self.in_use = 0;
     }
 
     /// How many links may be in use before callers queue.

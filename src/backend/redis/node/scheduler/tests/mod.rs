@@ -7,6 +7,7 @@ mod leaving;
 mod loops;
 mod outside;
 mod random;
+mod silent;
 
 use std::sync::Arc;
 
