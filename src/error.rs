@@ -11,6 +11,9 @@ pub struct Error {
     pub kind: Kind,
     /// A write may have been applied, wholly or partly, or may still be.
     pub maybe_applied: bool,
+    /// The server has said it of a part of the call alone, so that it says nothing of the server itself: a proxy says
+    /// so of one behind it.
+    pub is_of_a_part: bool,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -113,6 +116,12 @@ impl Error {
         self
     }
 
+    /// The same, of a part of the call.
+    pub fn of_a_part(mut self) -> Self {
+        self.is_of_a_part = true;
+        self
+    }
+
     /// The same failure once more, for another call that it concerns.
     pub fn again(&self) -> Self {
         let kind = match &self.kind {
@@ -138,7 +147,7 @@ impl Error {
             Kind::NoMemory(text) => Kind::NoMemory(text.clone()),
             Kind::Down => Kind::Down,
         };
-        Self { kind, maybe_applied: self.maybe_applied }
+        Self { kind, ..*self }
     }
 
     /// Whether there is no room for another connection, at the server or in this process: those that are there must do.
@@ -164,6 +173,7 @@ impl Error {
     /// Whether it speaks of the server that answered, and not of the call: another connection may do better.
     pub fn is_of_the_server(&self) -> bool {
         match &self.kind {
+            _ if self.is_of_a_part => false,
             Kind::Server(text) | Kind::Auth(text) => OF_THIS_SERVER.contains(&code(text)),
             _ => false,
         }
@@ -172,7 +182,7 @@ impl Error {
     /// Whether the server is one that takes no writes, which has refused this one as a whole.
     pub fn is_refused_write(&self) -> bool {
         let is_readonly = matches!(&self.kind, Kind::Server(text) if code(text) == "READONLY");
-        is_readonly && !self.maybe_applied
+        is_readonly && !self.maybe_applied && !self.is_of_a_part
     }
 }
 
@@ -198,6 +208,6 @@ pub fn is_scarcity(error: &io::Error) -> bool {
 
 impl From<Kind> for Error {
     fn from(kind: Kind) -> Self {
-        Self { kind, maybe_applied: false }
+        Self { kind, maybe_applied: false, is_of_a_part: false }
     }
 }

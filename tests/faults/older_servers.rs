@@ -140,8 +140,8 @@ fn clear_does_without_async_where_that_is_refused() {
 fn clear_is_refused_where_the_server_refuses_it_for_another_reason() {
     for (refusal, status, flags) in [
         ("-NOPERM no\r\n", CACHETORY_ERR_AUTH, 0),
-        ("-READONLY argument\r\n", CACHETORY_ERR_SERVER, RETRYABLE),
         ("-LOADING syntax\r\n", CACHETORY_ERR_SERVER, RETRYABLE),
+        ("-OOM argument\r\n", CACHETORY_ERR_SERVER, RETRYABLE),
         ("-ERR no such thing\r\n", CACHETORY_ERR_SERVER, 0),
     ] {
         for_each_face(|face| {

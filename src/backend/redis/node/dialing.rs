@@ -90,7 +90,7 @@ impl Node {
             }
             Kind::Connect { reason, silence, .. } => Kind::Connect { peer, reason, silence }.into(),
             Kind::Full { reason, .. } => Kind::Full { peer, reason }.into(),
-            kind => Error { kind, maybe_applied: error.maybe_applied },
+            kind => Error { kind, ..error },
         }
     }
 

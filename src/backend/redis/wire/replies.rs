@@ -68,7 +68,7 @@ impl Replies for OneReply {
         let result = match reply {
             Reply::Error(text) => Err(server_error(text)),
             Reply::Errors { first, .. } => {
-                let result = Err(server_error(first));
+                let result = Err(server_error(first).of_a_part());
                 return Ok(Some(Outcome { result, reuse: Reuse::Keep }));
             }
             reply => Ok(reply),
@@ -223,7 +223,7 @@ impl Replies for Pending {
                 Shape::MGet => match reply {
                     Reply::Batch(values) => Ok(Answer::Values(values)),
                     Reply::Errors { first, .. } => {
-                        let result = Err(server_error(first));
+                        let result = Err(server_error(first).of_a_part());
                         return Ok(Some(Outcome { result, reuse: Reuse::Keep }));
                     }
                     other => Err(refused(other)?),
@@ -344,7 +344,7 @@ impl Transaction {
             }
             Reply::Statuses => None,
             Reply::Errors { first, count } => {
-                let error = server_error(first);
+                let error = server_error(first).of_a_part();
                 // The others were carried out.
                 let applied = count < self.queued;
                 let error = if applied { error.maybe_applied() } else { error };
