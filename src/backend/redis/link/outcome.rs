@@ -2,7 +2,7 @@
 
 use crate::backend::redis::wire::replies::Reuse;
 use crate::error::{Error, Kind, Result};
-use crate::op::Access;
+use crate::op::{Access, Answer};
 
 /// How a call left the link.
 pub enum Exchanged<T> {
@@ -12,6 +12,17 @@ pub enum Exchanged<T> {
         reuse: Reuse,
     },
     Failed(Failure),
+}
+
+impl Exchanged<Answer> {
+    /// How much memory the answer holds, where that may be much.
+    pub fn held(&self) -> usize {
+        match self {
+            Self::Answered { result: Ok(Answer::Value(value)), .. } => value.data().len(),
+            Self::Answered { result: Ok(Answer::Values(values)), .. } => values.held(),
+            _ => 0,
+        }
+    }
 }
 
 /// A call that the link did not carry out.

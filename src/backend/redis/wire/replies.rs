@@ -161,6 +161,11 @@ impl Pending {
         };
         Self { shape, decoder: Decoder::new(want) }
     }
+
+    /// How much memory it holds.
+    pub fn held(&self) -> usize {
+        self.decoder.held()
+    }
 }
 
 impl Replies for Pending {
