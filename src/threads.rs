@@ -110,12 +110,48 @@ impl Workers {
     }
 }
 
+/// From so many bytes on it takes the system milliseconds to take memory back.
+const LARGE: usize = 16 << 20;
+
+/// Where large memory is let go of.
+static RELEASERS: Workers = Workers::new("cachetory-free", 1);
+
+/// Drops something that holds so many bytes: where that is many, on a thread that nobody waits for.
+#[inline]
+pub fn release<T: Send + 'static>(held: T, bytes: usize) {
+    if bytes >= LARGE {
+        release_elsewhere(held);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn release_elsewhere<T: Send + 'static>(held: T) {
+    // Where no thread can be had it is dropped here.
+    let _ = RELEASERS.run(move || drop(held));
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn what_holds_much_memory_is_dropped_on_another_thread() {
+        struct Tells(mpsc::Sender<thread::ThreadId>);
+        impl Drop for Tells {
+            fn drop(&mut self) {
+                self.0.send(thread::current().id()).unwrap();
+            }
+        }
+        let (told, dropped) = mpsc::channel();
+        release(Tells(told.clone()), LARGE - 1);
+        assert_eq!(dropped.recv(), Ok(thread::current().id()));
+        release(Tells(told), LARGE);
+        assert_ne!(dropped.recv().unwrap(), thread::current().id());
+    }
 
     #[test]
     fn a_task_is_dropped_where_no_thread_can_be_had_for_it() {

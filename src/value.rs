@@ -141,6 +141,16 @@ impl Values {
         self.len() == 0
     }
 
+    /// How much memory they hold together.
+    pub fn held(&self) -> usize {
+        match self {
+            Values::Arena { spans, arena } => {
+                arena.capacity() + spans.capacity() * size_of::<Span>()
+            }
+            Values::Each(_) => 0,
+        }
+    }
+
     /// The answer at `index`: `None` for a miss.
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         match self {

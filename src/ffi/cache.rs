@@ -157,7 +157,8 @@ pub unsafe extern "C-unwind" fn cachetory_get(
 /// Blocks up to the deadline of a call. Tried once more when its connection breaks. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
-/// _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
+/// _SERVER (an error in the place of one of the answers, as proxies have it, is the call's), _UNSUPPORTED, _NO_MEMORY,
+/// _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn cachetory_mget(
     cache: cachetory_t,
@@ -334,8 +335,9 @@ pub unsafe extern "C-unwind" fn cachetory_mdelete(
     }
 }
 
-/// Deletes every key of the cache's database (FLUSHDB ASYNC); with the URL option `prefix` only the keys that start
-/// with it (SCAN and UNLINK), which is not atomic: keys set meanwhile may stay.
+/// Deletes every key of the cache's database (FLUSHDB ASYNC, or FLUSHDB where that is refused); with the URL option
+/// `prefix` only the keys that start with it (SCAN and UNLINK, or DEL where that is unknown), which is not atomic: keys
+/// set meanwhile may stay.
 ///
 /// Blocks up to the deadline of a call, which with a `prefix` holds for each round trip. Any thread.
 ///

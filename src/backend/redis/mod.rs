@@ -56,6 +56,24 @@ impl Redis {
         }
     }
 
+    /// A call with a link to itself; once more, in other words, where the server has refused newer ones.
+    #[inline(never)]
+    fn call_exclusive(
+        &self,
+        node: &Node,
+        op: &Op<'_>,
+        expect: Expect,
+        deadline: Deadline,
+    ) -> Result<Answer> {
+        let result = node.call_exclusive(*op, expect, &self.prefix, deadline);
+        let Err(error) = result else { return result };
+        let Some((expect, request)) = command::older_form(expect, &error) else {
+            return Err(error);
+        };
+        let encode = |out: &mut Outbox<'_, '_>| out.arguments(request);
+        node.exchange(Access::Write, encode, || Pending::new(expect), &deadline)
+    }
+
     /// An answer that needs no server.
     fn not_closed<T>(&self, answer: T) -> Result<T> {
         match self.topology.nodes().any(Node::is_closed) {
@@ -65,19 +83,6 @@ impl Redis {
     }
 }
 
-/// Asks once more in other words, where the server has refused newer ones.
-#[cold]
-fn in_an_older_form(
-    node: &Node,
-    expect: Expect,
-    error: Error,
-    deadline: &Deadline,
-) -> Result<Answer> {
-    let Some((expect, request)) = command::older_form(expect, &error) else { return Err(error) };
-    let encode = |out: &mut Outbox<'_, '_>| out.arguments(request);
-    node.exchange(Access::Write, encode, || Pending::new(expect), deadline)
-}
-
 impl Backend for Redis {
     #[inline(always)]
     fn call(&self, op: &Op<'_>) -> Result<Answer> {
@@ -85,10 +90,7 @@ impl Backend for Redis {
         let node = self.topology.route(op);
         match command::plan(op, &self.prefix) {
             Plan::Shared(expect) => node.call_shared(op, expect, &self.prefix, &deadline),
-            Plan::Exclusive(expect) => {
-                let result = node.call_exclusive(*op, expect, &self.prefix, deadline);
-                result.or_else(|error| in_an_older_form(node, expect, error, &deadline))
-            }
+            Plan::Exclusive(expect) => self.call_exclusive(node, op, expect, deadline),
             Plan::ClearPrefix => self.clear_prefix(&deadline, &mut |_| Ok(())),
             Plan::Answered(answer) => self.not_closed(answer),
         }

@@ -15,6 +15,10 @@ use crate::backend::redis::wire::replies::{Expect, Pending, Reuse};
 use crate::completion::Delivery;
 use crate::error::Error;
 use crate::op::Answer;
+use crate::threads::release;
+
+/// From this size on an answer that nobody wants is not dropped here.
+const LARGE: usize = 1 << 20;
 
 /// Calls on their way over a link of type `L`.
 ///
@@ -151,10 +155,17 @@ impl<L> Batch<L> {
 
     /// Completes the first call.
     pub fn complete(&mut self, answer: Exchanged<Answer>) {
-        self.current = None;
+        if let Some(pending) = self.current.take() {
+            let held = pending.held();
+            release(pending, held);
+        }
         let Some(mut entry) = self.entries.pop_front() else { return };
         let request = self.start..self.start + entry.len;
         self.start = request.end;
+        let held = answer.held();
+        if held >= LARGE && !entry.is_wanted() {
+            return release(answer, held);
+        }
         let call = match entry.owner {
             Owner::Thread(waiting) => return waiting.answer(answer),
             Owner::Call(call) => call,

@@ -21,6 +21,7 @@ use crate::completion::{Membership, QueueHold};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::sys::SocketFd;
+use crate::threads::release;
 use crate::value::Span;
 
 /// A request buffer above this is given back after the call.
@@ -184,7 +185,7 @@ impl Link {
         // From here on that is not when the batch began.
         self.batch.calls = None;
         // The batch may go on for long.
-        self.inbox.tidy();
+        self.tidy_inbox();
     }
 
     /// When it was used last, or something arrived.
@@ -305,7 +306,14 @@ impl Link {
         if self.batch.outbox.capacity() > KEEP {
             self.batch.outbox = Vec::new();
         }
-        self.inbox.tidy();
+        self.tidy_inbox();
+    }
+
+    fn tidy_inbox(&mut self) {
+        if let Some(surplus) = self.inbox.tidy() {
+            let held = surplus.capacity();
+            release(surplus, held);
+        }
     }
 }
 
@@ -313,6 +321,9 @@ impl Drop for Link {
     /// A child process may have a copy of the socket, which would stay in the descriptor for ever.
     fn drop(&mut self) {
         self.leave_descriptor();
+        let inbox = std::mem::take(&mut self.inbox);
+        let held = inbox.held();
+        release(inbox, held);
     }
 }
 

@@ -4,7 +4,7 @@ use std::mem;
 
 use crate::backend::redis::wire::replies::Reuse;
 use crate::error::{Error, Kind, Result};
-use crate::op::Access;
+use crate::op::{Access, Answer};
 
 /// Which links were dialled together: before the node's links were retired for the last time, or after. A later one is
 /// larger. Its node's scheduler gives them out.
@@ -30,6 +30,17 @@ pub enum Exchanged<T> {
         reuse: Reuse,
     },
     Failed(Failure),
+}
+
+impl Exchanged<Answer> {
+    /// How much memory the answer holds, where that may be much.
+    pub fn held(&self) -> usize {
+        match self {
+            Self::Answered { result: Ok(Answer::Value(value)), .. } => value.data().len(),
+            Self::Answered { result: Ok(Answer::Values(values)), .. } => values.held(),
+            _ => 0,
+        }
+    }
 }
 
 /// A call that the link did not carry out.

@@ -53,7 +53,7 @@ impl<L> Entry<L> {
     }
 
     /// Whether somebody still wants the answer.
-    fn is_wanted(&self) -> bool {
+    pub fn is_wanted(&self) -> bool {
         match &self.owner {
             Owner::Thread(waiting) => !waiting.waiter.is_gone(),
             Owner::Call(call) => !call.is_completed(),

@@ -170,6 +170,11 @@ impl Pending {
     pub fn of_link(expect: Expect, is_first: bool) -> Self {
         Self { is_first, ..Self::new(expect) }
     }
+
+    /// How much memory it holds.
+    pub fn held(&self) -> usize {
+        self.decoder.held()
+    }
 }
 
 impl Replies for Pending {

@@ -39,6 +39,11 @@ impl Batch {
         spans.resize(Values::RESERVED_SPANS, Span::ORIGIN);
         Ok(Self { at, spans, needed: 0, skip: None })
     }
+
+    /// How much memory it holds beside the inbox.
+    pub fn held(&self) -> usize {
+        self.spans.capacity() * size_of::<Span>()
+    }
 }
 
 impl Inbox {

@@ -75,11 +75,16 @@ impl Inbox {
         self.bytes.len() - self.start
     }
 
-    /// Gives memory back that one call has needed and the next may not.
-    pub fn tidy(&mut self) {
-        if self.is_empty() && self.bytes.capacity() > KEEP {
-            *self = Self::default();
-        }
+    /// Memory that one call has needed and the next may not, to be let go of.
+    #[must_use]
+    pub fn tidy(&mut self) -> Option<Vec<u8>> {
+        let is_large = self.is_empty() && self.bytes.capacity() > KEEP;
+        is_large.then(|| std::mem::take(self).bytes)
+    }
+
+    /// How much memory it holds.
+    pub fn held(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Where to put what arrives next: a buffer with spare capacity.

@@ -117,6 +117,15 @@ impl Decoder {
         Self { want, state: State::Head, allowed }
     }
 
+    /// How much memory it holds.
+    pub fn held(&self) -> usize {
+        match &self.state {
+            State::Large { buffer, .. } => buffer.capacity(),
+            State::Batch(batch) => batch.held(),
+            _ => 0,
+        }
+    }
+
     /// Where to put what arrives next.
     pub fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
         let needed = match &mut self.state {
