@@ -26,7 +26,7 @@ use self::der::{Certificate, Der};
 use self::files::Look;
 use self::identity::{Identity, Shown};
 use self::pem::Section;
-use self::roots::Roots;
+use self::roots::{Roots, Sources};
 use self::verify::{TrustAnything, Verifier};
 use crate::config::TlsOptions;
 use crate::deadline::Deadline;
@@ -265,7 +265,7 @@ impl Material {
     fn is_fresh(&self, options: &TlsOptions) -> bool {
         let roots = self.roots.as_ref();
         let identity = self.identity.as_ref();
-        roots.is_none_or(|part| part.look.holds(&roots::look(options)))
+        roots.is_none_or(|part| part.look.holds(&part.value.sources.look()))
             && identity.is_none_or(|part| part.look.holds(&identity::look(options)))
     }
 
@@ -283,8 +283,9 @@ fn renew(options: &TlsOptions, old: Option<Current>) -> Result<Current, Unusable
         false => None,
         true => {
             let old = before.and_then(|material| material.roots.as_ref());
-            let read = || roots::read(options, old.map(|old| &*old.value)).map(Some);
-            part(old, || roots::look(options), read)?
+            let sources = Sources::new(options);
+            let read = || roots::read(&sources, old.map(|old| &*old.value)).map(Some);
+            part(old, || sources.look(), read)?
         }
     };
     let old_identity = before.and_then(|material| material.identity.as_ref());

@@ -20,10 +20,13 @@ pub struct Roots {
     /// What was in the files of a folder of the caller's, for when one of them cannot be read later.
     folder: HashMap<PathBuf, Vec<CertificateDer<'static>>>,
     pub fingerprint: Fingerprint,
+    pub sources: Sources,
 }
 
-/// Where authorities lie.
-struct Sources {
+/// Where authorities lie. The environment says that too, and is asked only when they are read: a program may be about
+/// to change it.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
     /// The caller's own choice, all of which is to be there.
@@ -31,7 +34,7 @@ struct Sources {
 }
 
 impl Sources {
-    fn new(options: &TlsOptions) -> Self {
+    pub fn new(options: &TlsOptions) -> Self {
         let files: Vec<_> = options.ca_certs.iter().cloned().collect();
         let folders: Vec<_> = options.ca_path.iter().cloned().collect();
         if files.is_empty() && folders.is_empty() {
@@ -60,23 +63,20 @@ impl Sources {
         Self { files: cert_file.into_iter().collect(), folders: cert_dir, are_own: false }
     }
 
-    fn look(&self) -> Look {
+    pub fn look(&self) -> Look {
         // The platform's folders have hundreds of files, and are replaced as a whole or not at all.
         Look::at(&self.files, &self.folders, self.are_own)
     }
 }
 
-pub fn look(options: &TlsOptions) -> Look {
-    Sources::new(options).look()
-}
-
 /// `old`: what was there before.
-pub fn read(options: &TlsOptions, old: Option<&Roots>) -> Result<Roots, Unusable> {
-    let sources = Sources::new(options);
-    match sources.are_own {
-        true => own(&sources, old),
-        false => platforms(&sources),
-    }
+pub fn read(sources: &Sources, old: Option<&Roots>) -> Result<Roots, Unusable> {
+    let mut roots = match sources.are_own {
+        true => own(sources, old)?,
+        false => platforms(sources)?,
+    };
+    roots.sources = sources.clone();
+    Ok(roots)
 }
 
 fn own(sources: &Sources, old: Option<&Roots>) -> Result<Roots, Unusable> {
@@ -148,6 +148,7 @@ impl Roots {
             pinned: Vec::new(),
             folder: HashMap::new(),
             fingerprint: Fingerprint::of(fingerprint),
+            sources: Sources::default(),
         })
     }
 }
