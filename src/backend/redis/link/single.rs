@@ -57,18 +57,14 @@ impl<R: Replies> Exchange for Single<'_, R> {
     }
 }
 
-/// An error that the server sent before it closed the connection, behind whatever it answered before.
+/// An error that the server sent before it closed the connection.
 pub fn server_words(stream: &mut Stream, inbox: &mut Inbox) -> Option<String> {
     let mut decoder = Decoder::new(Want::Plain);
     for _ in 0..MOST_LAST_READS {
         match decoder.advance(inbox) {
             Ok(Some(Reply::Error(text))) => return Some(text),
-            Ok(Some(_)) => {
-                decoder = Decoder::new(Want::Plain);
-                continue;
-            }
             Ok(None) => {}
-            Err(_) => return None,
+            _ => return None,
         }
         let room = decoder.room(inbox).ok()?;
         stream.receive(room).ok()??;
