@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Node;
 use super::lease::Lease;
-use super::scheduler::{ForLoop, ForStep, Left, Lookout, Parked};
+use super::scheduler::{ForLoop, ForStep, Left, Lookout, Parked, Suspect};
 use super::watch::LoopWatch;
 use crate::backend::redis::link::connection::Link;
 use crate::backend::redis::link::drive::{NonBlocking, Pause};
@@ -37,6 +37,7 @@ impl Node {
             ForLoop::Gathered(None) => {}
             ForLoop::Gathered(Some(membership)) => membership.descriptor().has_output(),
             ForLoop::Attach(link, queue) => self.attach(link, &queue),
+            ForLoop::Silent(suspect) => self.hold_for_loop(&suspect),
             ForLoop::Entrusted(actions) => self.perform(actions),
         }
         Ok(())
@@ -76,13 +77,27 @@ impl Node {
 
     /// Sends what is loaded onto a loop's link, as far as that goes, and parks it.
     fn send_for_loop(&self, link: Box<Link>) {
+        self.send_and_park(link, Left::default());
+    }
+
+    fn send_and_park(&self, link: Box<Link>, left: Left) {
         let now = Instant::now();
         let Some(mut link) = self.revalidate_loaded(Lease::of(self, link), now) else { return };
         if link.batch.sent == 0 {
             link.touch(now);
         }
         link.send_batch();
-        self.park_for_loop(link, Left::default());
+        self.park_for_loop(link, left);
+    }
+
+    /// Calls are held behind a link over which nothing has come for long. Unless something has that nobody has looked at
+    /// yet, the loop gets another.
+    #[cold]
+    pub fn hold_for_loop(&self, silent: &Suspect) {
+        if !silent.is_ready() {
+            let actions = self.scheduler().replace_silent(silent, Instant::now);
+            self.perform(actions);
+        }
     }
 
     /// Parks a loop's link.
@@ -92,6 +107,7 @@ impl Node {
         }
         let parked = self.scheduler().park_for_loop(link, left, Instant::now);
         match parked {
+            Parked::More(link) => self.send_and_park(link, Left { has_replies: false, ..left }),
             Parked::Parked { has_output, unmute } => {
                 if let Some((membership, turn)) = unmute {
                     membership.unmute(turn);
@@ -170,6 +186,8 @@ impl Node {
                 self.count_use(&mut link);
                 // It has just been heard from.
                 link.touch(Instant::now());
+            } else if has_replies {
+                link.heard(Instant::now());
             }
             self.park_for_loop(link, Left { has_replies, has_more });
         }

@@ -92,6 +92,10 @@ impl Carrier for Link {
         &mut self.seat
     }
 
+    fn last_used(&self) -> Instant {
+        Link::last_used(self)
+    }
+
     fn membership(&self) -> Option<&Arc<Membership>> {
         self.membership.as_ref()
     }
@@ -253,14 +257,14 @@ impl Node {
     }
 
     fn measure(&self, link: &Link) {
+        if link.uses() == 1 {
+            return self.scheduler().new_link_answers();
+        }
         // What a batch of more calls takes is no round trip.
         const MOST: usize = 8;
         let is_shared = matches!(link.seat, Seat::Shared { .. });
         // The first may have waited for the link to be dialled.
-        if is_shared
-            && link.uses() > 1
-            && link.batch.calls.is_some_and(|calls| (1..=MOST).contains(&calls))
-        {
+        if is_shared && link.batch.calls.is_some_and(|calls| (1..=MOST).contains(&calls)) {
             let took = link.idle_at(Instant::now());
             self.scheduler().measure(took);
         }

@@ -123,7 +123,10 @@ impl Node {
     /// Leaves a link to the thread that is expected to wait on this queue, or, if others wait for what is on it, to
     /// those.
     fn park(&self, lease: Lease<'_>, queue: QueueId, has_replies: bool) {
-        let Some(link) = lease.into_link() else { return };
+        let Some(mut link) = lease.into_link() else { return };
+        if has_replies {
+            link.heard(Instant::now());
+        }
         if link.membership.is_some() {
             // Under TLS more may have come than was taken, of which no socket tells.
             let has_more = link.may_hold_input();

@@ -212,6 +212,8 @@ impl Task for LoopWatch {
             let actions = node.scheduler().take_lying(suspect, Instant::now);
             node.perform(actions);
         }
+        let silent = suspects.iter().filter(|suspect| suspect.is_silent);
+        silent.for_each(|suspect| node.hold_for_loop(suspect));
         if !suspects.is_empty() && !has_ready {
             self.sleep(&node, now);
         }

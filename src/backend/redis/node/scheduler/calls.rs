@@ -159,7 +159,8 @@ impl<L: Carrier> Scheduler<L> {
         }
         let is_first = self.dials == 0 && self.waiting == 0;
         let may_dial = is_first && !(may_be_held_up && self.has_enough(&now));
-        if may_dial && self.reserve_out_of_band(now) {
+        if may_dial && self.may_grow(&now) && self.reserve_out_of_band(&now) {
+            self.grow(now());
             return WhatNext::Dial;
         }
         self.claim_for_queue().map_or(WhatNext::Wait, WhatNext::Entrust)
@@ -325,12 +326,18 @@ impl<L: Carrier> Scheduler<L> {
         now: impl Fn() -> Instant,
     ) -> Result<Box<L>, Actions<L>> {
         if let Some(mut link) = self.take_busy_for_loop(queue) {
-            if self.queue.waiters().are_only(queue) {
+            let is_for_it = !self.queue.is_empty() && self.queue.waiters().are_only(queue);
+            if is_for_it && !self.holds_up(&link, now()) {
                 self.keep_busy(&mut link);
             }
             return Ok(link);
         }
         if let Some(mut link) = self.unpark() {
+            if !self.queue.is_empty() && self.holds_up(&link, now()) && self.has_another(&now) {
+                // What came later does not stand behind it.
+                let drive = vec![link];
+                return Err(Actions { drive, ..Actions::default() }.and(self.recruit(now)));
+            }
             self.keep_busy(&mut link);
             return Ok(link);
         }

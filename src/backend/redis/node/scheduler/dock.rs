@@ -148,6 +148,7 @@ impl<L: Carrier> Scheduler<L> {
         if is_slow && heard.is_some_and(|heard| self.epoch_begun.is_none_or(|begun| heard > begun))
         {
             *seat = current;
+            self.slow -= 1;
             self.in_use += 1;
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::QUEUEING_BOUND;
+
 /// Round trips that never take less are to a server that is far away.
 const FAR: Duration = Duration::from_micros(200);
 /// So many measured times, none of them short, make a server far away that was near: where many contend for one that
@@ -13,6 +15,8 @@ const ONE_IN: u32 = 16;
 const FIRST_TIMES: u32 = 4;
 /// Links that do not answer for so long are not just held up.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// The same of a link of an event loop, where another may be dialled in its place.
+const SILENT: Duration = Duration::from_millis(10);
 /// Callers contend until so many batches in a row were of one call.
 const CONTENDED: u32 = 16;
 /// So many calls in a batch take as long as one by itself, about.
@@ -49,6 +53,16 @@ impl Distance {
     /// Who is far away and has been silent for longer than this may not answer at all.
     pub fn silence(&self) -> Duration {
         self.round_trip.map_or(PATIENCE, |round_trip| 4 * round_trip)
+    }
+
+    /// A link over which nothing has come for so long takes no further calls of its event loop until something does.
+    pub fn holds_up(&self) -> Duration {
+        self.round_trip.map_or(SILENT, |_| self.silence().max(QUEUEING_BOUND))
+    }
+
+    /// One over which nothing has come for so long is slow.
+    pub fn slow(&self) -> Duration {
+        self.round_trip.map_or(3 * SILENT, |_| self.silence().max(SILENT))
     }
 
     /// After so long it is time for others in the place of links that are far away.

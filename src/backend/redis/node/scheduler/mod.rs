@@ -40,7 +40,7 @@
 //!   reactor. `count` is how many there are, with those that are being dialled, by threads for themselves
 //!   (`own_dials`) or out of band (`dials`). It never exceeds `most`.
 //! - A link that is out, parked or docked has a [`Seat`]: exclusive, or shared since an epoch. `in_use` is the number
-//!   of those, and of reservations, that are shared since the current epoch.
+//!   of those, and of reservations, that are shared since the current epoch, and `slow` of those since an earlier one.
 //! - An idle link has no batch; a parked one has, and its batch waits for one completion queue only. One that is
 //!   parked for its event loop may have none, and never counts in `in_use`. In the batch of a docked one is the call of
 //!   its driver, who comes for it; whoever has it meanwhile only sends.
@@ -53,6 +53,7 @@ mod actions;
 mod calls;
 mod deferral;
 mod dock;
+mod growth;
 mod loops;
 mod measures;
 mod queue;
@@ -72,6 +73,7 @@ use self::deferral::Deferral;
 pub use self::deferral::{Look, WatchId};
 use self::dock::Dock;
 pub use self::dock::{Visit, Visited};
+use self::growth::Growth;
 use self::loops::Loops;
 pub use self::loops::{ForLoop, ForStep, LOOK, Left, Lookout, Parked, Suspect};
 pub use self::measures::Distance;
@@ -105,6 +107,8 @@ pub trait Carrier: Sized {
     fn batch(&self) -> &Batch<Self>;
     fn batch_mut(&mut self) -> &mut Batch<Self>;
     fn seat_mut(&mut self) -> &mut Seat;
+    /// When it was used last, or something came over it.
+    fn last_used(&self) -> Instant;
     /// Its place in the descriptor of a queue that is polled.
     fn membership(&self) -> Option<&Arc<Membership>>;
 }
@@ -126,6 +130,9 @@ pub struct Scheduler<L> {
     idle: Vec<Box<L>>,
     count: usize,
     in_use: usize,
+    /// Links in use, shared since an earlier epoch.
+    slow: usize,
+    growth: Growth,
     /// Goes up when the links in use are found to be slow.
     epoch: NonZeroU64,
     epoch_begun: Option<Instant>,
@@ -176,6 +183,8 @@ impl<L: Carrier> Scheduler<L> {
             idle: Vec::new(),
             count: 0,
             in_use: 0,
+            slow: 0,
+            growth: Growth::default(),
             epoch: NonZeroU64::MIN,
             epoch_begun: None,
             dials: 0,
@@ -243,6 +252,8 @@ impl<L: Carrier> Scheduler<L> {
     fn vacate(&mut self, seat: Seat) {
         if seat == (Seat::Shared { epoch: self.epoch }) {
             self.in_use -= 1;
+        } else {
+            self.vacate_earlier(seat);
         }
     }
 
@@ -398,13 +409,6 @@ impl<L: Carrier> Scheduler<L> {
         let mut links = mem::take(&mut self.idle);
         links.extend(self.dock.take_all());
         Remains { links, parked, requests }
-    }
-
-    /// Begins a new epoch: the links in use are slow, and count no more.
-    fn begin_epoch(&mut self, now: Instant) {
-        self.epoch_begun = Some(now);
-        self.epoch = self.epoch.saturating_add(1);
-        self.in_use = 0;
     }
 
     /// How many links may be in use before callers queue.

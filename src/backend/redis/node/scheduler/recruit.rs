@@ -12,11 +12,16 @@ impl<L: Carrier> Scheduler<L> {
         let for_loops = self.loops.awaiting();
         if for_loops > 0 || !self.exclusive.is_empty() || self.in_use < self.most_for_calls() {
             self.recruit_idle(&mut actions.drive);
-            let needs_link = !self.queue.is_empty() && self.in_use < self.most_for_calls();
+            let needs_link = !self.queue.is_empty()
+                && self.in_use < self.most_for_calls()
+                && self.may_grow(&now);
             let most = if self.links() > 0 { MOST_DIALS } else { 1 };
             let wanted = (for_loops + self.exclusive.len() + usize::from(needs_link)).min(most);
             while self.dials < wanted && self.reserve_out_of_band(&now) {
                 actions.dial += 1;
+            }
+            if needs_link && actions.dial > 0 {
+                self.grow(now());
             }
         }
         if for_loops > 0 && self.dials == 0 {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Suspect;
 use crate::backend::redis::node::scheduler::Actions;
 use crate::completion::{Membership, QueueHold};
 
@@ -13,6 +14,9 @@ pub enum ForLoop<L> {
     Attach(Box<L>, QueueHold),
     /// It goes with the loop's link the next time; whoever polls is to be told here, if nobody has.
     Gathered(Option<Arc<Membership>>),
+    /// It is held behind a link over which nothing has come for long: unless something has meanwhile, the loop is to get
+    /// another.
+    Silent(Suspect),
     /// It waits for a link that is to be dialled, or is the reactor's.
     Entrusted(Actions<L>),
 }
@@ -43,6 +47,8 @@ pub enum Parked<L> {
         /// It was muted meanwhile, and is to be unmuted.
         unmute: Option<(Arc<Membership>, u64)>,
     },
+    /// What was held goes over it now.
+    More(Box<L>),
     /// It is the loop's no more.
     Refused(Box<L>),
 }

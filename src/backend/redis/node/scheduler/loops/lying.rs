@@ -17,10 +17,6 @@ pub const LOOK: Duration = Duration::from_millis(10);
 const QUIET_LOOKS: u32 = 10;
 /// After so many looks at links that nothing comes over it is waited for that.
 const SILENT_LOOKS: u32 = 3;
-/// A link that has answered nothing for so many looks is slow. The one in its place has twice as long, and so on.
-const SLOW_LOOKS: u32 = 2;
-/// It is not doubled more often.
-const MOST_DOUBLINGS: u32 = 10;
 
 /// Whether somebody looks for what is left lying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,18 +36,18 @@ pub struct Seen {
     pub(super) was_ready: bool,
     /// Looks since replies came, with calls under way.
     pub(super) silent: u32,
-    /// Those were many.
-    pub(super) is_slow: bool,
-    /// How many links in a row were slow.
+    /// How many links in a row were silent for too long.
     pub(super) replaced: u32,
 }
 
 /// Something that may have been left lying: the number of visits to the link that it was seen after.
 pub struct Suspect {
     pub queue: QueueId,
-    membership: Option<Arc<Membership>>,
-    has_io: bool,
-    visits: u64,
+    pub(super) membership: Option<Arc<Membership>>,
+    pub(super) has_io: bool,
+    pub(super) visits: u64,
+    /// Calls are held behind a link over which nothing has come for too long.
+    pub is_silent: bool,
 }
 
 impl Suspect {
@@ -97,8 +93,7 @@ impl<L: Carrier> Scheduler<L> {
             self.loops.lookout = Lookout::Nobody;
             return None;
         }
-        let round_trips = self.distance.several_round_trips().as_millis() / LOOK.as_millis();
-        let slow = SLOW_LOOKS.max(round_trips as u32);
+        let slow = self.distance.slow();
         let mut suspects = Vec::new();
         for own in self.loops.all.iter_mut().filter(|each| each.has_calls() || each.queue.is_gone())
         {
@@ -108,7 +103,6 @@ impl<L: Carrier> Scheduler<L> {
             if has_replies {
                 own.seen.replaced = 0;
             }
-            own.seen.is_slow = own.seen.silent > slow << own.seen.replaced.min(MOST_DOUBLINGS);
             (own.seen.visits, own.seen.replies) = (own.visits, own.replies);
             own.seen.was_ready &= is_untouched;
             let is_late = match &own.link {
@@ -118,15 +112,15 @@ impl<L: Carrier> Scheduler<L> {
                 Place::Out => !own.gathered.is_empty(),
                 Place::Awaited => false,
             };
-            if is_untouched || is_late {
+            let is_silent = own.is_overdue(slow, now);
+            let has_output = !own.gathered.is_empty() && !own.is_held;
+            if is_untouched || is_late || is_silent {
                 suspects.push(Suspect {
                     queue: own.queue.id(),
                     membership: own.membership.clone(),
-                    has_io: is_late
-                        || own.has_more
-                        || !own.gathered.is_empty()
-                        || own.queue.is_gone(),
+                    has_io: is_late || own.has_more || has_output || own.queue.is_gone(),
                     visits: own.visits,
+                    is_silent,
                 });
             }
         }

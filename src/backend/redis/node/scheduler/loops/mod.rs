@@ -11,6 +11,7 @@
 
 mod answers;
 mod lying;
+mod silent;
 
 use std::mem;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub struct Loop<L> {
     bursts: u32,
     /// Since the last step a call came that found nothing under way.
     has_begun: bool,
+    /// Nothing has come over the link for a while: what is gathered goes when something has.
+    is_held: bool,
     /// While the link is out: somebody has muted it. How often that was.
     is_muted: bool,
     mutes: u64,
@@ -76,6 +79,7 @@ impl<L> Loop<L> {
             has_more: false,
             bursts: 0,
             has_begun: false,
+            is_held: false,
             is_muted: false,
             mutes: 0,
             seen: Seen::default(),
@@ -165,7 +169,9 @@ impl<L: Carrier> Loop<L> {
         match mem::replace(&mut self.link, Place::Out) {
             Place::Parked(mut link) => {
                 self.visits += 1;
-                self.fill(&mut link);
+                if !self.is_held {
+                    self.fill(&mut link);
+                }
                 Some(link)
             }
             other => {
@@ -213,8 +219,11 @@ impl<L: Carrier> Scheduler<L> {
         if is_quiet && own.bursts < ENOUGH_BURSTS {
             return Ok(own.take().map_or(ForLoop::Gathered(None), ForLoop::Send));
         }
-        if own.seen.is_slow && self.has_another(&now) {
-            return Ok(self.replace_slow(index, now));
+        if !is_quiet
+            && (was_empty || own.is_held)
+            && let Some(held) = self.hold(index, was_empty, now)
+        {
+            return Ok(held);
         }
         let own = &self.loops.all[index];
         let is_blocked = matches!(&own.link, Place::Parked(link) if link.batch().has_unsent());
@@ -222,7 +231,7 @@ impl<L: Carrier> Scheduler<L> {
     }
 
     /// Whether there is another link for a loop, or there may be.
-    fn has_another(&self, now: impl Fn() -> Instant) -> bool {
+    pub(super) fn has_another(&self, now: impl Fn() -> Instant) -> bool {
         self.has_idle() || self.has_room(now)
     }
 
@@ -247,20 +256,6 @@ impl<L: Carrier> Scheduler<L> {
         Ok(self.find_link_for_loop(self.loops.recent, Actions::default(), now))
     }
 
-    /// The reactor goes on with a link that answers nothing. The loop gets another.
-    #[cold]
-    fn replace_slow(&mut self, index: usize, now: impl Fn() -> Instant) -> ForLoop<L> {
-        let own = &mut self.loops.all[index];
-        let mut actions = Actions::default();
-        if let Place::Parked(link) = mem::replace(&mut own.link, Place::Awaited) {
-            actions.drive.push(link);
-        }
-        own.membership = None;
-        let (visits, replies, replaced) = (own.visits, own.replies, own.seen.replaced + 1);
-        own.seen = Seen { visits, replies, replaced, ..Seen::default() };
-        self.find_link_for_loop(index, actions, now)
-    }
-
     /// A link for a loop that has none.
     fn find_link_for_loop(
         &mut self,
@@ -281,6 +276,7 @@ impl<L: Carrier> Scheduler<L> {
     fn load_for_loop(&mut self, index: usize, mut link: Box<L>) -> ForLoop<L> {
         let own = &mut self.loops.all[index];
         own.link = Place::Out;
+        own.is_held = false;
         own.fill(&mut link);
         ForLoop::Attach(link, own.queue.clone())
     }
@@ -373,7 +369,7 @@ impl<L: Carrier> Scheduler<L> {
     /// Parks a link that was out.
     pub fn park_for_loop(
         &mut self,
-        link: Box<L>,
+        mut link: Box<L>,
         left: Left,
         now: impl Fn() -> Instant,
     ) -> Parked<L> {
@@ -387,12 +383,17 @@ impl<L: Carrier> Scheduler<L> {
             return Parked::Refused(link);
         };
         let own = &mut self.loops.all[index];
+        own.replies += u64::from(left.has_replies);
+        let may_go_on = left.has_replies || link.batch().is_complete();
+        if may_go_on && own.release_held(&mut link) {
+            return Parked::More(link);
+        }
         // Where there is no room for more the socket tells when there is.
         let is_blocked = link.batch().has_unsent();
         own.link = Place::Parked(link);
-        own.replies += u64::from(left.has_replies);
         own.has_more = left.has_more;
-        let has_io = own.has_more || (!own.gathered.is_empty() && !is_blocked);
+        let has_output = !own.gathered.is_empty() && !is_blocked && !own.is_held;
+        let has_io = own.has_more || has_output;
         let has_output = own.membership.clone().filter(|_| has_io);
         let unmute = match mem::take(&mut own.is_muted) {
             true => own.membership.clone().map(|membership| (membership, own.mutes)),

@@ -33,7 +33,7 @@ impl Polled {
     }
 }
 
-const ANSWERED: Left = Left { has_replies: true, has_more: false };
+pub const ANSWERED: Left = Left { has_replies: true, has_more: false };
 
 pub fn inflight() -> Arc<Inflight> {
     Arc::new(Inflight::new(usize::MAX))
@@ -45,12 +45,24 @@ fn socket() -> Arc<OwnedFd> {
 }
 
 pub fn submit(scheduler: &mut Scheduler<Probe>, polled: &mut Polled) -> ForLoop<Probe> {
+    submit_at(scheduler, polled, Instant::now())
+}
+
+pub fn submit_at(
+    scheduler: &mut Scheduler<Probe>,
+    polled: &mut Polled,
+    now: Instant,
+) -> ForLoop<Probe> {
     let call = polled.call();
-    scheduler.submit_for_loop(call, encode, Expect::Ping, Instant::now).unwrap()
+    scheduler.submit_for_loop(call, encode, Expect::Ping, || now).unwrap()
 }
 
 /// As a node does: the link is in the queue's descriptor from then on.
-fn attach(scheduler: &mut Scheduler<Probe>, link: &mut Probe, queue: &QueueHold) -> Arc<OwnedFd> {
+pub fn attach(
+    scheduler: &mut Scheduler<Probe>,
+    link: &mut Probe,
+    queue: &QueueHold,
+) -> Arc<OwnedFd> {
     let socket = socket();
     let membership = queue.join(&socket).unwrap();
     assert!(scheduler.attached(&membership));
@@ -200,36 +212,6 @@ fn what_does_not_go_into_one_batch_goes_with_the_next_and_none_of_it_is_lost() {
 }
 
 #[test]
-fn a_link_that_answers_nothing_is_replaced_and_the_next_has_twice_as_long() {
-    let (mut scheduler, mut polled) = (with_idle(3), Polled::new(&inflight()));
-    let mut sockets = vec![busy_loop(&mut scheduler, &mut polled)];
-    let mut looks = Vec::new();
-    for _ in 0..2 {
-        let mut count = 0;
-        let (mut link, queue) = loop {
-            scheduler.look_at_loops(Instant::now()).unwrap();
-            count += 1;
-            match submit(&mut scheduler, &mut polled) {
-                ForLoop::Gathered(_) => {}
-                ForLoop::Entrusted(actions) => {
-                    assert_eq!(actions.drive.len(), 1, "the reactor goes on with the slow one");
-                    let dialled = scheduler.dialled(Box::default(), Instant::now);
-                    break dialled.attach.unwrap();
-                }
-                ForLoop::Send(_) | ForLoop::Attach(..) => panic!(),
-            }
-        };
-        sockets.push(attach(&mut scheduler, &mut link, &queue));
-        assert!(matches!(
-            scheduler.park_for_loop(link, Left::default(), Instant::now),
-            Parked::Parked { .. }
-        ));
-        looks.push(count);
-    }
-    assert!(looks[1] > looks[0], "{looks:?}");
-}
-
-#[test]
 fn a_loop_gives_its_link_up_where_there_may_be_no_other() {
     let inflight = inflight();
     let mut scheduler: Scheduler<Probe> = Scheduler::new(1, true);
@@ -275,6 +257,9 @@ fn random_turns_of_loops_keep_every_link_and_every_call() {
                     ForLoop::Send(link) => out.push(link),
                     ForLoop::Attach(link, queue) => todo.attach = Some((link, queue)),
                     ForLoop::Entrusted(actions) => todo = actions,
+                    ForLoop::Silent(suspect) => {
+                        todo = scheduler.replace_silent(&suspect, Instant::now);
+                    }
                     ForLoop::Gathered(_) => {}
                 },
                 3 => match scheduler.take_for_loop(polled[turn].queue.id()) {

@@ -6,6 +6,7 @@ mod leaving;
 mod loops;
 mod outside;
 mod random;
+mod silent;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ struct Probe {
     batch: Batch<Probe>,
     seat: Seat,
     membership: Option<Arc<Membership>>,
+    last_used: Option<Instant>,
 }
 
 impl Carrier for Probe {
@@ -31,6 +33,10 @@ impl Carrier for Probe {
 
     fn seat_mut(&mut self) -> &mut Seat {
         &mut self.seat
+    }
+
+    fn last_used(&self) -> Instant {
+        self.last_used.unwrap_or_else(Instant::now)
     }
 
     fn membership(&self) -> Option<&Arc<Membership>> {
