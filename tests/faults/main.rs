@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod closed_links;
 mod closing;
 mod combined_calls;
 mod deadlines;

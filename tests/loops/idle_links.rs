@@ -7,6 +7,7 @@ use super::support::poller::*;
 use super::support::queue::*;
 use super::support::scripted::{Scripted, echo};
 use super::support::server::Setup;
+use super::support::socket::connected_to;
 
 /// So long nothing must happen before a loop counts as asleep.
 const QUIET_MS: u64 = 300;
@@ -51,6 +52,7 @@ fn a_server_that_hangs_up_wakes_the_loop_once() {
                 server.hang_up();
                 let turns = turns_until_quiet(&queue, &mut poller);
                 assert!(turns <= FEW, "{way:?}: woken {turns} times");
+                assert_eq!(connected_to(server.address(), |_| {}), 0, "{way:?}: closed here too");
             }
         }
     }

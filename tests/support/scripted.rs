@@ -109,8 +109,15 @@ impl Scripted {
 
     /// Ends every connection with a goodbye.
     pub fn hang_up(&self) {
-        for socket in lock(&self.shared.sockets).iter().filter_map(Weak::upgrade) {
-            socket.shut_down();
+        self.hang_up_but(usize::MAX);
+    }
+
+    /// The same, but one.
+    pub fn hang_up_but(&self, connection: usize) {
+        for (number, socket) in lock(&self.shared.sockets).iter().enumerate() {
+            if let Some(socket) = socket.upgrade().filter(|_| number != connection) {
+                socket.shut_down();
+            }
         }
     }
 }

@@ -1,13 +1,14 @@
 //! One type for a TCP and a Unix socket, with the ways to end it that the standard library does not offer.
 
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::net::{SendFlags, Shutdown, sockopt};
+use rustix::net::{SendFlags, Shutdown, SocketAddrUnix, sockopt};
 
 use super::dir::TempDir;
 
@@ -38,6 +39,28 @@ impl Address {
             Self::Unix(path) => format!("unix://{}?{options}", path.display()),
         }
     }
+}
+
+/// Shows the sockets of this process that are connected to a server; how many there are. On a Unix socket both ends are
+/// of the same process here, and only one of them has the server's name for its peer.
+pub fn connected_to(server: &Address, mut look: impl FnMut(BorrowedFd<'_>)) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
+        let number = entry.file_name().to_str().unwrap().parse().unwrap();
+        // SAFETY: what it names is only asked what it is; one that was closed meanwhile is an error.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        let Ok(Some(peer)) = rustix::net::getpeername(fd) else { continue };
+        let is_its = match server {
+            Address::Tcp(port) => SocketAddr::try_from(peer).is_ok_and(|peer| peer.port() == *port),
+            Address::Unix(path) => SocketAddrUnix::try_from(peer)
+                .is_ok_and(|peer| peer.path_bytes() == Some(path.as_os_str().as_encoded_bytes())),
+        };
+        if is_its {
+            look(fd);
+            count += 1;
+        }
+    }
+    count
 }
 
 /// A connected socket.

@@ -159,6 +159,8 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if let Some(link) = self.link.take() {
             self.node.close_link(link);
+            // Others may have ended with it.
+            self.node.look_at_unused();
         }
     }
 }
@@ -204,6 +206,7 @@ impl Node {
     pub fn count_use(&self, link: &mut Link) {
         let uses = link.count_use();
         if uses.is_multiple_of(MEASURED) || uses <= FIRST {
+            self.look_at_unused_now_and_then(link.last_used());
             self.measure(link);
         }
     }

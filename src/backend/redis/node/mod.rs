@@ -13,6 +13,7 @@ pub mod call;
 pub mod combine;
 pub mod dialing;
 mod dock;
+mod idle;
 mod job;
 pub mod lease;
 mod loops;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use redis::{ConnectionAddr, ConnectionInfo};
 
+use self::idle::Looks;
 use self::own_core::OwnCore;
 use self::scheduler::{Actions, Carrier, Remains, Scheduler, WatchId};
 use self::watch::Alarm;
@@ -73,6 +75,7 @@ pub struct Node {
     own_core: OwnCore,
     /// Wakes who looks after event loops.
     loop_alarm: Arc<Alarm>,
+    looks: Looks,
     /// Set by the first asynchronous call.
     reactor: OnceLock<Arc<Reactor>>,
     /// To end the calls that wait on a link when the cache is closed.
@@ -124,6 +127,7 @@ impl Node {
             wakeups: Wakeups::default(),
             own_core: OwnCore::default(),
             loop_alarm: Arc::default(),
+            looks: Looks::default(),
             reactor: OnceLock::new(),
             cut_offs: Mutex::default(),
         });

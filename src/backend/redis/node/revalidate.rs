@@ -43,6 +43,7 @@ impl Node {
         if idle < RECENT && which == Revalidate::Idle {
             return Check::Nothing;
         }
+        self.look_at_unused_now_and_then(now);
         match self.health_check.is_some_and(|interval| idle > interval) {
             true => Check::Ask,
             false => Check::Look,

@@ -79,6 +79,7 @@ impl Node {
         if !self.inflight.is_watching_deadlines() && self.inflight.begin_watching_deadlines() {
             reactor.post(Box::new(Deadlines::new(&self.inflight)));
         }
+        self.watch_unused(reactor);
         Ok(())
     }
 

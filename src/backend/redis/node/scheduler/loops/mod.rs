@@ -12,6 +12,7 @@
 mod answers;
 mod lying;
 mod silent;
+mod unused;
 
 use std::mem;
 use std::sync::Arc;
