@@ -119,6 +119,11 @@ impl Error {
         Self { kind, maybe_applied: self.maybe_applied }
     }
 
+    /// Whether there is no room for another connection, at the server or in this process: those that are there must do.
+    pub fn is_no_room(&self) -> bool {
+        matches!(self.kind, Kind::Full { .. } | Kind::NoMemory(_))
+    }
+
     /// Whether the same call may succeed when it is tried again later.
     pub fn is_retryable(&self) -> bool {
         match &self.kind {

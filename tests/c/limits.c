@@ -1,13 +1,15 @@
-/* limits URL: a process without another descriptor, and one without more memory. */
+/* limits WHAT URL: a process without another descriptor, with a link and without one, and one without more memory. */
 #define _POSIX_C_SOURCE 200809L
 
-#include "check.h"
+#include "check_async.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { MOST = 64, LARGE = 300 << 20 };
+enum { MOST = 64, LARGE = 300 << 20, THREADS = 8, ROUNDS = 50, MEDIUM = 100000, CALLS = 100 };
 
 static void limit(int resource, rlim_t soft)
 {
@@ -44,6 +46,80 @@ static void descriptors(const char *url)
         close(taken[--count]);
     round_trip(cache, "k");
     CHECK(cachetory_close(cache) == CACHETORY_OK);
+}
+
+static void *use(void *arg)
+{
+    cachetory_t cache = *(cachetory_t *)arg;
+    cachetory_error_t error;
+    char *value = malloc(MEDIUM);
+    CHECK(value != NULL);
+    memset(value, 'v', MEDIUM);
+    for (int i = 0; i < ROUNDS; i++) {
+        round_trip(cache, "k");
+        EXPECT(cachetory_set(cache, "m", 1, value, MEDIUM, CACHETORY_NO_EXPIRY, 0, &error), CACHETORY_OK, &error);
+        EXPECT(cachetory_ping(cache, &error), CACHETORY_OK, &error);
+    }
+    free(value);
+    return NULL;
+}
+
+/* Small calls and large ones. With a descriptor it is polled, and otherwise waited on. */
+static void submit_and_take(cachetory_t cache, cachetory_queue_t queue, int fd)
+{
+    static char value[MEDIUM];
+    cachetory_error_t error;
+    for (int i = 0; i < CALLS; i++) {
+        submit_get(cache, queue, 1, "k");
+        EXPECT(cachetory_set_async(cache, queue, 2, "m", 1, value, MEDIUM, CACHETORY_NO_EXPIRY, 0, &error),
+               CACHETORY_OK, &error);
+    }
+    for (int left = 2 * CALLS; left > 0;) {
+        struct pollfd readable = {.fd = fd, .events = POLLIN};
+        cachetory_completion_t completion;
+        size_t count;
+        if (fd >= 0)
+            CHECK(poll(&readable, 1, WAIT_MS) == 1);
+        EXPECT(cachetory_queue_wait(queue, &completion, 1, fd >= 0 ? 0 : WAIT_MS, &count, &error), CACHETORY_OK, &error);
+        if (count == 0)
+            continue;
+        left--;
+        if (completion.status < 0)
+            fprintf(stderr, "%s\n", completion.message);
+        CHECK(completion.status >= 0);
+        cachetory_completion_free(&completion);
+    }
+}
+
+/* The links that are there serve all, whoever wants one more. */
+static void links(const char *url)
+{
+    int taken[MOST], count = 0;
+    pthread_t threads[THREADS];
+    cachetory_t cache = open_cache(url);
+    cachetory_queue_t waited = open_queue(), polled = open_queue(), second = open_queue();
+    submit_get(cache, waited, 0, "k");
+    cachetory_completion_t first = next(waited);
+    CHECK(first.status >= 0);
+    cachetory_completion_free(&first);
+    int fd = cachetory_queue_fd(polled), other = cachetory_queue_fd(second);
+    CHECK(fd >= 0 && other >= 0);
+    limit(RLIMIT_NOFILE, MOST);
+    while (count < MOST && (taken[count] = open("/dev/null", O_RDONLY)) >= 0)
+        count++;
+    for (int i = 0; i < THREADS; i++)
+        CHECK(pthread_create(&threads[i], NULL, use, &cache) == 0);
+    for (int i = 0; i < 3; i++) {
+        submit_and_take(cache, waited, -1);
+        submit_and_take(cache, polled, fd);
+        submit_and_take(cache, second, other);
+    }
+    for (int i = 0; i < THREADS; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    while (count > 0)
+        close(taken[--count]);
+    CHECK(cachetory_queue_close(waited) == CACHETORY_OK && cachetory_queue_close(polled) == CACHETORY_OK);
+    CHECK(cachetory_queue_close(second) == CACHETORY_OK && cachetory_close(cache) == CACHETORY_OK);
 }
 
 /* How much address space is in use. */
@@ -125,6 +201,8 @@ int main(int argc, char **argv)
     CHECK(argc == 3 || argc == 4);
     if (strcmp(argv[1], "descriptors") == 0)
         descriptors(argv[2]);
+    else if (strcmp(argv[1], "links") == 0)
+        links(argv[2]);
     else if (strcmp(argv[1], "pieces") == 0)
         pieces(argv[2], (size_t)atol(argv[3]));
     else

@@ -122,6 +122,16 @@ fn a_process_without_descriptors_is_told_so_and_goes_on_later() {
 }
 
 #[test]
+fn a_process_without_descriptors_makes_do_with_the_links_that_there_are() {
+    let server = server();
+    let program = Program::build("limits");
+    for url in [server.tcp_url(), server.unix_url(), tls_url(server.tls_port())] {
+        println!("{url}");
+        program.run(&["links", &patient(&url)]);
+    }
+}
+
+#[test]
 fn a_store_without_memory_for_small_values_is_told_so_and_goes_on_later() {
     let program = Program::build("limits");
     for url in ["memory://", "memory://?max_bytes=1g"] {

@@ -15,7 +15,7 @@ use crate::backend::redis::wire::command;
 use crate::backend::redis::wire::encode::Outbox;
 use crate::backend::redis::wire::replies::{Expect, Pending, Replies};
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::op::{Access, Answer, Op};
 
 impl Node {
@@ -196,7 +196,7 @@ impl Node {
                         return Ok(lease);
                     }
                 }
-                Taken::Dialled(Err(Error { kind: Kind::Full { .. }, .. })) if self.has_links() => {}
+                Taken::Dialled(Err(error)) if error.is_no_room() && self.has_links() => {}
                 Taken::Dialled(dialled) => return dialled,
             }
         }

@@ -60,7 +60,21 @@ impl Node {
             // A server that stops takes connections that it never answers, and the next one may be its successor's.
             dialled = dial();
         }
-        dialled.map_err(|Failure { error, .. }| match error.kind {
+        dialled.map_err(|Failure { error, .. }| self.not_dialled(error, peer, &dialling, deadline))
+    }
+
+    /// What is said of a dial that came to nothing.
+    fn not_dialled(
+        &self,
+        error: Error,
+        peer: String,
+        dialling: &Deadline,
+        deadline: &Deadline,
+    ) -> Error {
+        if error.is_no_room() {
+            self.scheduler().turned_away(Instant::now());
+        }
+        match error.kind {
             _ if self.is_closed() => Kind::Closed.into(),
             // It was the time to connect that passed, and not the call's.
             Kind::Timeout(doing) if dialling.instant() < deadline.instant() => {
@@ -68,12 +82,9 @@ impl Node {
                 Kind::Connect { peer, reason: reason.into() }.into()
             }
             Kind::Connect { reason, .. } => Kind::Connect { peer, reason }.into(),
-            Kind::Full { reason, .. } => {
-                self.scheduler().turned_away(Instant::now());
-                Kind::Full { peer, reason }.into()
-            }
+            Kind::Full { reason, .. } => Kind::Full { peer, reason }.into(),
             kind => Error { kind, maybe_applied: error.maybe_applied },
-        })
+        }
     }
 
     /// From here on a socket is cut off when the node is closed.
@@ -131,6 +142,10 @@ impl OutOfBand {
 impl Drop for OutOfBand {
     fn drop(&mut self) {
         if let Some(error) = self.error.take() {
+            if error.is_no_room() {
+                // It may be a thread that could not be had.
+                self.node.scheduler().turned_away(Instant::now());
+            }
             // Under one lock, or another link is dialled for those that are about to fail.
             let failed = self.node.scheduler().dial_failed(Instant::now);
             match failed {

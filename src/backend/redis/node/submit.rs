@@ -103,8 +103,7 @@ impl Node {
             Check::Ask => {}
         }
         let node = self.me.upgrade()?;
-        // Dropped in a thread that cannot be had, the batch goes over another link.
-        let mut asked = Asked { node, link: lease.into_link() };
+        let mut asked = Asked { node, link: lease.into_link(), has_begun: false };
         let _ = DIALLERS.run(move || asked.ask());
         None
     }
@@ -124,14 +123,16 @@ impl Node {
 }
 
 /// A link with a batch that is asked whether it is there, in no call's hands. Dropped, it is closed, and its batch goes
-/// over another.
+/// over another. Where no thread can be had to ask it, it is used as it is: another could not be dialled either.
 struct Asked {
     node: Arc<Node>,
     link: Option<Box<Link>>,
+    has_begun: bool,
 }
 
 impl Asked {
     fn ask(&mut self) {
+        self.has_begun = true;
         let Some(link) = self.link.as_deref_mut() else { return };
         let deadline = Deadline::after(self.node.timeout);
         let wakeups = link.batch.wakeups;
@@ -151,9 +152,12 @@ impl Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        if let Some(link) = self.link.take() {
-            self.node.put_back_batch(link);
+        let Some(mut link) = self.link.take() else { return };
+        if self.has_begun {
+            return self.node.put_back_batch(link);
         }
+        link.touch(Instant::now());
+        self.node.to_reactor(link);
     }
 }
 
