@@ -14,6 +14,7 @@ mod deadlines;
 mod large_values;
 mod prefix_clears;
 mod processes;
+mod slow_links;
 mod tens_of_thousands;
 mod together;
 

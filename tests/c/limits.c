@@ -80,7 +80,8 @@ static void submit_and_take(cachetory_t cache, cachetory_queue_t queue, int fd)
         size_t count;
         if (fd >= 0)
             CHECK(poll(&readable, 1, WAIT_MS) == 1);
-        EXPECT(cachetory_queue_wait(queue, &completion, 1, fd >= 0 ? 0 : WAIT_MS, &count, &error), CACHETORY_OK, &error);
+        EXPECT(cachetory_queue_wait(queue, &completion, 1, fd >= 0 ? 0 : WAIT_MS, &count, &error), CACHETORY_OK,
+               &error);
         if (count == 0)
             continue;
         left--;

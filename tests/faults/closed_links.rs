@@ -19,17 +19,18 @@ struct Crowded {
 }
 
 impl Crowded {
-    fn new(start: fn(Box<dyn Fn(&mut Peer) + Send + Sync>) -> Scripted) -> Self {
+    fn new(is_tcp: bool) -> Self {
         let holds = Arc::new(AtomicBool::new(false));
         let held = Arc::clone(&holds);
-        let server = start(Box::new(move |peer| {
+        let script = move |peer: &mut Peer| {
             while let Some(command) = peer.request() {
                 if name(&command) == "SET" {
                     peer.hang_until(|| !held.load(Ordering::SeqCst));
                 }
                 peer.send(echo(&command));
             }
-        }));
+        };
+        let server = if is_tcp { Scripted::tcp(script) } else { Scripted::unix(script) };
         Self { server, holds }
     }
 
@@ -54,8 +55,8 @@ impl Crowded {
 }
 
 fn for_each_socket(test: impl Fn(&Crowded)) {
-    test(&Crowded::new(|script| Scripted::tcp(script)));
-    test(&Crowded::new(|script| Scripted::unix(script)));
+    test(&Crowded::new(true));
+    test(&Crowded::new(false));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod left_lying;
 mod many_pollers;
 mod polling;
 mod programs;
+mod silent_links;
 mod steps;
 
 use support::capi::*;

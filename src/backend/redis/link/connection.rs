@@ -249,6 +249,11 @@ impl Link {
         (self.stream.shared_descriptor(), self.interest().1)
     }
 
+    /// Whoever sleeps until something comes over it wakes.
+    pub fn shut_down(&self) {
+        self.stream.shut_down();
+    }
+
     /// An idle link may stay idle for long.
     pub(super) fn tidy(&mut self) {
         if self.batch.outbox.capacity() > KEEP {

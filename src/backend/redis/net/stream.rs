@@ -143,6 +143,11 @@ impl Stream {
         self.socket.shared_descriptor()
     }
 
+    /// Ends it under those who wait for something.
+    pub fn shut_down(&self) {
+        self.socket.cut_off().cut();
+    }
+
     /// Whether it pays to spin for what arrives.
     #[inline]
     pub fn spins(&self) -> bool {

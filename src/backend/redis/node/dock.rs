@@ -1,6 +1,7 @@
 //! Calls to a server that is far away, where requests do not wait for the replies to others: a link is docked while its
 //! driver sleeps, and whoever comes adds its request to the batch, sends it, and waits to be answered.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::PollFd;
@@ -11,14 +12,31 @@ use super::scheduler::{Distance, Ticket, Visit, Visited};
 use crate::backend::redis::link::connection::Link;
 use crate::backend::redis::link::drive::{NonBlocking, Pause};
 use crate::backend::redis::link::pipeline::Driven;
+use crate::backend::redis::link::waiter::Waiter;
 use crate::backend::redis::net::socket;
 use crate::backend::redis::wire::replies::Reuse;
 use crate::deadline::Deadline;
+
+/// A thread that visits. After a panic the link is closed, and there is nothing to come back to.
+struct Visitor<'a> {
+    node: &'a Node,
+    driver: &'a Arc<Waiter<Link>>,
+}
+
+impl Drop for Visitor<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.node.scheduler().forget_docked(self.driver);
+        }
+    }
+}
 
 impl Node {
     /// Sends what was added to the batch of a docked link, and docks it again.
     pub fn visit(&self, visit: Visit<Link>) {
         let Visit { link, driver } = visit;
+        // Dropped after the lease.
+        let _visitor = Visitor { node: self, driver: &driver };
         let mut lease = Lease::of(self, link);
         loop {
             if let Ok(link) = lease.link() {

@@ -228,6 +228,9 @@ impl Node {
         }
         let wakeups = link.batch.wakeups;
         // Nothing is left in it, unless there was a panic in the middle.
+        if !link.batch.is_complete() {
+            link.shut_down();
+        }
         link.batch.fail(|| Kind::Internal("the call of another thread failed".into()).into());
         drop(link);
         self.wakeups.wake(wakeups);

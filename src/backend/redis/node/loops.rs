@@ -90,8 +90,8 @@ impl Node {
         self.park_for_loop(link, left);
     }
 
-    /// Calls are held behind a link over which nothing has come for long. Unless something has that nobody has looked at
-    /// yet, the loop gets another.
+    /// Calls are held behind a link over which nothing has come for long. Unless something has that nobody has looked
+    /// at yet, the loop gets another.
     #[cold]
     pub fn hold_for_loop(&self, silent: &Suspect) {
         if !silent.is_ready() {

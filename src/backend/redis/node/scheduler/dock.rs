@@ -131,6 +131,11 @@ impl<L: Carrier> Scheduler<L> {
         Visited::Docked
     }
 
+    /// A docked link has ended in the hands of a visitor.
+    pub fn forget_docked(&mut self, driver: &Arc<Waiter<L>>) {
+        self.dock.0.retain(|berth| !Arc::ptr_eq(&berth.driver, driver));
+    }
+
     /// Whether a call that has just been queued is one more than there may be links for such calls.
     pub(super) fn are_more_than_links(&self) -> bool {
         let docked = self.dock.0.iter().filter_map(|berth| berth.link.as_ref());

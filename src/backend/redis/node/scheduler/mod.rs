@@ -10,8 +10,8 @@
 //! - who drives asks for more, or sleeps: `load`, `top_up`, `refill`, `keep_busy`, `take_link_to_drive`, `park`,
 //!   `dock`, `undock`, `end_visit` (`calls.rs`, `deferral.rs`, `dock.rs`);
 //! - an event loop's turn: `submit_for_loop`, `take_for_loop`, `park_for_loop`, `look_at_loops` (`loops/`);
-//! - a link comes or goes: `give_back`, `lost`, `dialled`, `dial_failed`, `own_dial_over`, `close` (here), `take_unused`
-//!   (`idle.rs`).
+//! - a link comes or goes: `give_back`, `lost`, `dialled`, `dial_failed`, `own_dial_over`, `close` (here),
+//!   `take_unused` (`idle.rs`).
 //!
 //! A call takes an idle link and is driven by its own thread: one write, one read. While as many links are in use as
 //! serve contending callers best, a small call joins the queue instead: its request is appended to the queue's, and

@@ -14,8 +14,8 @@ pub enum ForLoop<L> {
     Attach(Box<L>, QueueHold),
     /// It goes with the loop's link the next time; whoever polls is to be told here, if nobody has.
     Gathered(Option<Arc<Membership>>),
-    /// It is held behind a link over which nothing has come for long: unless something has meanwhile, the loop is to get
-    /// another.
+    /// It is held behind a link over which nothing has come for long: unless something has meanwhile, the loop is to
+    /// get another.
     Silent(Suspect),
     /// It waits for a link that is to be dialled, or is the reactor's.
     Entrusted(Actions<L>),

@@ -62,7 +62,7 @@ impl<L: Carrier> Scheduler<L> {
     ) -> Option<ForLoop<L>> {
         let at = now();
         let is_silent = self.loops.all[index].silence(at) > Some(self.distance.holds_up());
-        let holds = is_silent && !(was_empty && !self.has_another(now));
+        let holds = is_silent && (!was_empty || self.has_another(now));
         let own = &mut self.loops.all[index];
         own.is_held = holds;
         if !holds {

@@ -226,3 +226,15 @@ fn an_asynchronous_call_visits_as_well() {
     assert_eq!(visit.link.batch.left(), 2);
     assert!(matches!(scheduler.end_visit(visit.link, &driver), Visited::Docked));
 }
+
+#[test]
+fn a_link_that_ends_in_a_visitors_hands_is_nowhere() {
+    let (mut scheduler, driver) = far_away(1);
+    let visit = come(&mut scheduler).unwrap();
+    assert!(Arc::ptr_eq(&visit.driver, &driver));
+    let _ = scheduler.lost(visit.link.seat, Instant::now);
+    scheduler.forget_docked(&visit.driver);
+    assert!(scheduler.undock(&driver).is_none());
+    assert_eq!((scheduler.count, scheduler.dock.links().count()), (0, 0));
+    assert!(matches!(scheduler.end_visit(visit.link, &driver), Visited::HandOver(_)));
+}
