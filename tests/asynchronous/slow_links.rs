@@ -45,6 +45,36 @@ fn calls_do_not_stand_behind_a_slow_one() {
     }
 }
 
+/// What was sent behind it already goes another way too, where that does no harm: reads, and no write twice.
+#[test]
+fn reads_that_were_sent_behind_a_slow_one_go_another_way_and_no_write_is_sent_twice() {
+    for patience_ms in [1, 60_000] {
+        let gates = Gates::default();
+        let server = gates.server();
+        let (cache, queue) = (Cache::must_open(&server.url("")), Queue::open());
+        warm_up(&cache, &queue);
+        assert_eq!(cache.to(&queue).get(1000, "held:1"), OK);
+        for tag in 0..CALLS as u64 {
+            assert_eq!(cache.to(&queue).get(tag, "k"), OK);
+            assert_eq!(cache.to(&queue).set(2000 + tag, "w", "v", NO_EXPIRY, 0), OK);
+        }
+        let mut taken = Vec::new();
+        let is_read = |completion: &&Completion| completion.tag() < 2000;
+        while taken.iter().filter(is_read).count() < CALLS {
+            taken.extend(queue.wait(64, patience_ms).unwrap());
+        }
+        assert!(taken.iter().all(|completion| completion.outcome() == OK));
+        assert!(taken.iter().all(|completion| completion.tag() != 1000), "it is held");
+        gates.open(1);
+        let left = 1 + 2 * CALLS - taken.len();
+        for _ in 0..left {
+            assert_eq!(queue.next().outcome(), OK);
+        }
+        assert_eq!(server.count("SET"), CALLS);
+        queue.assert_empty();
+    }
+}
+
 #[test]
 fn a_server_that_is_slow_for_all_gets_no_crowd_of_links() {
     for waits_meanwhile in [false, true] {

@@ -54,6 +54,41 @@ fn calls_do_not_stand_behind_a_slow_one() {
     }
 }
 
+/// What was sent behind it already goes another way too, where that does no harm: reads, and no write twice.
+#[test]
+fn reads_that_were_sent_behind_a_slow_one_go_another_way_and_no_write_is_sent_twice() {
+    for way in PLAIN_WAYS {
+        let gates = Gates::default();
+        let server = gates.server();
+        let (cache, queue) = (Cache::must_open(&server.url("")), Queue::open());
+        let mut poller = Poller::new(&queue, way, Watched::Itself);
+        warm_up(&cache, &queue, &mut poller);
+        assert_eq!(cache.to(&queue).get(1000, "held:1"), OK);
+        for tag in 0..CALLS as u64 {
+            assert_eq!(cache.to(&queue).get(tag, "k"), OK);
+            assert_eq!(cache.to(&queue).set(2000 + tag, "w", "v", NO_EXPIRY, 0), OK);
+        }
+        let mut writes = 0;
+        let mut reads = 0;
+        while reads < CALLS {
+            poller.must_wake();
+            for completion in drain(&queue, 64) {
+                assert_ne!(completion.tag(), 1000, "it is held");
+                match completion.tag() {
+                    2000.. => writes += 1,
+                    _ => reads += 1,
+                }
+                assert_eq!(completion.outcome(), OK);
+            }
+        }
+        gates.open(1);
+        let left = take(&queue, &mut poller, 1 + CALLS - writes);
+        assert!(left.iter().all(|completion| completion.outcome() == OK));
+        assert_eq!(server.count("SET"), CALLS);
+        queue.assert_empty();
+    }
+}
+
 #[test]
 fn a_server_that_is_slow_for_all_gets_no_crowd_of_links() {
     for loops in [1, 4] {

@@ -113,6 +113,11 @@ impl<L> Batch<L> {
         self.entries.iter()
     }
 
+    /// The requests, where the first that is not answered begins, and whose they are from there on.
+    pub(super) fn sent_entries(&mut self) -> (&[u8], usize, &mut VecDeque<Entry<L>>) {
+        (&self.outbox, self.start, &mut self.entries)
+    }
+
     /// The length of the requests of calls that are not complete.
     pub fn left_bytes(&self) -> usize {
         self.outbox.len() - self.start

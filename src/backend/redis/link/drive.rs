@@ -39,6 +39,11 @@ pub trait Exchange {
         false
     }
 
+    /// Whether there are calls behind a first one that could go another way.
+    fn waits_behind(&self) -> bool {
+        false
+    }
+
     /// After this nobody waits for it but threads.
     fn last_deadline(&self) -> Option<Instant> {
         None

@@ -68,6 +68,8 @@ pub fn turned_away(said: &mut Option<Error>, error: &Error, is_first: bool) -> F
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {
     lost_links: u8,
+    /// It goes over another link as well.
+    is_doubled: bool,
 }
 
 /// A call of which nothing was sent goes over another link so often after one that broke, and one that was sent once.
@@ -88,6 +90,15 @@ impl Attempts {
         let may = self.lost_links < most && (access == Access::Read || !failure.sent);
         self.lost_links += u8::from(may);
         may
+    }
+
+    /// Whether the call, which waits behind another that is slow, may go over another link as well: a read, once.
+    pub fn may_be_doubled(self, access: Access) -> bool {
+        access == Access::Read && !self.is_doubled
+    }
+
+    pub fn double(&mut self) {
+        self.is_doubled = true;
     }
 
     /// Whether a link has been found broken under the call, so that the others must be revalidated however lately they
@@ -143,6 +154,16 @@ mod tests {
     fn what_no_other_link_would_do_better_is_not_tried_again() {
         assert!(!Attempts::default().allow_another(&failure(false, false), Access::Read));
         assert!(!Attempts::default().allow_another(&refused(false), Access::Read));
+    }
+
+    #[test]
+    fn a_read_is_doubled_once_and_a_write_never() {
+        let mut attempts = Attempts::default();
+        assert!(!attempts.may_be_doubled(Access::Write));
+        assert!(attempts.may_be_doubled(Access::Read));
+        attempts.double();
+        assert!(!attempts.may_be_doubled(Access::Read));
+        assert!(!attempts.has_lost_link());
     }
 
     #[test]

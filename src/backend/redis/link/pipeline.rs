@@ -163,6 +163,10 @@ impl Exchange for Pipeline<'_> {
         true
     }
 
+    fn waits_behind(&self) -> bool {
+        self.batch.has_reads_behind()
+    }
+
     fn last_deadline(&self) -> Option<Instant> {
         self.batch.last_deadline()
     }

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::Node;
 use super::lease::Lease;
 use super::scheduler::Left;
+use crate::backend::redis::link::connection::Link;
 use crate::reactor::{Progress, Reactor, Task};
 use crate::sys::timespec;
 
@@ -24,7 +25,7 @@ const SELDOM: Duration = Duration::from_secs(32);
 /// When a node's unused links are to be looked at.
 pub struct Looks {
     begun: Instant,
-    /// In milliseconds after that.
+    /// In seconds after that.
     next: AtomicU64,
     /// Somebody looks at them now.
     is_looking: AtomicBool,
@@ -36,7 +37,7 @@ impl Default for Looks {
     fn default() -> Self {
         Self {
             begun: Instant::now(),
-            next: AtomicU64::new(OFTEN.as_millis() as u64),
+            next: AtomicU64::new(OFTEN.as_secs()),
             is_looking: AtomicBool::new(false),
             is_watching: AtomicBool::new(false),
         }
@@ -46,13 +47,12 @@ impl Default for Looks {
 impl Looks {
     #[inline]
     fn is_due(&self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.begun).as_millis() as u64;
-        passed >= self.next.load(Ordering::Relaxed)
+        now.saturating_duration_since(self.begun).as_secs() >= self.next.load(Ordering::Relaxed)
     }
 
     fn put_off(&self, now: Instant) {
         let next = now.saturating_duration_since(self.begun) + OFTEN;
-        self.next.store(next.as_millis() as u64, Ordering::Relaxed);
+        self.next.store(next.as_secs(), Ordering::Relaxed);
     }
 }
 
@@ -94,10 +94,13 @@ impl Node {
         if !poll(&mut fds, Some(&timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0) {
             return;
         }
-        let ready = fds.iter().map(|fd| !fd.revents().is_empty());
-        for (socket, _) in sockets.iter().zip(ready).filter(|(_, is_ready)| *is_ready) {
-            let is_it = |link: &_| Arc::ptr_eq(&super::Link::watched(link).0, socket);
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        for (socket, _) in sockets.into_iter().zip(ready).filter(|(_, is_ready)| *is_ready) {
+            let is_it = |link: &Link| Arc::ptr_eq(&link.watched().0, &socket);
             let taken = self.scheduler().take_unused(is_it);
+            // It is closed with its link.
+            drop(socket);
             let Some(mut link) = taken else { continue };
             if !link.is_sound() {
                 drop(Lease::of(self, link));

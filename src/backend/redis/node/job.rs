@@ -23,11 +23,22 @@ pub struct Job {
     begun: bool,
     /// Nobody waits for asynchronous calls in it after this.
     until: Instant,
+    /// How long the link may be silent, and when it has been so for long enough that what waits behind its first call
+    /// goes over another as well.
+    slow: Duration,
+    spread_at: Option<Instant>,
 }
 
 impl Job {
     pub fn new(node: Arc<Node>, link: Box<Link>) -> Self {
-        Self { node, link: Some(link), begun: false, until: Instant::now() }
+        Self {
+            node,
+            link: Some(link),
+            begun: false,
+            until: Instant::now(),
+            slow: Duration::MAX,
+            spread_at: None,
+        }
     }
 
     /// Looks at the link before the batch is begun.
@@ -46,13 +57,33 @@ impl Job {
         if lease.link().is_ok_and(|link| is_shared(link)) {
             self.node.top_up_unbegun(&mut lease);
         }
+        self.slow = self.node.scheduler().slow();
         self.link = self.node.revalidate_loaded(lease, now);
         if is_fresh && let Some(link) = self.link.as_deref_mut() {
             link.touch(now);
         }
     }
 
-    fn drive(&mut self) -> Progress {
+    /// Reads behind a call that is slow go over another link as well.
+    fn spread(&mut self, now: Instant) {
+        let Some(link) = self.link.as_deref_mut() else { return };
+        self.spread_at = None;
+        if link.batch.left() <= 1 {
+            return;
+        }
+        let at = link.last_used().checked_add(self.slow).filter(|at| now < *at);
+        if at.is_some() {
+            self.spread_at = at;
+        } else if link.batch.has_reads_behind() {
+            let may_spread = self.node.scheduler().may_spread(|| now);
+            match may_spread {
+                true => self.node.retry(link.batch.double_reads_behind()),
+                false => self.spread_at = now.checked_add(self.slow),
+            }
+        }
+    }
+
+    fn drive(&mut self, now: Instant) -> Progress {
         let Some(link) = self.link.as_deref_mut() else { return Progress::Over };
         let left = link.batch.left();
         let driven = link.drive_batch(&self.node.wakeups, &mut NonBlocking::default());
@@ -63,6 +94,7 @@ impl Job {
             return Progress::Over;
         };
         if link.batch.left() < left {
+            link.heard(now);
             self.node.wakeups.wake(link.batch.wakeups);
             link.batch.completed.deliver();
             if self.node.scheduler().keep_busy(link) {
@@ -79,7 +111,10 @@ impl Task for Job {
         if !self.begun {
             self.begin();
         }
-        let progress = self.drive();
+        let progress = self.drive(now);
+        if progress == Progress::Waits {
+            self.spread(now);
+        }
         if progress != Progress::Over && now >= self.until {
             if let Some(link) = self.link.take() {
                 Lease::of(&self.node, link).hand_over_or_close();
@@ -95,7 +130,7 @@ impl Task for Job {
     }
 
     fn until(&self) -> Option<Instant> {
-        Some(self.until)
+        Some(self.spread_at.map_or(self.until, |at| at.min(self.until)))
     }
 
     fn spin(&self) -> Duration {

@@ -206,7 +206,6 @@ impl Node {
     pub fn count_use(&self, link: &mut Link) {
         let uses = link.count_use();
         if uses.is_multiple_of(MEASURED) || uses <= FIRST {
-            self.look_at_unused_now_and_then(link.last_used());
             self.measure(link);
         }
     }
@@ -236,8 +235,8 @@ impl Node {
         self.wakeups.wake(wakeups);
     }
 
-    /// Asynchronous calls whose link broke go over another.
-    fn retry(&self, calls: Requests<Link>) {
+    /// Asynchronous calls whose link broke, or is slow, go over another.
+    pub fn retry(&self, calls: Requests<Link>) {
         let retried = self.scheduler().retry(calls, Instant::now);
         match retried {
             Ok(actions) => self.perform(actions),

@@ -261,6 +261,7 @@ impl Node {
     }
 
     fn measure(&self, link: &Link) {
+        self.look_at_unused_now_and_then(link.last_used());
         if link.uses() == 1 {
             return self.scheduler().new_link_answers();
         }

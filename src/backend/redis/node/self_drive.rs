@@ -81,7 +81,14 @@ impl Node {
 
     /// Drives the batch of a link, and those that come after it, until the wait is over.
     fn drive_for(&self, mut lease: Lease<'_>, wait: &dyn Wait) {
-        let mut driver = WaitingThread { wait, io: NonBlocking::default(), has_moved: false };
+        let mut driver = WaitingThread {
+            node: self,
+            wait,
+            io: NonBlocking::default(),
+            has_moved: false,
+            slow_at: None,
+            is_slow: false,
+        };
         loop {
             let Ok(link) = lease.link() else { return };
             let driven = link.drive_batch(&self.wakeups, &mut driver);
@@ -97,6 +104,8 @@ impl Node {
                         return lease.after(driven, None);
                     }
                 }
+                // What waits behind the first call goes another way, which is the reactor's business.
+                Driven::Paused(_) if driver.is_slow => return lease.after(driven, None),
                 Driven::Paused(_) if link.membership.is_some() => {
                     lease.deliver();
                     return self.park(lease, wait.queue(), driver.has_moved);
@@ -142,10 +151,14 @@ impl Node {
 
 /// A thread that waits for a completion.
 struct WaitingThread<'a> {
+    node: &'a Node,
     wait: &'a dyn Wait,
     io: NonBlocking,
     /// Something was completed while it drove.
     has_moved: bool,
+    /// When nothing will have come for too long, and calls wait behind the first; and that it is so.
+    slow_at: Option<Instant>,
+    is_slow: bool,
 }
 
 impl Driver for WaitingThread<'_> {
@@ -161,7 +174,10 @@ impl Driver for WaitingThread<'_> {
             advanced => return advanced,
         };
         self.io = NonBlocking::default();
-        self.has_moved |= exchange.deliver();
+        if exchange.deliver() {
+            self.has_moved = true;
+            self.slow_at = None;
+        }
         if self.wait.is_over() {
             return Err(Stop::Paused(Pause::Satisfied));
         }
@@ -195,15 +211,21 @@ impl WaitingThread<'_> {
 
     /// Sleeps until there is more to do, or the wait is over, or nobody waits for the batch any more.
     fn sleep<E: Exchange>(
-        &self,
+        &mut self,
         stream: &Stream,
         inbox: &Inbox,
         exchange: &E,
         sending: Sending,
     ) -> Result<(), Stop> {
-        let until = self.wait.until().into_iter().chain(exchange.last_deadline()).min();
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        if self.slow_at.is_none() && exchange.waits_behind() {
+            self.slow_at = now.checked_add(self.node.scheduler().slow());
+        }
+        let until = self.wait.until().into_iter().chain(exchange.last_deadline());
+        let until = until.chain(self.slow_at).min();
+        let left = until.map(|until| until.saturating_duration_since(now));
         if left == Some(Duration::ZERO) {
+            self.is_slow = self.slow_at.is_some_and(|at| at <= now);
             return Err(Stop::Paused(Pause::TimedOut));
         }
         let unsent = if stream.has_unsent() { Sending::Blocked } else { sending };

@@ -301,6 +301,16 @@ impl<L: Carrier> Scheduler<L> {
         Ok(self.recruit(now))
     }
 
+    /// How long a link may be silent before it is time for another.
+    pub fn slow(&self) -> Duration {
+        self.distance.slow()
+    }
+
+    /// Whether calls that wait behind a slow one may go over another link.
+    pub fn may_spread(&self, now: impl Fn() -> Instant) -> bool {
+        !self.closed && (self.has_idle() || self.may_dial_another(now))
+    }
+
     /// Takes a batch back of which nothing was sent; `seat` is that of its link. It comes back from a closed scheduler.
     pub fn put_back(
         &mut self,

@@ -63,9 +63,9 @@ impl<L: Carrier> Scheduler<L> {
         }
     }
 
-    /// The same for an event loop, whose link is slow.
-    pub(super) fn may_grow_for_loop(&self, now: impl Fn() -> Instant) -> bool {
-        self.growth.may_go_on(now)
+    /// The same for calls whose link is slow.
+    pub(super) fn may_dial_another(&self, now: impl Fn() -> Instant) -> bool {
+        self.growth.may_go_on(&now) && self.has_room(now)
     }
 
     pub(super) fn grow_for_loop(&mut self, now: Instant) {

@@ -250,7 +250,6 @@ impl<L: Carrier> Scheduler<L> {
         }
     }
 
-    #[inline(always)]
     fn vacate(&mut self, seat: Seat) {
         if seat == (Seat::Shared { epoch: self.epoch }) {
             self.in_use -= 1;
@@ -287,7 +286,24 @@ impl<L: Carrier> Scheduler<L> {
     #[inline(always)]
     pub fn give_back(&mut self, mut link: Box<L>, spins: bool) -> Result<(), Box<L>> {
         self.spins = spins;
-        self.vacate(*link.seat_mut());
+        let seat = *link.seat_mut();
+        if seat != (Seat::Shared { epoch: self.epoch }) {
+            return self.give_back_other(link, seat);
+        }
+        self.in_use -= 1;
+        self.leave_idle(link)
+    }
+
+    /// The same, where its seat is not the usual one.
+    #[cold]
+    #[inline(never)]
+    fn give_back_other(&mut self, link: Box<L>, seat: Seat) -> Result<(), Box<L>> {
+        self.vacate(seat);
+        self.leave_idle(link)
+    }
+
+    #[inline(always)]
+    fn leave_idle(&mut self, link: Box<L>) -> Result<(), Box<L>> {
         if self.is_awaited() || self.closed {
             return Err(link);
         }

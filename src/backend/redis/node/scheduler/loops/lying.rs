@@ -73,11 +73,13 @@ impl<L: Carrier> Scheduler<L> {
     /// again.
     pub fn sleep_over_loops(&mut self) -> Option<Vec<Arc<Membership>>> {
         let busy = self.loops.all.iter().filter(|each| each.has_calls() || each.queue.is_gone());
+        let may_have_another = self.has_idle() || self.count < self.most;
         let mut links = Vec::new();
         for own in busy {
             let is_silent = own.seen.silent >= SILENT_LOOKS && own.seen.visits == own.visits;
             let has_io = own.has_more || !own.gathered.is_empty() || own.queue.is_gone();
-            let is_asleep = is_silent && !has_io && !own.seen.was_ready;
+            let wants_another = may_have_another && own.wants_another();
+            let is_asleep = is_silent && !has_io && !own.seen.was_ready && !wants_another;
             let membership = own.membership.as_ref().filter(|_| is_asleep)?;
             links.push(Arc::clone(membership));
         }

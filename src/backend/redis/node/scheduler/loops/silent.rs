@@ -23,10 +23,17 @@ impl<L: Carrier> Loop<L> {
         }
     }
 
-    /// Whether calls are held that it is time to find another link for. `slow`: when it is for the first one.
+    /// Whether it is time to find another link for calls that are held, or wait behind a slow one. `slow`: when it is
+    /// for the first link of several in a row.
     pub(super) fn is_overdue(&self, slow: Duration, now: Instant) -> bool {
         let bound = slow * (1 << self.seen.replaced.min(MOST_DOUBLINGS));
-        self.is_held && self.silence(now) > Some(bound)
+        self.silence(now) > Some(bound) && self.wants_another()
+    }
+
+    /// Whether calls would go over another link, if the loop had one.
+    pub(super) fn wants_another(&self) -> bool {
+        let has_reads = |link: &L| link.batch().has_reads_behind();
+        self.is_held || matches!(&self.link, Place::Parked(link) if has_reads(link))
     }
 
     /// A reply has come over its link: what was held goes with it. Whether that was anything.
@@ -80,14 +87,19 @@ impl<L: Carrier> Scheduler<L> {
         let mut actions = Actions::default();
         let Some(index) = self.loops.find(suspect.queue) else { return actions };
         let has_idle = self.has_idle();
-        let may_dial = self.may_grow_for_loop(&now) && self.has_room(&now);
+        let may_have_another = has_idle || self.may_dial_another(&now);
         let own = &mut self.loops.all[index];
-        let is_its = own.is_held && own.visits == suspect.visits;
-        if !is_its || self.closed || !(has_idle || may_dial) {
+        let is_its = own.visits == suspect.visits && own.wants_another();
+        if !is_its || self.closed || !may_have_another {
             return actions;
         }
         match mem::replace(&mut own.link, Place::Awaited) {
-            Place::Parked(link) => actions.drive.push(link),
+            Place::Parked(mut link) => {
+                let mut reads = link.batch_mut().double_reads_behind();
+                reads.append(mem::take(&mut own.gathered));
+                own.gathered = reads;
+                actions.drive.push(link);
+            }
             other => {
                 own.link = other;
                 return actions;
