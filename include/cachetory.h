@@ -42,13 +42,20 @@
  * is bad as well, either may be reported.
  *
  *   CACHETORY_ERROR_RETRYABLE: trying the same call again later may succeed. It goes with CACHETORY_ERR_CONNECT,
- *   _TIMEOUT, _IO, _BUSY, _NO_MEMORY, and with _SERVER where the server said LOADING, READONLY, OOM or MASTERDOWN.
+ *   _TIMEOUT, _IO, _BUSY, _NO_MEMORY, _DOWN, and with _SERVER where the server spoke of its own state: LOADING,
+ *   READONLY, OOM, MASTERDOWN, CLUSTERDOWN, TRYAGAIN, NOREPLICAS, BUSY or MISCONF.
  *
  *   CACHETORY_ERROR_MAYBE_APPLIED: a write may have been applied, wholly or partly, or may still be, even after later
  *   calls were answered. Once a write may have reached the server only reads are tried again.
  *
  * Deadlines. One deadline covers a whole call: waiting for a connection, name resolution, connect, TLS, authentication,
  * write and reply. It is the URL option `socket_timeout`, 5 seconds unless given.
+ *
+ * A server that is down costs one deadline, not one a call. When a call's deadline has passed without a byte from the
+ * server, or it could not be dialled, the library itself dials afresh and asks PING; calls that come meanwhile wait for
+ * what that comes to. If the server does not answer it is down: calls fail at once with CACHETORY_ERR_DOWN, and those
+ * that wait are let go. The library asks again, after 20 ms at first and then every 1.2 s at most; the first answer
+ * ends it. A refused connection is CACHETORY_ERR_CONNECT, and makes no server down. URL option `fail_fast`.
  *
  * Times are int64_t milliseconds. CACHETORY_NO_EXPIRY means "never".
  *
@@ -146,6 +153,10 @@
 
 // Memory, a thread or a descriptor could not be had.
 #define CACHETORY_ERR_NO_MEMORY -15
+
+// The server has not answered lately, which this library has checked. The call was not sent, or it was waiting and is
+// let go (`CACHETORY_ERROR_MAYBE_APPLIED` where it had been sent). The library asks again by itself.
+#define CACHETORY_ERR_DOWN -16
 
 // The version of the header: MAJOR.MINOR.PATCH. cachetory_version() tells that of the library.
 #define CACHETORY_VERSION_MAJOR 0
@@ -279,7 +290,7 @@ cachetory_status_t cachetory_close(cachetory_t cache);
 // Blocks up to the deadline of a call (URL option `socket_timeout`). Any thread.
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED,
-// _NO_MEMORY, _INTERNAL.
+// _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_ping(cachetory_t cache,
                                   cachetory_error_t *error);
 
@@ -290,7 +301,7 @@ cachetory_status_t cachetory_ping(cachetory_t cache,
 // Blocks up to the deadline of a call. Tried once more when its connection breaks. Any thread.
 //
 // Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT,
-// _IO, _PROTOCOL, _SERVER (the key holds another type than a string, say), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// _IO, _PROTOCOL, _SERVER (the key holds another type than a string, say), _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_get(cachetory_t cache,
                                  const void *key,
                                  size_t key_len,
@@ -305,7 +316,7 @@ cachetory_status_t cachetory_get(cachetory_t cache,
 // Blocks up to the deadline of a call. Tried once more when its connection breaks. Any thread.
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
-// _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_mget(cachetory_t cache,
                                   const cachetory_bytes_t *keys,
                                   size_t count,
@@ -321,7 +332,7 @@ cachetory_status_t cachetory_mget(cachetory_t cache,
 //
 // Returns CACHETORY_OK, CACHETORY_NOT_STORED; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH,
 // _TIMEOUT, _IO, _PROTOCOL, _SERVER (out of memory or a read-only replica, say: RETRYABLE), _UNSUPPORTED, _NO_MEMORY,
-// _INTERNAL.
+// _DOWN, _INTERNAL.
 cachetory_status_t cachetory_set(cachetory_t cache,
                                  const void *key,
                                  size_t key_len,
@@ -339,7 +350,7 @@ cachetory_status_t cachetory_set(cachetory_t cache,
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH (a server that refuses MULTI
 // alone runs each SET by itself: MAYBE_APPLIED), _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
-// _INTERNAL.
+// _DOWN, _INTERNAL.
 cachetory_status_t cachetory_mset(cachetory_t cache,
                                   const cachetory_item_t *items,
                                   size_t count,
@@ -356,7 +367,7 @@ cachetory_status_t cachetory_mset(cachetory_t cache,
 //
 // Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT (the ttl ends after the last int64_t
 // millisecond, say), _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
-// _INTERNAL.
+// _DOWN, _INTERNAL.
 cachetory_status_t cachetory_expire_in(cachetory_t cache,
                                        const void *key,
                                        size_t key_len,
@@ -371,7 +382,7 @@ cachetory_status_t cachetory_expire_in(cachetory_t cache,
 // Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 //
 // Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT,
-// _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_expire_at(cachetory_t cache,
                                        const void *key,
                                        size_t key_len,
@@ -384,7 +395,7 @@ cachetory_status_t cachetory_expire_at(cachetory_t cache,
 // Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 //
 // Returns CACHETORY_OK (it was there), CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS,
-// _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_delete(cachetory_t cache,
                                     const void *key,
                                     size_t key_len,
@@ -397,7 +408,7 @@ cachetory_status_t cachetory_delete(cachetory_t cache,
 // Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
-// _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_mdelete(cachetory_t cache,
                                      const cachetory_bytes_t *keys,
                                      size_t count,
@@ -410,7 +421,7 @@ cachetory_status_t cachetory_mdelete(cachetory_t cache,
 // Blocks up to the deadline of a call, which with a `prefix` holds for each round trip. Any thread.
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED,
-// _NO_MEMORY, _INTERNAL; with MAYBE_APPLIED once the first keys may be gone.
+// _NO_MEMORY, _DOWN, _INTERNAL; with MAYBE_APPLIED once the first keys may be gone.
 cachetory_status_t cachetory_clear(cachetory_t cache,
                                    cachetory_error_t *error);
 
@@ -510,7 +521,7 @@ void cachetory_completion_free(cachetory_completion_t *completion);
 // thread.
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (the cache or the queue), _BUSY (`max_pending` calls of the cache are
-// outstanding: let some complete, and try again), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// outstanding: let some complete, and try again), _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_ping_async(cachetory_t cache,
                                         cachetory_queue_t queue,
                                         uint64_t tag,
@@ -521,7 +532,7 @@ cachetory_status_t cachetory_ping_async(cachetory_t cache,
 // On CACHETORY_OK the completion's `value` is the value; CACHETORY_NOT_FOUND has none. `key_len` may be
 // CACHETORY_STRLEN.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_get_async(cachetory_t cache,
                                        cachetory_queue_t queue,
                                        uint64_t tag,
@@ -534,7 +545,7 @@ cachetory_status_t cachetory_get_async(cachetory_t cache,
 // On CACHETORY_OK the completion's `values` are the answers; with `count` 0 they are empty. Each key's len may be
 // CACHETORY_STRLEN.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_mget_async(cachetory_t cache,
                                         cachetory_queue_t queue,
                                         uint64_t tag,
@@ -546,7 +557,7 @@ cachetory_status_t cachetory_mget_async(cachetory_t cache,
 //
 // The completion's status is CACHETORY_OK, CACHETORY_NOT_STORED or an error. `key_len` may be CACHETORY_STRLEN.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_set_async(cachetory_t cache,
                                        cachetory_queue_t queue,
                                        uint64_t tag,
@@ -562,7 +573,7 @@ cachetory_status_t cachetory_set_async(cachetory_t cache,
 //
 // `flags` must be 0. Each key's len may be CACHETORY_STRLEN.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_mset_async(cachetory_t cache,
                                         cachetory_queue_t queue,
                                         uint64_t tag,
@@ -576,7 +587,7 @@ cachetory_status_t cachetory_mset_async(cachetory_t cache,
 //
 // The completion's status is CACHETORY_OK, CACHETORY_NOT_FOUND or an error. `key_len` may be CACHETORY_STRLEN.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_expire_in_async(cachetory_t cache,
                                              cachetory_queue_t queue,
                                              uint64_t tag,
@@ -589,7 +600,7 @@ cachetory_status_t cachetory_expire_in_async(cachetory_t cache,
 //
 // The completion's status is CACHETORY_OK, CACHETORY_NOT_FOUND or an error. `key_len` may be CACHETORY_STRLEN.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_expire_at_async(cachetory_t cache,
                                              cachetory_queue_t queue,
                                              uint64_t tag,
@@ -602,7 +613,7 @@ cachetory_status_t cachetory_expire_at_async(cachetory_t cache,
 //
 // The completion's status is CACHETORY_OK, CACHETORY_NOT_FOUND or an error. `key_len` may be CACHETORY_STRLEN.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_delete_async(cachetory_t cache,
                                           cachetory_queue_t queue,
                                           uint64_t tag,
@@ -614,7 +625,7 @@ cachetory_status_t cachetory_delete_async(cachetory_t cache,
 //
 // On CACHETORY_OK the completion's `deleted` is how many keys were there. Each key's len may be CACHETORY_STRLEN.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_mdelete_async(cachetory_t cache,
                                            cachetory_queue_t queue,
                                            uint64_t tag,
@@ -626,7 +637,7 @@ cachetory_status_t cachetory_mdelete_async(cachetory_t cache,
 //
 // With the URL option `prefix` each round trip has the deadline to itself, as in cachetory_clear.
 //
-// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 cachetory_status_t cachetory_clear_async(cachetory_t cache,
                                          cachetory_queue_t queue,
                                          uint64_t tag,

@@ -27,7 +27,12 @@ pub enum Kind {
     Closed,
     /// `peer` is an address, never a URL: a URL may hold a password.
     #[error("cannot connect to {}: {reason}", shortened(peer))]
-    Connect { peer: String, reason: Text },
+    Connect {
+        peer: String,
+        reason: Text,
+        /// Nobody said no: nothing came back at all, so that it may be the same for everybody.
+        silence: bool,
+    },
     /// It is there, and has no room for another connection, in its own words.
     #[error("cannot connect to {}: {reason}", shortened(peer))]
     Full { peer: String, reason: Text },
@@ -55,6 +60,9 @@ pub enum Kind {
     Busy,
     #[error("cannot get {0}")]
     NoMemory(Text),
+    /// It was asked, by the library itself.
+    #[error("the server is down: it has not answered lately, and is asked again now and then")]
+    Down,
 }
 
 /// An address as a message has room for it: what is wrong with it comes after.
@@ -67,7 +75,20 @@ fn shortened(peer: &str) -> Text {
 
 /// Answers of a server that is there but cannot serve just now (see the error prefixes of
 /// <https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors>).
-const PASSING_SERVER_ERRORS: [&str; 4] = ["LOADING", "READONLY", "OOM", "MASTERDOWN"];
+const PASSING_SERVER_ERRORS: [&str; 9] = [
+    "LOADING",
+    "READONLY",
+    "OOM",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "BUSY",
+    "MISCONF",
+];
+/// Of these, and of others, those that another connection to the same name may not have: it may lead to another server,
+/// or to one that has been set up anew.
+const OF_THIS_SERVER: [&str; 4] = ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH"];
 
 impl Error {
     pub fn invalid_argument(text: impl Into<Text>) -> Self {
@@ -98,8 +119,8 @@ impl Error {
             Kind::InvalidArgument(text) => Kind::InvalidArgument(text.clone()),
             Kind::InvalidUrl(text) => Kind::InvalidUrl(text.clone()),
             Kind::Closed => Kind::Closed,
-            Kind::Connect { peer, reason } => {
-                Kind::Connect { peer: peer.clone(), reason: reason.clone() }
+            Kind::Connect { peer, reason, silence } => {
+                Kind::Connect { peer: peer.clone(), reason: reason.clone(), silence: *silence }
             }
             Kind::Full { peer, reason } => {
                 Kind::Full { peer: peer.clone(), reason: reason.clone() }
@@ -115,6 +136,7 @@ impl Error {
             Kind::Internal(text) => Kind::Internal(text.clone()),
             Kind::Busy => Kind::Busy,
             Kind::NoMemory(text) => Kind::NoMemory(text.clone()),
+            Kind::Down => Kind::Down,
         };
         Self { kind, maybe_applied: self.maybe_applied }
     }
@@ -132,14 +154,31 @@ impl Error {
             | Kind::Timeout(_)
             | Kind::Io { .. }
             | Kind::Busy
-            | Kind::NoMemory(_) => true,
-            Kind::Server(text) => {
-                let code = text.split(' ').next().unwrap_or_default();
-                PASSING_SERVER_ERRORS.contains(&code)
-            }
+            | Kind::NoMemory(_)
+            | Kind::Down => true,
+            Kind::Server(text) => PASSING_SERVER_ERRORS.contains(&code(text)),
             _ => false,
         }
     }
+
+    /// Whether it speaks of the server that answered, and not of the call: another connection may do better.
+    pub fn is_of_the_server(&self) -> bool {
+        match &self.kind {
+            Kind::Server(text) | Kind::Auth(text) => OF_THIS_SERVER.contains(&code(text)),
+            _ => false,
+        }
+    }
+
+    /// Whether the server is one that takes no writes, which has refused this one as a whole.
+    pub fn is_refused_write(&self) -> bool {
+        let is_readonly = matches!(&self.kind, Kind::Server(text) if code(text) == "READONLY");
+        is_readonly && !self.maybe_applied
+    }
+}
+
+/// The first of a server's words.
+fn code(text: &str) -> &str {
+    text.split(' ').next().unwrap_or_default()
 }
 
 /// The same error once more.

@@ -30,6 +30,11 @@ pub trait Engine: Send + Sync {
 
     /// Drops the queued calls that are completed already: cancelled, say, or too late.
     fn forget_completed(&self);
+
+    /// The deadlines of some calls have passed by now.
+    fn note_timeout(&self, now: Instant) {
+        let _ = now;
+    }
 }
 
 /// A thread that waits for a completion, as the engine that it drives sees it.

@@ -36,6 +36,8 @@ pub struct Config {
     pub max_pending: usize,
     /// How long a call may spin for its reply before it sleeps.
     pub spin: Duration,
+    /// A server that is down is known to be; otherwise each call finds out for itself.
+    pub fail_fast: bool,
     /// `memory://`: past it the least recently used go first; 0: no bound.
     pub max_bytes: u64,
 }
@@ -99,6 +101,7 @@ impl Config {
             },
             max_pending: Self::DEFAULT_MAX_PENDING,
             spin: Self::DEFAULT_SPIN,
+            fail_fast: true,
             max_bytes: 0,
         }
     }

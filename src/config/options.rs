@@ -26,7 +26,7 @@ const LONGEST_SPIN_US: u64 = 1_000_000;
 
 pub const WHOLE_DB: &str = "a whole number from 0 to 2147483647";
 
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     "db",
     "username",
     "password",
@@ -47,6 +47,7 @@ const NAMES: [&str; 20] = [
     "max_pending",
     "spin_us",
     "max_bytes",
+    "fail_fast",
 ];
 
 /// Options of redis-py that mean nothing to a library that hands out bytes and keeps its own rules of trying again.
@@ -156,6 +157,7 @@ impl Options {
                 let spin = spin.ok_or(Expected("a whole number from 0 to 1000000"))?;
                 config.spin = Duration::from_micros(spin);
             }
+            "fail_fast" => config.fail_fast = boolean(value)?,
             "max_bytes" => {
                 config.max_bytes = size(text(value)?).ok_or(Expected(
                     "a whole number of bytes below 2^64, or one with the suffix k, m or g",

@@ -108,7 +108,7 @@ pub extern "C" fn cachetory_close(cache: cachetory_t) -> cachetory_status_t {
 /// Blocks up to the deadline of a call (URL option `socket_timeout`). Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED,
-/// _NO_MEMORY, _INTERNAL.
+/// _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_ping(
     cache: cachetory_t,
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn cachetory_ping(
 /// Blocks up to the deadline of a call. Tried once more when its connection breaks. Any thread.
 ///
 /// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT,
-/// _IO, _PROTOCOL, _SERVER (the key holds another type than a string, say), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// _IO, _PROTOCOL, _SERVER (the key holds another type than a string, say), _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_get(
     cache: cachetory_t,
@@ -157,7 +157,7 @@ pub unsafe extern "C" fn cachetory_get(
 /// Blocks up to the deadline of a call. Tried once more when its connection breaks. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
-/// _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_mget(
     cache: cachetory_t,
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn cachetory_mget(
 ///
 /// Returns CACHETORY_OK, CACHETORY_NOT_STORED; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH,
 /// _TIMEOUT, _IO, _PROTOCOL, _SERVER (out of memory or a read-only replica, say: RETRYABLE), _UNSUPPORTED, _NO_MEMORY,
-/// _INTERNAL.
+/// _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_set(
     cache: cachetory_t,
@@ -220,7 +220,7 @@ pub unsafe extern "C" fn cachetory_set(
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH (a server that refuses MULTI
 /// alone runs each SET by itself: MAYBE_APPLIED), _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
-/// _INTERNAL.
+/// _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_mset(
     cache: cachetory_t,
@@ -248,7 +248,7 @@ pub unsafe extern "C" fn cachetory_mset(
 ///
 /// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT (the ttl ends after the last int64_t
 /// millisecond, say), _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY,
-/// _INTERNAL.
+/// _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_expire_in(
     cache: cachetory_t,
@@ -269,7 +269,7 @@ pub unsafe extern "C" fn cachetory_expire_in(
 /// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
 /// Returns CACHETORY_OK, CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT,
-/// _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_expire_at(
     cache: cachetory_t,
@@ -288,7 +288,7 @@ pub unsafe extern "C" fn cachetory_expire_at(
 /// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
 /// Returns CACHETORY_OK (it was there), CACHETORY_NOT_FOUND; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS,
-/// _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_delete(
     cache: cachetory_t,
@@ -307,7 +307,7 @@ pub unsafe extern "C" fn cachetory_delete(
 /// Blocks up to the deadline of a call. Never sent twice: see CACHETORY_ERROR_MAYBE_APPLIED. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
-/// _SERVER, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// _SERVER, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_mdelete(
     cache: cachetory_t,
@@ -340,7 +340,7 @@ pub unsafe extern "C" fn cachetory_mdelete(
 /// Blocks up to the deadline of a call, which with a `prefix` holds for each round trip. Any thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL, _SERVER, _UNSUPPORTED,
-/// _NO_MEMORY, _INTERNAL; with MAYBE_APPLIED once the first keys may be gone.
+/// _NO_MEMORY, _DOWN, _INTERNAL; with MAYBE_APPLIED once the first keys may be gone.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_clear(
     cache: cachetory_t,

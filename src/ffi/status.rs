@@ -41,6 +41,9 @@ pub const CACHETORY_ERR_INTERNAL: i32 = -13;
 pub const CACHETORY_ERR_BUSY: i32 = -14;
 /// Memory, a thread or a descriptor could not be had.
 pub const CACHETORY_ERR_NO_MEMORY: i32 = -15;
+/// The server has not answered lately, which this library has checked. The call was not sent, or it was waiting and is
+/// let go (`CACHETORY_ERROR_MAYBE_APPLIED` where it had been sent). The library asks again by itself.
+pub const CACHETORY_ERR_DOWN: i32 = -16;
 
 /// The status of a failed call.
 pub(super) fn of(error: &Error) -> i32 {
@@ -60,6 +63,7 @@ pub(super) fn of(error: &Error) -> i32 {
         Kind::Internal(_) => CACHETORY_ERR_INTERNAL,
         Kind::Busy => CACHETORY_ERR_BUSY,
         Kind::NoMemory(_) => CACHETORY_ERR_NO_MEMORY,
+        Kind::Down => CACHETORY_ERR_DOWN,
     }
 }
 
@@ -96,6 +100,7 @@ pub(super) fn name(status: i32) -> &'static CStr {
         CACHETORY_ERR_INTERNAL => c"CACHETORY_ERR_INTERNAL",
         CACHETORY_ERR_BUSY => c"CACHETORY_ERR_BUSY",
         CACHETORY_ERR_NO_MEMORY => c"CACHETORY_ERR_NO_MEMORY",
+        CACHETORY_ERR_DOWN => c"CACHETORY_ERR_DOWN",
         _ => c"CACHETORY_UNKNOWN_STATUS",
     }
 }

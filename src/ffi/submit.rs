@@ -30,7 +30,7 @@ fn submit(
 /// thread.
 ///
 /// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED (the cache or the queue), _BUSY (`max_pending` calls of the cache are
-/// outstanding: let some complete, and try again), _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// outstanding: let some complete, and try again), _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_ping_async(
     cache: cachetory_t,
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn cachetory_ping_async(
 /// On CACHETORY_OK the completion's `value` is the value; CACHETORY_NOT_FOUND has none. `key_len` may be
 /// CACHETORY_STRLEN.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_get_async(
     cache: cachetory_t,
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn cachetory_get_async(
 /// On CACHETORY_OK the completion's `values` are the answers; with `count` 0 they are empty. Each key's len may be
 /// CACHETORY_STRLEN.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_mget_async(
     cache: cachetory_t,
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn cachetory_mget_async(
 ///
 /// The completion's status is CACHETORY_OK, CACHETORY_NOT_STORED or an error. `key_len` may be CACHETORY_STRLEN.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_set_async(
     cache: cachetory_t,
@@ -116,7 +116,7 @@ pub unsafe extern "C" fn cachetory_set_async(
 ///
 /// `flags` must be 0. Each key's len may be CACHETORY_STRLEN.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_mset_async(
     cache: cachetory_t,
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn cachetory_mset_async(
 ///
 /// The completion's status is CACHETORY_OK, CACHETORY_NOT_FOUND or an error. `key_len` may be CACHETORY_STRLEN.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_expire_in_async(
     cache: cachetory_t,
@@ -162,7 +162,7 @@ pub unsafe extern "C" fn cachetory_expire_in_async(
 ///
 /// The completion's status is CACHETORY_OK, CACHETORY_NOT_FOUND or an error. `key_len` may be CACHETORY_STRLEN.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_expire_at_async(
     cache: cachetory_t,
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn cachetory_expire_at_async(
 ///
 /// The completion's status is CACHETORY_OK, CACHETORY_NOT_FOUND or an error. `key_len` may be CACHETORY_STRLEN.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_delete_async(
     cache: cachetory_t,
@@ -201,7 +201,7 @@ pub unsafe extern "C" fn cachetory_delete_async(
 ///
 /// On CACHETORY_OK the completion's `deleted` is how many keys were there. Each key's len may be CACHETORY_STRLEN.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_mdelete_async(
     cache: cachetory_t,
@@ -224,7 +224,7 @@ pub unsafe extern "C" fn cachetory_mdelete_async(
 ///
 /// With the URL option `prefix` each round trip has the deadline to itself, as in cachetory_clear.
 ///
-/// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _INTERNAL.
+/// Returns CACHETORY_OK; CACHETORY_ERR_CLOSED, _BUSY, _UNSUPPORTED, _NO_MEMORY, _DOWN, _INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachetory_clear_async(
     cache: cachetory_t,

@@ -12,7 +12,7 @@ use crate::header;
 
 /// The macros as the contract spells them. Swift imports literals only; a cast, a suffix more or a name would hide
 /// them.
-const SPELLING: [(&str, &str, i64); 26] = [
+const SPELLING: [(&str, &str, i64); 27] = [
     ("CACHETORY_OK", "0", CACHETORY_OK as i64),
     ("CACHETORY_NOT_FOUND", "1", CACHETORY_NOT_FOUND as i64),
     ("CACHETORY_NOT_STORED", "2", CACHETORY_NOT_STORED as i64),
@@ -31,6 +31,7 @@ const SPELLING: [(&str, &str, i64); 26] = [
     ("CACHETORY_ERR_INTERNAL", "-13", CACHETORY_ERR_INTERNAL as i64),
     ("CACHETORY_ERR_BUSY", "-14", CACHETORY_ERR_BUSY as i64),
     ("CACHETORY_ERR_NO_MEMORY", "-15", CACHETORY_ERR_NO_MEMORY as i64),
+    ("CACHETORY_ERR_DOWN", "-16", CACHETORY_ERR_DOWN as i64),
     ("CACHETORY_VERSION_MAJOR", "0", CACHETORY_VERSION_MAJOR as i64),
     ("CACHETORY_VERSION_MINOR", "1", CACHETORY_VERSION_MINOR as i64),
     ("CACHETORY_VERSION_PATCH", "0", CACHETORY_VERSION_PATCH as i64),

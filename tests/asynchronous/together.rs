@@ -123,16 +123,18 @@ fn thousands_of_calls_fail_together_where_nobody_listens() {
 #[test]
 fn calls_whose_host_ignores_them_meet_their_deadline_together() {
     let port = FullPort::new();
-    let cache = Cache::must_open(&port.url("socket_timeout=0.3"));
+    let cache = Cache::must_open(&port.url("socket_timeout=0.3&fail_fast=false"));
     everything_fails(&cache, CACHETORY_ERR_TIMEOUT, RETRYABLE);
-    let cache = Cache::must_open(&port.url("socket_connect_timeout=0.3&socket_timeout=600"));
+    let cache = Cache::must_open(
+        &port.url("socket_connect_timeout=0.3&socket_timeout=600&fail_fast=false"),
+    );
     everything_fails(&cache, CACHETORY_ERR_CONNECT, RETRYABLE);
 }
 
 #[test]
 fn calls_whose_handshake_hangs_meet_their_deadline_together() {
     let server = Scripted::tcp(|peer| peer.hang());
-    let cache = Cache::must_open(&server.url("db=1&socket_timeout=0.3"));
+    let cache = Cache::must_open(&server.url("db=1&socket_timeout=0.3&fail_fast=false"));
     everything_fails(&cache, CACHETORY_ERR_TIMEOUT, RETRYABLE);
 }
 

@@ -1,5 +1,6 @@
 //! One hard deadline over a whole call, whichever phase it is in. Only that a call ends is tested, not how fast, and
-//! nothing but a server that hangs has to meet a short deadline.
+//! nothing but a server that hangs has to meet a short deadline. Each call has to find out by itself that it does
+//! (`fail_fast=false`).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -13,7 +14,7 @@ use super::support::scripted::{Scripted, array, bulk, name};
 use super::support::server::Setup;
 use super::support::socket::Address;
 
-const SHORT: &str = "socket_timeout=0.3";
+const SHORT: &str = "socket_timeout=0.3&fail_fast=false";
 /// A deadline that is far away, and so is not what ends a call.
 const FAR: &str = "socket_timeout=600";
 const PAUSE: Duration = Duration::from_millis(20);
@@ -38,7 +39,7 @@ fn a_host_that_ignores_us_holds_up_no_call_beyond_its_deadline() {
 fn connecting_may_have_a_shorter_deadline_than_the_call() {
     let port = FullPort::new();
     for_each_face(|face| {
-        let url = port.url(&format!("socket_connect_timeout=0.3&{FAR}"));
+        let url = port.url(&format!("socket_connect_timeout=0.3&fail_fast=false&{FAR}"));
         let cache = Cache::must_open(&url).with(face);
         for (what, operation) in READS.iter().chain(&WRITES) {
             println!("{what}");
@@ -125,7 +126,7 @@ fn a_large_request_to_a_peer_that_does_not_read_ends_at_its_deadline() {
     let none = || 0;
     for_each_face(|face| {
         for server in [Scripted::tcp(|peer| peer.hang()), Scripted::unix(|peer| peer.hang())] {
-            let cache = open(&server, "socket_timeout=0.5", face);
+            let cache = open(&server, "socket_timeout=0.5&fail_fast=false", face);
             times_out_once_sent(none, || cache.set("k", &large));
             times_out_once_sent(none, || cache.set_with("k", &large, 60_000, 0));
             times_out_once_sent(none, || cache.mset(&[("k", &large)], NO_EXPIRY));

@@ -62,7 +62,7 @@ fn answering_in_pairs() -> Scripted {
 #[test]
 fn a_call_is_sent_while_the_reply_to_another_is_outstanding_on_the_only_link() {
     let server = answering_in_pairs();
-    let cache = Cache::must_open(&server.url("socket_timeout=5&max_connections=1"));
+    let cache = Cache::must_open(&server.url("socket_timeout=5&max_connections=1&fail_fast=false"));
     // Whether the callers still contend when the two come is left to chance.
     poll("a pair of calls is answered", || {
         crowd(&cache, 4);
@@ -94,7 +94,9 @@ fn a_driver_whose_deadline_passes_leaves_the_link_to_the_others() {
     for way in [Way::ToServer, Way::ToClient] {
         proxy.delay(way, Duration::from_millis(200));
     }
-    let cache = Cache::must_open(&proxy.address().url("socket_timeout=5&max_connections=1"));
+    let cache = Cache::must_open(
+        &proxy.address().url("socket_timeout=5&max_connections=1&fail_fast=false"),
+    );
     poll("a call joins one that is never answered", || {
         open.store(0, Ordering::SeqCst);
         crowd(&cache, 4);

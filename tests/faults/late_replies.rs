@@ -200,7 +200,7 @@ fn many_threads_on_a_network_that_stalls_get_each_its_own() {
     }
     for_each_face(|face| {
         let proxy = Proxy::to(Address::Tcp(server.port()));
-        let url = proxy.address().url("socket_timeout=0.15&max_connections=3");
+        let url = proxy.address().url("socket_timeout=0.15&max_connections=3&fail_fast=false");
         let (cache, counts) = (Cache::must_open(&url).with(face), Counts::default());
         let over = AtomicBool::new(false);
         thread::scope(|scope| {

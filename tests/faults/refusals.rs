@@ -16,18 +16,23 @@ use super::support::socket::Address;
 #[test]
 fn an_error_answer_fails_the_call_in_the_servers_words() {
     let table = [
-        ("LOADING Redis is loading the dataset in memory", CACHETORY_ERR_SERVER, RETRYABLE),
-        ("READONLY You can't write against a read only replica.", CACHETORY_ERR_SERVER, RETRYABLE),
         (
             "OOM command not allowed when used memory > 'maxmemory'.",
             CACHETORY_ERR_SERVER,
             RETRYABLE,
         ),
-        ("MASTERDOWN Link with MASTER is down", CACHETORY_ERR_SERVER, RETRYABLE),
+        ("CLUSTERDOWN The cluster is down", CACHETORY_ERR_SERVER, RETRYABLE),
+        (
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            CACHETORY_ERR_SERVER,
+            RETRYABLE,
+        ),
+        ("NOREPLICAS Not enough good replicas to write.", CACHETORY_ERR_SERVER, RETRYABLE),
+        ("BUSY Redis is busy running a script.", CACHETORY_ERR_SERVER, RETRYABLE),
         ("WRONGTYPE Operation against a key", CACHETORY_ERR_SERVER, 0),
         ("ERR unknown command", CACHETORY_ERR_SERVER, 0),
         ("READONLYISH is another word", CACHETORY_ERR_SERVER, 0),
-        ("MISCONF Redis is configured to save RDB snapshots", CACHETORY_ERR_SERVER, 0),
+        ("MISCONF Redis is configured to save RDB snapshots", CACHETORY_ERR_SERVER, RETRYABLE),
         ("NOAUTH Authentication required.", CACHETORY_ERR_AUTH, 0),
         ("WRONGPASS invalid username-password pair", CACHETORY_ERR_AUTH, 0),
         ("NOPERM this user has no permissions", CACHETORY_ERR_AUTH, 0),

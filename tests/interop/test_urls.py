@@ -132,7 +132,7 @@ ONLY_HERE = {
     "redis://localhost?ssl_cert_reqs=none": "an option that does not concern the scheme",
     "unix:///tmp/redis.sock?ssl_check_hostname=no": "an option that does not concern the scheme",
     "redis://localhost?prefix=svc%3A": "an option of this library",
-    "redis://localhost?max_pending=10&spin_us=0": "options of this library",
+    "redis://localhost?max_pending=10&spin_us=0&fail_fast=0": "options of this library",
     "memory://": "another backend",
     "memory://?max_bytes=64m": "another backend",
     "dummy://": "another backend",

@@ -182,7 +182,9 @@ pub fn check(entry: &Entry, completion: &mut Completion, applied: &Applied) -> R
 fn check_failure(entry: &Entry, failure: &Failure) {
     let kind = &entry.kind;
     let is_network = match failure.status {
-        CACHETORY_ERR_CONNECT | CACHETORY_ERR_TIMEOUT | CACHETORY_ERR_IO => true,
+        CACHETORY_ERR_CONNECT | CACHETORY_ERR_TIMEOUT | CACHETORY_ERR_IO | CACHETORY_ERR_DOWN => {
+            true
+        }
         CACHETORY_ERR_CANCELLED => {
             let closing = entry.opened.closing.load(Ordering::SeqCst);
             assert!(entry.cancelling || closing, "{kind:?} was cancelled by nobody");

@@ -179,6 +179,11 @@ impl World {
                     self.counts.refused.fetch_add(1, Ordering::Relaxed);
                     match failure.status {
                         CACHETORY_ERR_BUSY => assert!(failure.is_retryable()),
+                        CACHETORY_ERR_DOWN => {
+                            assert!(failure.is_retryable() && !slot.is_memory, "{failure:?}");
+                            // It is back soon. Nothing would be tried meanwhile.
+                            support::pause::before_the_next_look();
+                        }
                         CACHETORY_ERR_CLOSED => {
                             let closing = opened.closing.load(Ordering::SeqCst);
                             assert!(closing || ledger.is_closing(), "{failure:?}");

@@ -73,7 +73,7 @@ fn login(info: &ConnectionInfo) -> String {
 /// How a setting is written in the tables.
 type Setting = (&'static str, fn(&Config) -> String);
 
-const SETTINGS: [Setting; 16] = [
+const SETTINGS: [Setting; 17] = [
     ("client_name", |it| format!("{:?}", it.client_name.as_deref().unwrap_or_default())),
     ("timeout", |it| format!("{:?}", it.timeout)),
     ("connect_timeout", |it| format!("{:?}", it.connect_timeout)),
@@ -89,6 +89,7 @@ const SETTINGS: [Setting; 16] = [
     ("prefix", |it| format!("\"{}\"", it.prefix.escape_ascii())),
     ("max_pending", |it| it.max_pending.to_string()),
     ("spin", |it| format!("{:?}", it.spin)),
+    ("fail_fast", |it| it.fail_fast.to_string()),
     ("max_bytes", |it| it.max_bytes.to_string()),
 ];
 
@@ -142,6 +143,7 @@ fn the_default_deadlines_are_finite_and_connections_are_verified() {
     assert_eq!(config.health_check_interval, None);
     assert_eq!(config.max_bytes, 0);
     assert_eq!(config.max_pending, 65536);
+    assert!(config.fail_fast);
 }
 
 /// xorshift: the same sequence at every run.

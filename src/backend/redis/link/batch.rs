@@ -36,6 +36,8 @@ pub struct Batch<L> {
     pub completed: Delivery,
     /// Asynchronous calls that go over another link.
     pub retries: Requests<L>,
+    /// Why some of them do: a server that takes no writes has refused them, in these words.
+    pub refusal: Option<Error>,
 }
 
 impl<L> Default for Batch<L> {
@@ -51,6 +53,7 @@ impl<L> Default for Batch<L> {
             calls: None,
             completed: Delivery::default(),
             retries: Requests::default(),
+            refusal: None,
         }
     }
 }
@@ -127,11 +130,6 @@ impl<L> Batch<L> {
         self.sent < self.outbox.len()
     }
 
-    /// Whether nothing was answered, so that this may be the first that the peer says.
-    pub fn is_untouched(&self) -> bool {
-        self.start == 0
-    }
-
     /// Whether something was answered that was not sent yet.
     pub fn is_ahead(&self) -> bool {
         self.start > self.sent
@@ -167,6 +165,9 @@ impl<L> Batch<L> {
         }
         if !call.is_completed() && entry.attempts.allow_another(&failure, access) {
             entry.owner = Owner::Call(call);
+            if failure.refused.is_some() {
+                self.refusal = Some(failure.error);
+            }
             self.retries.push(entry, self.outbox.get(request).unwrap_or_default());
         } else {
             self.completed.push(call, Err(failure.into_error(access)));
@@ -186,7 +187,7 @@ impl<L> Batch<L> {
     fn fail_all(&mut self, lost: bool, error: impl Fn() -> Error) {
         while !self.is_complete() {
             let sent = self.awaits_reply();
-            self.complete(Exchanged::Failed(Failure { error: error(), sent, lost }));
+            self.complete(Exchanged::Failed(Failure::new(error(), sent, lost)));
         }
     }
 
@@ -211,10 +212,10 @@ impl<L> Batch<L> {
         }
     }
 
-    /// The replies to the first call.
-    pub fn pending(&mut self) -> Option<&mut Pending> {
+    /// The replies to the first call. `is_first`: nothing was said over the link so far.
+    pub fn pending(&mut self, is_first: bool) -> Option<&mut Pending> {
         if self.current.is_none() {
-            self.current = Some(Pending::new(self.entries.front()?.expect));
+            self.current = Some(Pending::of_link(self.entries.front()?.expect, is_first));
         }
         self.current.as_mut()
     }

@@ -3,14 +3,14 @@
 
 use super::connection::Link;
 use super::drive::{Blocking, Stop, drive};
-use super::outcome::{Exchanged, Failure, no_room, turned_away};
+use super::outcome::{Exchanged, Failure, answered, no_room, turned_away};
 use super::single::{Single, server_words};
 use crate::backend::redis::net::socket::{Broken, Stopped};
 use crate::backend::redis::wire::command::{encode, encode_short};
 use crate::backend::redis::wire::decode::Inbox;
 use crate::backend::redis::wire::encode::{BorrowedSlice, Outbox, io_slices};
 use crate::backend::redis::wire::replies::{
-    Expect, Outcome, Pending, Replies, Reuse, server_error,
+    Expect, Outcome, Pending, Replies, Reuse, kind_of, server_error,
 };
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -40,13 +40,13 @@ enum Missed {
 }
 
 impl Link {
-    /// Sends what `encode` writes, and reads what `replies` waits for. `quick` takes the reply where it is the usual
-    /// one and has arrived whole.
+    /// Sends what `encode` writes, and reads what `replies` waits for, which is told whether they are the first over
+    /// the link. `quick` takes the reply where it is the usual one and has arrived whole.
     pub fn call<'a, R: Replies>(
         &mut self,
         encode: impl FnOnce(&mut Outbox<'_, 'a>) -> Result<()>,
         quick: impl FnOnce(&mut Inbox) -> Option<R::Output>,
-        replies: impl FnOnce() -> R,
+        replies: impl FnOnce(bool) -> R,
         deadline: &Deadline,
         start: Start,
     ) -> Exchanged<R::Output> {
@@ -67,7 +67,7 @@ impl Link {
             Ok(answer) => {
                 Exchanged::Answered { result: Ok(answer), reuse: Reuse::if_empty(&self.inbox) }
             }
-            Err(missed) => self.finish(missed, &borrowed, replies(), *deadline),
+            Err(missed) => self.finish(missed, &borrowed, replies(self.is_new()), *deadline),
         };
         self.tidy();
         exchanged
@@ -112,6 +112,7 @@ impl Link {
     fn begin(&mut self, deadline: &Deadline) {
         self.last_used = deadline.started();
         self.batch.calls = Some(1);
+        self.beats = self.stream.pulse().beats();
     }
 
     #[cold]
@@ -168,7 +169,8 @@ impl Link {
             self.batch.outbox.clear();
             self.batch.outbox.extend_from_slice(&self.short[..len]);
         }
-        let exchanged = self.finish(missed, &[], Pending::new(expect), deadline);
+        let replies = Pending::of_link(expect, self.is_new());
+        let exchanged = self.finish(missed, &[], replies, deadline);
         self.tidy();
         exchanged
     }
@@ -189,7 +191,7 @@ impl Link {
             }
             Missed::Room(error) => return Exchanged::Failed(Failure::sent(error)),
             Missed::Read(Stopped::Broken(broken)) => return self.broke(broken, READING, true),
-            Missed::Read(Stopped::TimedOut) => return timed_out(READING, true),
+            Missed::Read(Stopped::TimedOut) => return self.timed_out(READING, true),
             Missed::Reply { sent } => sent,
         };
         let is_single = replies.is_single();
@@ -202,8 +204,10 @@ impl Link {
         match driven {
             Ok(Ok(outcome)) => self.answered(outcome),
             Ok(Err(error)) => Exchanged::Failed(Failure::sent(error)),
-            Err(Stop::NoRoom(error)) => Exchanged::Failed(Failure { error, sent, lost: false }),
-            Err(Stop::Paused(_)) => timed_out(if has_unsent { SENDING } else { READING }, sent),
+            Err(Stop::NoRoom(error)) => Exchanged::Failed(Failure::new(error, sent, false)),
+            Err(Stop::Paused(_)) => {
+                self.timed_out(if has_unsent { SENDING } else { READING }, sent)
+            }
             Err(Stop::Broken(broken)) if has_unsent => self.not_sent(broken, sent, is_single),
             Err(Stop::Broken(broken)) => self.broke(broken, READING, true),
         }
@@ -212,11 +216,16 @@ impl Link {
     fn answered<T>(&mut self, outcome: Outcome<T>) -> Exchanged<T> {
         let Outcome { result, reuse } = outcome;
         if let Some(error) = no_room(&result) {
-            let is_first = self.is_new();
-            return Exchanged::Failed(turned_away(&mut self.turned_away, error, is_first));
+            return Exchanged::Failed(turned_away(&mut self.turned_away, error));
         }
         let reuse = if self.inbox.is_empty() { reuse } else { Reuse::Close };
-        Exchanged::Answered { result, reuse }
+        result.as_ref().err().into_iter().for_each(|error| self.heed(error));
+        answered(result, reuse, self.vintage)
+    }
+
+    fn timed_out<T>(&self, doing: &'static str, sent: bool) -> Exchanged<T> {
+        let failure = Failure::new(Kind::Timeout(doing).into(), sent, false);
+        Exchanged::Failed(Failure { silent: self.is_silent(), ..failure })
     }
 
     /// The connection broke while sending. The server may have said why before it closed it.
@@ -224,14 +233,11 @@ impl Link {
         if broken.is_lost()
             && let Some(text) = server_words(&mut self.stream, &mut self.inbox)
         {
-            let error = server_error(text);
-            return match error.kind {
-                Kind::Full { .. } => {
-                    let is_first = self.is_new();
-                    Exchanged::Failed(turned_away(&mut self.turned_away, &error, is_first))
-                }
-                _ => Exchanged::Failed(Failure { error, sent: sent && !is_single, lost: false }),
-            };
+            let error = if self.is_new() { kind_of(&text)(text) } else { server_error(text) };
+            return Exchanged::Failed(match error.kind {
+                Kind::Full { .. } => turned_away(&mut self.turned_away, &error),
+                _ => Failure::new(error, sent && !is_single, false),
+            });
         }
         self.broke(broken, SENDING, sent)
     }
@@ -239,15 +245,10 @@ impl Link {
     fn broke<T>(&self, broken: Broken, doing: &'static str, sent: bool) -> Exchanged<T> {
         let lost = broken.is_lost();
         let sent = sent && !broken.is_unread();
-        let error = broken.into_error(doing, &self.peer);
-        Exchanged::Failed(Failure { error, sent, lost })
+        let error = self.why(broken, doing);
+        Exchanged::Failed(Failure::new(error, sent, lost))
     }
 }
 
 const SENDING: &str = "sending the request";
 const READING: &str = "waiting for the reply";
-
-fn timed_out<T>(doing: &'static str, sent: bool) -> Exchanged<T> {
-    let error = Kind::Timeout(doing).into();
-    Exchanged::Failed(Failure { error, sent, lost: false })
-}

@@ -9,7 +9,7 @@ use rustix::event::PollFlags;
 
 use super::batch::Batch;
 use super::drive::{Blocking, Sending, Stop, drive, interest};
-use super::outcome::Failure;
+use super::outcome::{Failure, Vintage};
 use super::single::{Single, server_words};
 use crate::backend::redis::net::socket::Broken;
 use crate::backend::redis::net::stream::Stream;
@@ -42,6 +42,15 @@ pub struct Link {
     uses: u32,
     /// What the server said as it turned the connection away.
     pub(super) turned_away: Option<Error>,
+    /// It has said something before the first call.
+    pub(super) has_spoken: bool,
+    /// This client has logged in.
+    pub(super) logs_in: bool,
+    /// It has answered with its own state rather than to the call: another connection may lead to another server.
+    pub is_outdated: bool,
+    pub vintage: Vintage,
+    /// What had come from the server when its call began.
+    pub(super) beats: u32,
     pub seat: Seat,
     /// Its place in the descriptor of a queue that is polled.
     pub membership: Option<Arc<Membership>>,
@@ -80,6 +89,11 @@ impl Link {
             last_used: deadline.started(),
             uses: 0,
             turned_away: None,
+            has_spoken: !handshake.is_empty(),
+            logs_in: handshake.logs_in(),
+            is_outdated: false,
+            vintage: Vintage::NONE,
+            beats: 0,
             seat: Seat::default(),
             membership: None,
         };
@@ -133,9 +147,9 @@ impl Link {
         let mut error = broken.into_error(INTRODUCING, &self.peer);
         if lost {
             let reason = error.to_string().into();
-            error = Kind::Connect { peer: self.peer.clone(), reason }.into();
+            error = Kind::Connect { peer: self.peer.clone(), reason, silence: false }.into();
         }
-        Failure { error, sent: false, lost }
+        Failure::new(error, false, lost)
     }
 
     /// Whether its last call began within `span` before that time.
@@ -190,9 +204,24 @@ impl Link {
         self.uses
     }
 
-    /// Whether no call was answered over it yet.
+    /// Whether nothing was said over it yet.
     pub(super) fn is_new(&self) -> bool {
-        self.uses == 0
+        self.uses == 0 && !self.has_spoken
+    }
+
+    /// Whether nothing has come from the server since its call began, over any link, as far as is known.
+    pub(super) fn is_silent(&self) -> bool {
+        self.inbox.is_empty() && self.stream.pulse().beats() == self.beats
+    }
+
+    /// Takes note of what the server said of itself rather than of a call.
+    pub(super) fn heed(&mut self, error: &Error) {
+        self.is_outdated |= is_of_the_server(error, self.logs_in);
+    }
+
+    /// What is told of a connection that broke: the server was given up, perhaps.
+    pub(super) fn why(&self, broken: Broken, doing: &'static str) -> Error {
+        why(&self.stream, broken, doing, &self.peer)
     }
 
     /// Whether the server turned the connection away, and what it said.
@@ -215,6 +244,7 @@ impl Link {
         let Self { stream, inbox, .. } = self;
         let mut driver = Blocking::alone(deadline, inbox);
         let answered = drive(stream, inbox, &mut question, &mut driver);
+        self.has_spoken = true;
         matches!(answered, Ok(Ok(_))) && inbox.is_empty()
     }
 
@@ -267,6 +297,20 @@ impl Drop for Link {
     /// A child process may have a copy of the socket, which would stay in the descriptor for ever.
     fn drop(&mut self) {
         self.leave_descriptor();
+    }
+}
+
+/// Whether an answer speaks of the server, so that another connection may do better. To somebody who has not logged in
+/// NOAUTH says nothing new.
+pub(super) fn is_of_the_server(error: &Error, logs_in: bool) -> bool {
+    error.is_of_the_server() && (logs_in || !matches!(error.kind, Kind::Auth(_)))
+}
+
+/// What is told of a connection that broke.
+pub(super) fn why(stream: &Stream, broken: Broken, doing: &'static str, peer: &str) -> Error {
+    match broken.is_lost() && stream.pulse().is_down() {
+        true => Kind::Down.into(),
+        false => broken.into_error(doing, peer),
     }
 }
 

@@ -1,8 +1,26 @@
 //! What an exchange over a link came to, and which calls go over another link after one that failed.
 
+use std::mem;
+
 use crate::backend::redis::wire::replies::Reuse;
 use crate::error::{Error, Kind, Result};
 use crate::op::Access;
+
+/// Which links were dialled together: before the node's links were retired for the last time, or after. A later one is
+/// larger. Its node's scheduler gives them out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Vintage(u32);
+
+impl Vintage {
+    /// That of no link.
+    pub const NONE: Self = Self(0);
+    pub const FIRST: Self = Self(1);
+
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
 
 /// How a call left the link.
 pub enum Exchanged<T> {
@@ -21,17 +39,25 @@ pub struct Failure {
     pub sent: bool,
     /// The connection is gone, so that another one may do better.
     pub lost: bool,
+    /// The deadline passed, and nothing has come from the server since the request was sent.
+    pub silent: bool,
+    /// A write that a server refused which takes none, over a link of this vintage.
+    pub refused: Option<Vintage>,
 }
 
 impl Failure {
+    pub fn new(error: Error, sent: bool, lost: bool) -> Self {
+        Self { error, sent, lost, silent: false, refused: None }
+    }
+
     /// Of a call of which nothing was sent, and for which another link would do no better.
     pub fn unsent(error: Error) -> Self {
-        Self { error, sent: false, lost: false }
+        Self::new(error, false, false)
     }
 
     /// Of one that may have reached the server, and for which another link would do no better.
     pub fn sent(error: Error) -> Self {
-        Self { error, sent: true, lost: false }
+        Self::new(error, true, false)
     }
 
     /// Whether the server had no room for the connection.
@@ -46,22 +72,31 @@ impl Failure {
 
     /// The same once more, for another call that it concerns.
     pub fn again(&self) -> Self {
-        Self { error: self.error.again(), sent: self.sent, lost: self.lost }
+        Self { error: self.error.again(), ..*self }
     }
 }
 
-/// The server says this once and closes the connection.
+/// The server says this once, before anything else, and closes the connection.
 pub fn no_room<T>(result: &Result<T>) -> Option<&Error> {
     result.as_ref().err().filter(|error| matches!(error.kind, Kind::Full { .. }))
 }
 
-/// The server has looked at nothing that was sent, for it had no room for the connection. Said on one that had been in
-/// use before (`is_first` is false), it may mean anything, and is no reason to send the call again.
-pub fn turned_away(said: &mut Option<Error>, error: &Error, is_first: bool) -> Failure {
-    if is_first {
-        *said = Some(error.again());
+/// The server has looked at nothing that was sent, for it had no room for the connection.
+pub fn turned_away(said: &mut Option<Error>, error: &Error) -> Failure {
+    *said = Some(error.again());
+    Failure::new(error.again(), false, true)
+}
+
+/// What a call came to that was answered over a link of this vintage. A write that was refused by a server that takes
+/// none may go over another.
+pub fn answered<T>(result: Result<T>, reuse: Reuse, vintage: Vintage) -> Exchanged<T> {
+    match result {
+        Err(error) if error.is_refused_write() => {
+            let failure = Failure::new(error, false, reuse == Reuse::Close);
+            Exchanged::Failed(Failure { refused: Some(vintage), ..failure })
+        }
+        result => Exchanged::Answered { result, reuse },
     }
-    Failure { error: error.again(), sent: false, lost: is_first }
 }
 
 /// What a call has been through. No write is sent twice: that is decided here and nowhere else.
@@ -70,6 +105,8 @@ pub struct Attempts {
     lost_links: u8,
     /// It goes over another link as well.
     is_doubled: bool,
+    /// A server that takes no writes has refused it.
+    was_refused: bool,
 }
 
 /// A call of which nothing was sent goes over another link so often after one that broke, and one that was sent once.
@@ -78,8 +115,11 @@ const MOST_UNSENT: u8 = 3;
 impl Attempts {
     /// Whether the call goes over another link. After the first link that broke: what was not sent, and a read. After
     /// another: what was not sent. Where the server had no room for the connection it has looked at nothing, so any
-    /// call does, however often.
+    /// call does, however often. A write that was refused goes once more.
     pub fn allow_another(&mut self, failure: &Failure, access: Access) -> bool {
+        if failure.refused.is_some() {
+            return access == Access::Write && !mem::replace(&mut self.was_refused, true);
+        }
         if !failure.lost {
             return false;
         }
@@ -106,6 +146,10 @@ impl Attempts {
     pub fn has_lost_link(self) -> bool {
         self.lost_links > 0
     }
+
+    pub fn was_refused(self) -> bool {
+        self.was_refused
+    }
 }
 
 #[cfg(test)]
@@ -113,12 +157,12 @@ mod tests {
     use super::*;
 
     fn failure(sent: bool, lost: bool) -> Failure {
-        Failure { error: Kind::Closed.into(), sent, lost }
+        Failure::new(Kind::Closed.into(), sent, lost)
     }
 
     fn refused(lost: bool) -> Failure {
         let error = Kind::Full { peer: "peer".into(), reason: "full".into() }.into();
-        Failure { error, sent: false, lost }
+        Failure::new(error, false, lost)
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::batch::Batch;
-use super::connection::Link;
+use super::connection::{Link, is_of_the_server, why};
 use super::drive::{Driver, Exchange, Pause, Sending, Stop, drive};
-use super::outcome::{self, Exchanged, Failure, no_room};
+use super::outcome::{self, Exchanged, Failure, Vintage, no_room};
 use super::wakeup::Wakeups;
 use crate::backend::redis::net::socket::Broken;
 use crate::backend::redis::net::stream::Stream;
@@ -25,52 +25,63 @@ pub enum Driven {
     Paused(Pause),
 }
 
+/// Whose link it is.
+pub trait Supervisor {
+    /// What threads that wait in batches sleep on.
+    fn wakeups(&self) -> &Wakeups;
+
+    /// The server has answered with its own state over a link of this vintage. Told before anybody has the answer.
+    fn retire(&self, vintage: Vintage);
+}
+
 /// The parts of a link that a batch needs.
 struct Pipeline<'a> {
     batch: &'a mut Batch<Link>,
     spans: &'a mut Vec<Span>,
     turned_away: &'a mut Option<Error>,
-    /// No call was answered over the link before this batch.
+    /// Nothing was said over the link so far.
     is_new: bool,
-    wakeups: &'a Wakeups,
+    logs_in: bool,
+    vintage: Vintage,
+    supervisor: &'a dyn Supervisor,
     /// How many calls were left when it was last seen to who is to be woken.
     left: usize,
 }
 
 impl Link {
-    /// Drives the batch, or goes on with it. `wakeups`: what its threads sleep on.
-    pub fn drive_batch(&mut self, wakeups: &Wakeups, driver: &mut impl Driver) -> Driven {
-        let is_new = self.is_new();
+    /// Drives the batch, or goes on with it.
+    pub fn drive_batch(&mut self, supervisor: &dyn Supervisor, driver: &mut impl Driver) -> Driven {
+        let (is_new, logs_in, vintage) = (self.is_new(), self.logs_in, self.vintage);
         let Self { stream, inbox, batch, spans, turned_away, .. } = self;
         let left = batch.left();
-        let mut pipeline = Pipeline { batch, spans, turned_away, is_new, wakeups, left };
-        let stop = match drive(stream, inbox, &mut pipeline, driver) {
+        let mut pipeline =
+            Pipeline { batch, spans, turned_away, is_new, logs_in, vintage, supervisor, left };
+        let driven = drive(stream, inbox, &mut pipeline, driver);
+        if let Err(Stop::Broken(_)) = driven {
+            pipeline.take_last_replies(stream, inbox);
+        }
+        self.has_spoken |= !pipeline.is_new;
+        match driven {
             Ok(reuse) => {
                 self.tidy();
                 return Driven::Complete(reuse);
             }
-            Err(stop) => stop,
-        };
-        match stop {
-            Stop::Paused(pause) => return Driven::Paused(pause),
-            Stop::NoRoom(error) => pipeline.batch.fail(|| error.again()),
-            Stop::Broken(broken) => {
-                pipeline.take_last_replies(stream, inbox);
-                self.fail(&broken);
-            }
+            Err(Stop::Paused(pause)) => return Driven::Paused(pause),
+            Err(Stop::NoRoom(error)) => self.batch.fail(|| error.again()),
+            Err(Stop::Broken(broken)) => self.fail(&broken),
         }
         Driven::Complete(Reuse::Close)
     }
 
     /// The connection broke under the batch.
     fn fail(&mut self, broken: &Broken) {
-        let Self { batch, peer, .. } = self;
+        let Self { batch, peer, stream, .. } = self;
         let doing =
             if batch.has_unsent() { "sending the request" } else { "waiting for the reply" };
         if broken.is_unread() {
             batch.sent = 0;
         }
-        let error = || broken.again().into_error(doing, peer);
+        let error = || why(stream, broken.again(), doing, peer);
         match broken.is_lost() {
             true => batch.fail_lost(error),
             false => batch.fail(error),
@@ -107,7 +118,7 @@ impl Exchange for Pipeline<'_> {
     }
 
     fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
-        match self.batch.pending() {
+        match self.batch.pending(self.is_new) {
             Some(pending) => pending.room(inbox),
             None => inbox.room(0),
         }
@@ -126,15 +137,19 @@ impl Exchange for Pipeline<'_> {
                 }
                 let expect = entry.expect;
                 if self.batch.gets(2) == 2 && self.take_values(inbox) {
+                    self.is_new = false;
                     continue;
                 }
                 if let Some(answer) = expect.quick(inbox) {
+                    self.is_new = false;
                     let reuse = Reuse::Keep;
                     self.batch.complete(Exchanged::Answered { result: Ok(answer), reuse });
                     continue;
                 }
             }
-            let Some(pending) = self.batch.pending() else { return Some(Reuse::if_empty(inbox)) };
+            let Some(pending) = self.batch.pending(self.is_new) else {
+                return Some(Reuse::if_empty(inbox));
+            };
             match pending.advance(inbox) {
                 Ok(None) => return None,
                 Ok(Some(outcome)) => {
@@ -158,7 +173,7 @@ impl Exchange for Pipeline<'_> {
             return false;
         }
         self.left = left;
-        self.wakeups.wake(self.batch.wakeups);
+        self.supervisor.wakeups().wake(self.batch.wakeups);
         self.batch.completed.deliver();
         true
     }
@@ -175,16 +190,19 @@ impl Exchange for Pipeline<'_> {
 impl Pipeline<'_> {
     /// Completes the first call; `Some`, if that was the end of the link.
     fn take_outcome(&mut self, Outcome { result, reuse }: Outcome<Answer>) -> Option<Reuse> {
+        self.is_new = false;
         if let Some(error) = no_room(&result) {
             // Nothing of what was sent behind it was looked at either.
-            let is_first = self.is_new && self.batch.is_untouched();
-            let failure = outcome::turned_away(self.turned_away, error, is_first);
+            let failure = outcome::turned_away(self.turned_away, error);
             while !self.batch.is_complete() {
                 self.batch.complete(Exchanged::Failed(failure.again()));
             }
             return Some(Reuse::Close);
         }
-        self.batch.complete(Exchanged::Answered { result, reuse: Reuse::Keep });
+        if result.as_ref().is_err_and(|error| is_of_the_server(error, self.logs_in)) {
+            self.supervisor.retire(self.vintage);
+        }
+        self.batch.complete(outcome::answered(result, Reuse::Keep, self.vintage));
         if reuse == Reuse::Close {
             let error = || Error::protocol("an answer to another call was out of order");
             self.batch.fail_lost(error);

@@ -242,6 +242,21 @@ impl<L> Requests<L> {
         self.entries.iter().filter_map(Entry::call).for_each(|call| call.mark_unsent());
     }
 
+    /// Takes out those that `is_taken` says.
+    pub fn extract(&mut self, is_taken: impl Fn(&Entry<L>) -> bool) -> Self {
+        let mut taken = Self::default();
+        let (all, waiters) = (mem::take(self), self.waiters);
+        self.waiters = waiters;
+        let mut from = all.taken;
+        for entry in all.entries {
+            let request = from..from + entry.len;
+            from = request.end;
+            let side = if is_taken(&entry) { &mut taken } else { &mut *self };
+            side.push(entry, all.bytes.get(request).unwrap_or_default());
+        }
+        taken
+    }
+
     /// Lets go of asynchronous calls that are completed.
     pub fn forget_completed(&mut self) {
         self.retain(|entry| entry.call().is_none_or(|call| !call.is_completed()));

@@ -9,7 +9,9 @@ use super::call::Start;
 use super::connection::Link;
 use super::drive::{Blocking, NonBlocking, Pause};
 use super::outcome::Exchanged;
+use super::outcome::Vintage;
 use super::pipeline::Driven;
+use super::pipeline::Supervisor;
 use super::requests::{Owner, Requests};
 use super::waiter::{SleepsOn, Waiter, Waiting, Woken};
 use super::wakeup::{WakeupSet, Wakeups};
@@ -39,7 +41,7 @@ fn spinning_stream(spin: Duration) -> (Stream, UnixStream) {
     crate::reserve::set_aside().unwrap();
     let (own, peer) = UnixStream::pair().unwrap();
     let socket = Socket::new(own.into(), LONG).unwrap();
-    (Stream::new(socket, None, spin), peer)
+    (Stream::new(socket, None, spin, Arc::default()), peer)
 }
 
 fn link() -> (Box<Link>, UnixStream) {
@@ -86,6 +88,14 @@ fn answer(waiter: &Waiter<Link>) -> Result<Vec<u8>, (String, bool, bool)> {
 
 fn bulk(value: &[u8]) -> Vec<u8> {
     [format!("${}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat()
+}
+
+impl Supervisor for Wakeups {
+    fn wakeups(&self) -> &Wakeups {
+        self
+    }
+
+    fn retire(&self, _vintage: Vintage) {}
 }
 
 #[test]
@@ -279,7 +289,7 @@ fn call(link: &mut Link, op: Op<'_>, expect: Expect, deadline: &Deadline) -> Exc
     link.call(
         |out| encode(&op, b"", out),
         |inbox| expect.quick(inbox),
-        || Pending::new(expect),
+        |is_first| Pending::of_link(expect, is_first),
         deadline,
         Start::AfterWait,
     )

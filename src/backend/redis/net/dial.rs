@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::ConnectionAddr;
@@ -14,6 +15,7 @@ use rustix::net::{
     socket_with, sockopt,
 };
 
+use super::pulse::Pulse;
 use super::resolve::resolve;
 use super::socket::{Broken, Socket, Stopped, wait};
 use super::stream::Stream;
@@ -32,12 +34,19 @@ const KEEPALIVE_TIMES: u32 = 3;
 /// How long to wait when a Unix socket's backlog is full, for which there is nothing to poll.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
+/// What a call was doing whose deadline passed before the server itself was asked anything.
+pub const RESOLVING: &str = "resolving the server's name";
+/// How a connect fails to which nothing was answered.
+const UNANSWERED: [i32; 4] =
+    [libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::EHOSTDOWN];
+
 /// How connections are made, whatever the address.
 pub struct Dialer {
     keepalive: bool,
     receive_timeout: Duration,
     spin: Duration,
     trust: Trust,
+    pulse: Arc<Pulse>,
 }
 
 impl Dialer {
@@ -47,7 +56,13 @@ impl Dialer {
             receive_timeout: receive_timeout(config.timeout),
             spin: config.spin,
             trust: Trust::new(&config.tls),
+            pulse: Arc::default(),
         }
+    }
+
+    /// What all connections that it makes know together of the server.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Connects to an address. `connected` is shown the socket as soon as there is one, and may refuse to go on.
@@ -120,7 +135,7 @@ impl Dial<'_> {
             ConnectionAddr::Tcp(host, port) => {
                 let socket = self.connect_host(host, *port, deadline)?;
                 connected(&socket)?;
-                Ok(Stream::new(socket, None, self.dialer.spin))
+                Ok(self.stream(socket, None))
             }
             ConnectionAddr::TcpTls { host, port, .. } => {
                 let session = self.tls_session(host, deadline)?;
@@ -131,10 +146,14 @@ impl Dial<'_> {
             ConnectionAddr::Unix(path) => {
                 let socket = self.connect_path(path, deadline)?;
                 connected(&socket)?;
-                Ok(Stream::new(socket, None, self.dialer.spin))
+                Ok(self.stream(socket, None))
             }
             _ => Err(Kind::Unsupported("an address of an unknown kind".into()).into()),
         }
+    }
+
+    fn stream(&self, socket: Socket, tls: Option<Box<TlsSession>>) -> Stream {
+        Stream::new(socket, tls, self.dialer.spin, Arc::clone(&self.dialer.pulse))
     }
 
     /// Apart, as is the handshake: a plain connection needs not a page of it.
@@ -158,20 +177,27 @@ impl Dial<'_> {
         if is_scarcity(error) {
             return Error::no_memory(format!("what a connection needs: {error}"));
         }
-        self.refused(error.to_string())
+        let silence = error.raw_os_error().is_some_and(|errno| UNANSWERED.contains(&errno));
+        self.undone(error.to_string(), silence)
     }
 
     fn refused(&self, reason: String) -> Error {
-        Kind::Connect { peer: peer(self.address), reason: reason.into() }.into()
+        self.undone(reason, false)
+    }
+
+    fn undone(&self, reason: String, silence: bool) -> Error {
+        Kind::Connect { peer: peer(self.address), reason: reason.into(), silence }.into()
     }
 
     fn connect_host(&self, host: &str, port: u16, deadline: &Deadline) -> Result<Socket, Error> {
         let addresses = resolve(host, port, deadline).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => Kind::Timeout("resolving the server's name").into(),
+            io::ErrorKind::TimedOut => Kind::Timeout(RESOLVING).into(),
             // A resolver that cannot open its files or a socket says that it does not know the name.
             _ => match new_socket(AddressFamily::INET) {
                 Err(errno) if is_scarcity(&errno.into()) => self.failed(&errno.into()),
-                _ => self.failed(&error),
+                _ if is_scarcity(&error) => self.failed(&error),
+                // Nobody asked the server anything.
+                _ => self.refused(error.to_string()),
             },
         })?;
         let fd = race(&addresses, deadline).map_err(|stopped| match stopped {
@@ -232,7 +258,7 @@ impl Dial<'_> {
             }
             Stopped::Broken(Broken::Tls { reason, .. }) => self.tls_error(reason),
         })?;
-        Ok(Stream::new(socket, Some(session), self.dialer.spin))
+        Ok(self.stream(socket, Some(session)))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
+use super::pulse::Pulse;
 use super::socket::{Broken, Socket, Stopped};
 use super::tls::TlsSession;
 use crate::deadline::Deadline;
@@ -17,6 +18,7 @@ pub struct Stream {
     socket: Socket,
     tls: Option<Box<TlsSession>>,
     spinner: Spinner,
+    pulse: Arc<Pulse>,
     /// Whether a read may be one system call, which waits for as long as the socket's receive timeout.
     reads_at_once: bool,
 }
@@ -46,10 +48,21 @@ fn receive(
 
 impl Stream {
     /// `spin`: how long a read may spin before it sleeps.
-    pub fn new(socket: Socket, tls: Option<Box<TlsSession>>, spin: Duration) -> Self {
+    pub fn new(
+        socket: Socket,
+        tls: Option<Box<TlsSession>>,
+        spin: Duration,
+        pulse: Arc<Pulse>,
+    ) -> Self {
         let spinner = Spinner::new(spin);
         let reads_at_once = tls.is_none() && spinner.is_short();
-        Self { socket, tls, spinner, reads_at_once }
+        Self { socket, tls, spinner, pulse, reads_at_once }
+    }
+
+    /// That of the server.
+    #[inline(always)]
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Sends what goes without waiting of `bytes`, from `sent` on, which is counted up; whether all of it went. Under
@@ -166,17 +179,25 @@ impl Stream {
         buffer: &mut Vec<u8>,
         is_over: impl Fn() -> bool,
     ) -> Result<bool, Broken> {
-        let Self { socket, tls, spinner, .. } = self;
+        let Self { socket, tls, spinner, pulse, .. } = self;
         let look = || match receive(socket, tls.as_deref_mut(), buffer) {
             Ok(None) if !is_over() => None,
             received => Some(received.map(|_| true)),
         };
-        spinner.spin_now(until, look).unwrap_or(Ok(false))
+        let received = spinner.spin_now(until, look).unwrap_or(Ok(false))?;
+        if received {
+            pulse.beat();
+        }
+        Ok(received)
     }
 
     /// Appends what is there, without waiting; `None`: nothing yet.
     pub fn receive(&mut self, buffer: &mut Vec<u8>) -> Result<Option<usize>, Broken> {
-        receive(&self.socket, self.tls.as_deref_mut(), buffer)
+        let received = receive(&self.socket, self.tls.as_deref_mut(), buffer)?;
+        if received.is_some() {
+            self.pulse.beat();
+        }
+        Ok(received)
     }
 
     /// Appends at least one byte. The deadline was set just now, so that the socket's receive timeout ends before it,

@@ -2,7 +2,7 @@
 
 use std::mem::ManuallyDrop;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Node;
 use super::lease::Lease;
@@ -17,6 +17,9 @@ use crate::backend::redis::wire::replies::{Expect, Pending, Replies};
 use crate::deadline::Deadline;
 use crate::error::{Kind, Result};
 use crate::op::{Access, Answer, Op};
+
+/// A thread that waits for a link of its own looks this often by itself: nobody is told that one may be dialled again.
+const NEXT_LOOK: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Carries out an operation that may share a link with others. There are functions of their own for what is less
@@ -139,7 +142,7 @@ impl Node {
             let exchanged = lease.link()?.call(
                 |out| command::encode(&op, prefix, out),
                 |inbox| expect.quick(inbox),
-                || Pending::new(expect),
+                |is_first| Pending::of_link(expect, is_first),
                 &deadline,
                 start,
             );
@@ -157,7 +160,7 @@ impl Node {
     ) -> Result<R::Output> {
         self.with_retry(access, deadline, |attempt| {
             let (mut lease, start) = attempt.lease()?;
-            let exchanged = lease.link()?.call(&encode, |_| None, &replies, deadline, start);
+            let exchanged = lease.link()?.call(&encode, |_| None, |_| replies(), deadline, start);
             Ok(lease.end(exchanged))
         })
     }
@@ -180,8 +183,13 @@ impl Node {
                 attempt.is_first = false;
                 continue;
             }
-            if failure.lost && self.is_closed() {
-                failure.error = Kind::Closed.into();
+            if failure.silent {
+                self.note_silence(deadline.started());
+            }
+            if failure.lost
+                && let Some(refusal) = self.refusal()
+            {
+                failure.error = refusal.into();
             }
             return Err(failure.into_error(access));
         }
@@ -213,7 +221,7 @@ impl Node {
                 scheduler.end_to_wait();
             }
             match checkout {
-                Checkout::Closed => return Err(Kind::Closed.into()),
+                Checkout::Refused => return Err(scheduler.refusal().into()),
                 Checkout::Link(link) => {
                     drop(scheduler);
                     let lease = match has_waited {
@@ -235,7 +243,7 @@ impl Node {
                     scheduler = self.unpark(scheduler);
                 }
                 Checkout::Wait => {
-                    let woken = self.freed.wait_timeout(scheduler, left);
+                    let woken = self.freed.wait_timeout(scheduler, left.min(NEXT_LOOK));
                     scheduler = woken.unwrap_or_else(PoisonError::into_inner).0;
                 }
             }

@@ -54,7 +54,7 @@ impl Node {
     ) -> Result<Joined<'a>> {
         let mut scheduler = self.unpark(scheduler);
         match scheduler.admit(Instant::now) {
-            Admission::Closed => return Err(Kind::Closed.into()),
+            Admission::Refused => return Err(scheduler.refusal().into()),
             Admission::Queue => {}
             Admission::Dial(reservation) => {
                 drop(scheduler);
@@ -86,6 +86,7 @@ impl Node {
         let waiter = &ticket.waiter;
         let mut bound = ticket.bound;
         let mut look = deadline.started() + bound;
+        let beats = self.dialer.pulse().beats();
         // From far away nothing comes so soon.
         if !ticket.is_far && !waiter.is_completed() {
             waiter.spin(self.spin, deadline);
@@ -117,7 +118,7 @@ impl Node {
             }
             let now = Instant::now();
             if now >= deadline.instant() {
-                if let Some(ended) = self.leave(&ticket, deadline) {
+                if let Some(ended) = self.leave(&ticket, deadline, beats) {
                     return ended;
                 }
             } else if now >= look {
@@ -128,11 +129,13 @@ impl Node {
         }
     }
 
-    /// The deadline has passed. `None`: something came at the last moment.
+    /// The deadline has passed. `beats`: what had come from the server when the call was queued. `None`: something came
+    /// at the last moment.
     fn leave(
         &self,
         ticket: &Ticket<Link>,
         deadline: &Deadline,
+        beats: u32,
     ) -> Option<Result<Exchanged<Answer>>> {
         let waiter = &ticket.waiter;
         if self.scheduler().withdraw(waiter) {
@@ -140,8 +143,9 @@ impl Node {
         }
         match waiter.leave() {
             None => {
-                let error = Kind::Timeout("waiting for the reply").into();
-                Some(Ok(Exchanged::Failed(Failure::sent(error))))
+                let failure = Failure::sent(Kind::Timeout("waiting for the reply").into());
+                let silent = self.dialer.pulse().beats() == beats;
+                Some(Ok(Exchanged::Failed(Failure { silent, ..failure })))
             }
             Some(Woken::Answer(answer)) => Some(Ok(answer)),
             Some(Woken::Link(link)) => {
@@ -202,7 +206,7 @@ impl Node {
             return self.drive_docked(lease, ticket, deadline);
         }
         let mut driver = Blocking::for_all(deadline, waiter, QUEUEING_BOUND);
-        let driven = link.drive_batch(&self.wakeups, &mut driver);
+        let driven = link.drive_batch(self, &mut driver);
         lease.after(driven, Some(waiter));
     }
 

@@ -43,48 +43,49 @@ impl Node {
         let _ = DIALLERS.run(move || dial.run());
     }
 
-    fn dial(&self, deadline: &Deadline) -> Result<Link> {
+    pub fn dial(&self, deadline: &Deadline) -> Result<Link> {
         let dialling = deadline.at_most(self.connect_timeout);
+        let vintage = self.scheduler().vintage();
         let mut peer = String::new();
         let mut dial = || {
             let address = self.endpoint.address(&dialling).map_err(Failure::unsent)?;
             peer = net::dial::peer(&address);
             let stream = self.dialer.dial(&address, &dialling, |socket| self.connected(socket));
             let stream = stream.map_err(Failure::unsent)?;
-            Link::new(stream, peer.clone(), &self.handshake, &dialling)
+            let mut link = Link::new(stream, peer.clone(), &self.handshake, &dialling)?;
+            link.vintage = vintage;
+            Ok(link)
         };
         let mut dialled = dial();
         if let Err(Failure { lost: true, .. }) = dialled
-            && !self.is_closed()
+            && self.refusal().is_none()
         {
             // A server that stops takes connections that it never answers, and the next one may be its successor's.
             dialled = dial();
         }
-        dialled.map_err(|Failure { error, .. }| self.not_dialled(error, peer, &dialling, deadline))
-    }
-
-    /// What is said of a dial that came to nothing.
-    fn not_dialled(
-        &self,
-        error: Error,
-        peer: String,
-        dialling: &Deadline,
-        deadline: &Deadline,
-    ) -> Error {
-        if error.is_no_room() {
+        if let Err(Failure { error, .. }) = &dialled
+            && error.is_no_room()
+        {
             self.scheduler().turned_away(Instant::now());
         }
-        match error.kind {
+        let dialled = dialled.map_err(|Failure { error, .. }| match error.kind {
             _ if self.is_closed() => Kind::Closed.into(),
             // It was the time to connect that passed, and not the call's.
             Kind::Timeout(doing) if dialling.instant() < deadline.instant() => {
                 let reason = format!("timed out after {:?} {doing}", self.connect_timeout);
-                Kind::Connect { peer, reason: reason.into() }.into()
+                let silence = doing != net::dial::RESOLVING;
+                Kind::Connect { peer, reason: reason.into(), silence }.into()
             }
-            Kind::Connect { reason, .. } => Kind::Connect { peer, reason }.into(),
+            Kind::Connect { reason, silence, .. } => Kind::Connect { peer, reason, silence }.into(),
             Kind::Full { reason, .. } => Kind::Full { peer, reason }.into(),
             kind => Error { kind, maybe_applied: error.maybe_applied },
+        });
+        if let Err(error) = &dialled
+            && is_silence(error)
+        {
+            self.note_silence(dialling.started());
         }
+        dialled
     }
 
     /// From here on a socket is cut off when the node is closed.
@@ -95,6 +96,15 @@ impl Node {
         drop(cut_offs);
         // Whoever closes the node marks it before it cuts off what is there.
         if self.is_closed() { Err(Kind::Closed.into()) } else { Ok(()) }
+    }
+}
+
+/// Whether nothing came back to a dial at all.
+pub fn is_silence(error: &Error) -> bool {
+    match error.kind {
+        Kind::Connect { silence, .. } => silence,
+        Kind::Timeout(doing) => doing != net::dial::RESOLVING,
+        _ => false,
     }
 }
 

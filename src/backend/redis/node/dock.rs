@@ -73,7 +73,7 @@ impl Node {
         let link = lease.link().ok()?;
         let left = link.batch.left();
         let mut io = NonBlocking::default();
-        let mut driven = link.drive_batch(&self.wakeups, &mut io);
+        let mut driven = link.drive_batch(self, &mut io);
         let has_moved = link.batch.left() < left;
         if io.has_received() {
             link.heard(Instant::now());

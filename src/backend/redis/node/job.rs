@@ -77,7 +77,7 @@ impl Job {
         } else if link.batch.has_reads_behind() {
             let may_spread = self.node.scheduler().may_spread(|| now);
             match may_spread {
-                true => self.node.retry(link.batch.double_reads_behind()),
+                true => self.node.spread(link.batch.double_reads_behind()),
                 false => self.spread_at = now.checked_add(self.slow),
             }
         }
@@ -86,7 +86,7 @@ impl Job {
     fn drive(&mut self, now: Instant) -> Progress {
         let Some(link) = self.link.as_deref_mut() else { return Progress::Over };
         let left = link.batch.left();
-        let driven = link.drive_batch(&self.node.wakeups, &mut NonBlocking::default());
+        let driven = link.drive_batch(&*self.node, &mut NonBlocking::default());
         let Driven::Paused(pause) = driven else {
             if let Some(link) = self.link.take() {
                 Lease::of(&self.node, link).after(driven, None);
@@ -95,8 +95,7 @@ impl Job {
         };
         if link.batch.left() < left {
             link.heard(now);
-            self.node.wakeups.wake(link.batch.wakeups);
-            link.batch.completed.deliver();
+            self.node.deliver(link);
             if self.node.scheduler().keep_busy(link) {
                 self.until = Deadline::after(self.node.timeout).instant();
                 return Progress::Yields;

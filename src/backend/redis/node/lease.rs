@@ -1,5 +1,6 @@
 //! A link in the hands of a call, and to whom it goes afterwards.
 
+use std::mem;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
@@ -7,12 +8,12 @@ use super::Node;
 use super::scheduler::Scheduler;
 use crate::backend::redis::link::call::Start;
 use crate::backend::redis::link::connection::{Link, Seat};
-use crate::backend::redis::link::outcome::Exchanged;
+use crate::backend::redis::link::outcome::{Exchanged, Vintage};
 use crate::backend::redis::link::pipeline::Driven;
 use crate::backend::redis::link::requests::Requests;
 use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
 use crate::backend::redis::wire::replies::Reuse;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 
 /// One in so many calls over a link is measured, and each of the first ones.
 const MEASURED: u32 = 16;
@@ -51,8 +52,12 @@ impl<'a> Lease<'a> {
     /// Gives the link back, unless the call was its last.
     #[inline]
     pub fn end<T>(self, exchanged: Exchanged<T>) -> Exchanged<T> {
-        if let Exchanged::Answered { reuse: Reuse::Keep, .. } = exchanged {
-            self.give_back();
+        match &exchanged {
+            Exchanged::Answered { reuse: Reuse::Keep, .. } => self.give_back(),
+            Exchanged::Failed(failure) if failure.refused.is_some() && !failure.lost => {
+                self.give_back();
+            }
+            _ => {}
         }
         exchanged
     }
@@ -121,6 +126,9 @@ impl<'a> Lease<'a> {
     }
 
     fn give_up(&mut self, mut link: Box<Link>) {
+        if link.batch.has_calls() {
+            self.node.calls_timed_out(Instant::now());
+        }
         link.give_up_batch();
         self.link = Some(link);
     }
@@ -128,8 +136,7 @@ impl<'a> Lease<'a> {
     /// Hands out what has become of a batch so far.
     pub fn deliver(&mut self) {
         if let Some(link) = self.link.as_deref_mut() {
-            link.batch.completed.deliver();
-            self.node.wakeups.wake(link.batch.wakeups);
+            self.node.deliver(link);
         }
     }
 
@@ -139,18 +146,33 @@ impl<'a> Lease<'a> {
         let Some(link) = self.link.as_deref_mut() else { return };
         let wakeups = link.batch.wakeups;
         link.batch.completed.deliver();
-        let retries = std::mem::take(&mut link.batch.retries);
-        let turned_away = link.turned_away().map(|error| error.again());
+        let retries = Retries::take(link);
         match driven {
             Driven::Complete(Reuse::Keep) => self.give_back(),
             Driven::Complete(Reuse::Close) => drop(self),
             Driven::Paused(_) => self.hand_over(but),
         }
         node.wakeups.wake(wakeups);
-        match turned_away {
-            _ if retries.is_empty() => {}
-            Some(error) if !node.may_retry_after(true) => node.fail_unsent(vec![retries], &error),
-            _ => node.retry(retries),
+        node.retry(retries);
+    }
+}
+
+/// Asynchronous calls of a link's batch that may go over another, and why.
+struct Retries {
+    calls: Requests<Link>,
+    turned_away: Option<Error>,
+    /// Some of them were refused by a server that takes no writes.
+    refusal: Option<Error>,
+    vintage: Vintage,
+}
+
+impl Retries {
+    fn take(link: &mut Link) -> Self {
+        Self {
+            calls: mem::take(&mut link.batch.retries),
+            turned_away: link.turned_away().map(|error| error.again()),
+            refusal: link.batch.refusal.take(),
+            vintage: link.vintage,
         }
     }
 }
@@ -195,6 +217,9 @@ impl Node {
             self.leave_loop(&mut link);
         }
         self.count_use(&mut link);
+        if mem::take(&mut link.is_outdated) {
+            self.retire_links(link.vintage);
+        }
         let spins = link.spins();
         let mut scheduler = self.scheduler();
         if let Err(link) = scheduler.give_back(link, spins) {
@@ -213,14 +238,37 @@ impl Node {
     #[cold]
     #[inline(never)]
     fn assign(&self, mut scheduler: MutexGuard<'_, Scheduler<Link>>, link: Box<Link>) {
-        let actions = scheduler.assign(link);
+        let was_calmed = scheduler.calm(&link, Instant::now());
+        if scheduler.is_retired(&link) && !scheduler.is_closed() {
+            drop(scheduler);
+            return drop(Lease::of(self, link));
+        }
+        let mut actions = scheduler.assign(link);
+        if was_calmed {
+            actions = actions.and(scheduler.go_on(Instant::now));
+        }
         drop(scheduler);
+        if was_calmed {
+            self.calmed();
+        }
         self.perform(actions);
+    }
+
+    /// Hands out what has become of a batch so far, also to those of its calls that go over another link.
+    pub fn deliver(&self, link: &mut Link) {
+        link.batch.completed.deliver();
+        self.wakeups.wake(link.batch.wakeups);
+        if !link.batch.retries.is_empty() {
+            self.retry(Retries::take(link));
+        }
     }
 
     #[cold]
     fn close_link(&self, mut link: Box<Link>) {
         self.leave_loop(&mut link);
+        if link.is_outdated {
+            self.retire_links(link.vintage);
+        }
         let _place = Place { node: self, seat: link.seat };
         if link.turned_away().is_some() {
             self.scheduler().turned_away(Instant::now());
@@ -235,12 +283,32 @@ impl Node {
         self.wakeups.wake(wakeups);
     }
 
-    /// Asynchronous calls whose link broke, or is slow, go over another.
-    pub fn retry(&self, calls: Requests<Link>) {
+    /// Asynchronous calls that wait behind one that is slow go over another link.
+    pub fn spread(&self, calls: Requests<Link>) {
+        let (turned_away, refusal, vintage) = (None, None, Vintage::FIRST);
+        self.retry(Retries { calls, turned_away, refusal, vintage });
+    }
+
+    /// Asynchronous calls whose link broke, or that were refused, go over another.
+    fn retry(&self, retries: Retries) {
+        let Retries { mut calls, turned_away, refusal, vintage } = retries;
+        if let Some(error) = refusal.filter(|_| !self.retire_links(vintage)) {
+            let refused = calls.extract(|entry| entry.attempts.was_refused());
+            self.fail_unsent(vec![refused], &error);
+        }
+        if calls.is_empty() {
+            return;
+        }
+        if let Some(error) = turned_away.filter(|_| !self.may_retry_after(true)) {
+            return self.fail_unsent(vec![calls], &error);
+        }
         let retried = self.scheduler().retry(calls, Instant::now);
         match retried {
             Ok(actions) => self.perform(actions),
-            Err(calls) => self.fail_unsent(vec![calls], &Kind::Closed.into()),
+            Err(calls) => {
+                let refusal = self.refusal().unwrap_or(Kind::Closed);
+                self.fail_unsent(vec![calls], &refusal.into());
+            }
         }
     }
 }

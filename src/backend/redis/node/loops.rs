@@ -169,7 +169,7 @@ impl Node {
         let mut lease = Lease::of(self, link);
         let Ok(link) = lease.link() else { return false };
         let left = link.batch.left();
-        let driven = link.drive_batch(&self.wakeups, &mut NonBlocking::default());
+        let driven = link.drive_batch(self, &mut NonBlocking::default());
         let has_replies = link.batch.left() < left;
         let has_more = driven == Driven::Paused(Pause::Yield);
         let stays = match driven {

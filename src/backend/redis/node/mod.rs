@@ -5,9 +5,11 @@
 //! allocator.
 //!
 //! Who drives a link: a calling thread for its own call (`call`), or for all that is queued (`combine`), and, where the
-//! server is far away, for all that comes while it sleeps (`dock`); a thread in a
-//! completion queue's wait (`self_drive`); or the reactor (`job`). Whoever has a link holds it as a
-//! [`Lease`](lease::Lease), or hands it over: to a waiter, to the reactor, or to the scheduler, which may park it.
+//! server is far away, for all that comes while it sleeps (`dock`); a thread in a completion queue's wait
+//! (`self_drive`); or the reactor (`job`). Whoever has a link holds it as a [`Lease`](lease::Lease), or hands it over:
+//! to a waiter, to the reactor, or to the scheduler, which may park it.
+//!
+//! A server that is silent is asked afresh, by no call (`probe`).
 
 pub mod call;
 pub mod combine;
@@ -18,6 +20,7 @@ mod job;
 pub mod lease;
 mod loops;
 mod own_core;
+mod probe;
 mod revalidate;
 pub mod scheduler;
 pub mod self_drive;
@@ -37,7 +40,8 @@ use self::scheduler::{Actions, Carrier, Remains, Scheduler, WatchId};
 use self::watch::Alarm;
 use super::link::batch::Batch;
 use super::link::connection::{Link, Seat};
-use super::link::outcome::{Attempts, Failure};
+use super::link::outcome::{Attempts, Failure, Vintage};
+use super::link::pipeline::Supervisor;
 use super::link::requests::{Owner, Requests};
 use super::link::wakeup::Wakeups;
 use super::net::dial::Dialer;
@@ -68,6 +72,7 @@ pub struct Node {
     connect_timeout: Duration,
     health_check: Option<Duration>,
     spin: Duration,
+    fail_fast: bool,
     scheduler: Mutex<Scheduler<Link>>,
     /// Threads that wait for a link of their own.
     freed: Condvar,
@@ -95,12 +100,27 @@ impl Carrier for Link {
         &mut self.seat
     }
 
+    fn membership(&self) -> Option<&Arc<Membership>> {
+        self.membership.as_ref()
+    }
+
+    #[inline(always)]
+    fn vintage(&self) -> Vintage {
+        self.vintage
+    }
+
     fn last_used(&self) -> Instant {
         Link::last_used(self)
     }
+}
 
-    fn membership(&self) -> Option<&Arc<Membership>> {
-        self.membership.as_ref()
+impl Supervisor for Node {
+    fn wakeups(&self) -> &Wakeups {
+        &self.wakeups
+    }
+
+    fn retire(&self, vintage: Vintage) {
+        self.retire_links(vintage);
     }
 }
 
@@ -122,6 +142,7 @@ impl Node {
             connect_timeout: config.connect_timeout,
             health_check: config.health_check_interval,
             spin: config.spin,
+            fail_fast: config.fail_fast,
             scheduler: Mutex::new(scheduler),
             freed: Condvar::new(),
             wakeups: Wakeups::default(),
@@ -149,6 +170,12 @@ impl Node {
         self.scheduler().is_closed()
     }
 
+    /// Why calls are refused, if they are.
+    fn refusal(&self) -> Option<Kind> {
+        let scheduler = self.scheduler();
+        scheduler.refuses().then(|| scheduler.refusal())
+    }
+
     /// Whether there is any link.
     fn has_links(&self) -> bool {
         self.scheduler().links() > 0
@@ -157,7 +184,9 @@ impl Node {
     /// Whether a synchronous call that failed goes over another link. Of asynchronous ones the batch asks
     /// [`Attempts`] itself, and `Lease::after` whether they may.
     fn may_retry(&self, failure: &Failure, attempts: &mut Attempts, access: Access) -> bool {
-        attempts.allow_another(failure, access) && self.may_retry_after(failure.is_turned_away())
+        attempts.allow_another(failure, access)
+            && self.may_retry_after(failure.is_turned_away())
+            && failure.refused.is_none_or(|vintage| self.retire_links(vintage))
     }
 
     /// Where the server had no room for a link, a call goes over one that is there, and is not dialled for again.

@@ -56,6 +56,10 @@ impl Engine for Node {
         self.perform(actions);
     }
 
+    fn note_timeout(&self, now: Instant) {
+        self.calls_timed_out(now);
+    }
+
     fn forget_completed(&self) {
         let mut scheduler = self.scheduler();
         scheduler.forget_unwanted();
@@ -91,7 +95,7 @@ impl Node {
         };
         loop {
             let Ok(link) = lease.link() else { return };
-            let driven = link.drive_batch(&self.wakeups, &mut driver);
+            let driven = link.drive_batch(self, &mut driver);
             match driven {
                 // It is likely to wait again.
                 Driven::Paused(Pause::Satisfied) if driver.has_moved => {

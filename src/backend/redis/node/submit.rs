@@ -117,7 +117,10 @@ impl Node {
         let put_back = self.scheduler().put_back(batch, wakeups, seat, Instant::now);
         match put_back {
             Ok(actions) => self.perform(actions),
-            Err(batch) => self.fail_unsent(vec![batch], &Kind::Closed.into()),
+            Err(batch) => {
+                let refusal = self.refusal().unwrap_or(Kind::Closed);
+                self.fail_unsent(vec![batch], &refusal.into());
+            }
         }
     }
 }

@@ -38,6 +38,11 @@ impl Task for Deadlines {
             return Progress::Waits;
         }
         let Some(inflight) = self.inflight.upgrade() else { return Progress::Over };
+        let is_due = inflight.next_deadline().is_some_and(|next| next <= now);
+        if is_due {
+            // Before who waits for them calls again.
+            inflight.engines().for_each(|engine| engine.note_timeout(now));
+        }
         let next = inflight.expire(now);
         inflight.engines().for_each(|engine| engine.forget_completed());
         match next.or_else(|| inflight.end_watching_deadlines()) {

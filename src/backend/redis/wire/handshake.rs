@@ -13,6 +13,7 @@ pub struct Handshake {
     steps: Vec<Step>,
     /// Not to be seen in a message, whatever the server quotes.
     password: String,
+    logs_in: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -52,7 +53,13 @@ impl Handshake {
             add(Step::Other, &[b"SELECT", settings.db().to_string().as_bytes()]);
         }
         let password = settings.password().unwrap_or_default().to_owned();
-        Self { bytes, steps, password }
+        let logs_in = settings.username().or(settings.password()).is_some();
+        Self { bytes, steps, password, logs_in }
+    }
+
+    /// Whether it has credentials.
+    pub fn logs_in(&self) -> bool {
+        self.logs_in
     }
 
     pub fn is_empty(&self) -> bool {

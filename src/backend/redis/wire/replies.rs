@@ -2,6 +2,8 @@
 //! server's words are. Which replies are to come is all that must be known of the operation once its commands are
 //! written.
 
+use std::mem;
+
 use super::decode::{Decoder, Inbox, Reply, Simple, Tree, Want};
 use crate::error::{Error, Kind, Result};
 use crate::op::Answer;
@@ -110,6 +112,8 @@ impl Expect {
 pub struct Pending {
     shape: Shape,
     decoder: Decoder,
+    /// Nothing was said on the connection so far, so that the connection itself may be refused.
+    is_first: bool,
 }
 
 enum Shape {
@@ -154,7 +158,12 @@ impl Pending {
                 (Shape::Transaction(Box::new(transaction)), Want::Plain)
             }
         };
-        Self { shape, decoder: Decoder::new(want) }
+        Self { shape, decoder: Decoder::new(want), is_first: false }
+    }
+
+    /// The same; `is_first`: nothing was said on the connection so far.
+    pub fn of_link(expect: Expect, is_first: bool) -> Self {
+        Self { is_first, ..Self::new(expect) }
     }
 }
 
@@ -171,11 +180,12 @@ impl Replies for Pending {
 
     fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<Answer>>> {
         while let Some(reply) = self.decoder.advance(inbox)? {
-            if let Reply::Error(text) = &reply
+            if mem::take(&mut self.is_first)
+                && let Reply::Error(text) = &reply
                 && TURNED_AWAY.iter().any(|start| text.starts_with(start))
             {
                 // Nothing was looked at, and no reply follows.
-                let error = server_error(text.clone());
+                let error = kind_of(text)(text.clone());
                 return Ok(Some(Outcome { result: Err(error), reuse: Reuse::Close }));
             }
             let result = match &mut self.shape {
@@ -269,20 +279,24 @@ fn hangs_up<T>(result: &Result<T>) -> bool {
     matches!(&error.kind, Kind::Auth(text) | Kind::Server(text) if text.starts_with(HANGS_UP))
 }
 
-/// What the server's words come to. The first word is the error's code.
+/// What the server's words come to that answer a command. The first word is the error's code.
 pub fn server_error(text: String) -> Error {
-    let kind = kind_of(&text);
+    let kind = kind_of_answer(&text);
     kind(text)
 }
 
-/// What the server's words come to, to be shown in other words.
+/// What the first words of a connection come to, to be shown in other words: it may be refused as a whole.
 pub fn kind_of(text: &str) -> fn(String) -> Error {
+    match text.starts_with(TURNED_AWAY[0]) {
+        true => |text| Kind::Full { peer: "the server".into(), reason: text.into() }.into(),
+        false => kind_of_answer(text),
+    }
+}
+
+fn kind_of_answer(text: &str) -> fn(String) -> Error {
     match text.split(' ').next().unwrap_or_default() {
         "NOAUTH" | "WRONGPASS" | "NOPERM" => |text| Kind::Auth(text.into()).into(),
         "ERR" if text.starts_with(UNAUTHENTICATED) => |text| Kind::Auth(text.into()).into(),
-        "ERR" if text.starts_with(TURNED_AWAY[0]) => {
-            |text| Kind::Full { peer: "the server".into(), reason: text.into() }.into()
-        }
         _ => |text| Kind::Server(text.into()).into(),
     }
 }

@@ -22,21 +22,22 @@ pub struct Actions<L> {
     pub wake_one: bool,
     /// The reactor is to look after what is queued.
     pub watch: Option<WatchId>,
-    /// It is not counted any more.
-    pub close: Option<Box<L>>,
+    /// They are not counted any more.
+    pub close: Vec<Box<L>>,
 }
 
 impl<L> Default for Actions<L> {
     fn default() -> Self {
-        let (hand_over, drive, attach, visit, close) = (None, Vec::new(), None, None, None);
+        let (hand_over, drive, attach, visit, close) = (None, Vec::new(), None, None, Vec::new());
         Self { hand_over, drive, attach, visit, dial: 0, wake_one: false, watch: None, close }
     }
 }
 
 impl<L> Actions<L> {
-    /// All of both, where no more than one of them attaches, hands over, visits or closes a link.
+    /// All of both, where no more than one of them attaches, hands over or visits a link.
     pub fn and(mut self, more: Self) -> Self {
         self.drive.extend(more.drive);
+        self.close.extend(more.close);
         Self {
             hand_over: self.hand_over.or(more.hand_over),
             drive: self.drive,
@@ -45,7 +46,7 @@ impl<L> Actions<L> {
             dial: self.dial + more.dial,
             wake_one: self.wake_one || more.wake_one,
             watch: self.watch.or(more.watch),
-            close: self.close.or(more.close),
+            close: self.close,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
 use crate::backend::redis::link::wakeup::WakeupSet;
 use crate::backend::redis::wire::replies::Expect;
 use crate::completion::{Promise, QueueId};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 
 /// So many calls that are left to a thread, and at least a quarter of all that are outstanding, are sent before it
 /// comes, so that the server need not wait for the rest.
@@ -21,7 +21,8 @@ const FEW_EXCLUSIVE: usize = 16;
 /// What a small call of a thread is to do that found no link at hand.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission {
-    Closed,
+    /// See [`Scheduler::refusal`].
+    Refused,
     /// Dial a link for itself.
     Dial(Reservation),
     /// Join the queue.
@@ -53,7 +54,8 @@ pub struct Ticket<L> {
 
 /// What a call is to do that needs a link of its own.
 pub enum Checkout<L> {
-    Closed,
+    /// See [`Scheduler::refusal`].
+    Refused,
     Link(Box<L>),
     /// Dial one.
     Dial(Reservation),
@@ -89,8 +91,8 @@ pub enum Submitted<L> {
 impl<L: Carrier> Scheduler<L> {
     /// A small call of a thread comes and finds no link at hand.
     pub fn admit(&mut self, now: impl Fn() -> Instant) -> Admission {
-        if self.closed {
-            return Admission::Closed;
+        if self.refuses() {
+            return Admission::Refused;
         }
         if self.is_free()
             && self.idle.is_empty()
@@ -110,6 +112,9 @@ impl<L: Carrier> Scheduler<L> {
         expect: Expect,
         now: impl Fn() -> Instant,
     ) -> Result<Queued<L>> {
+        if self.refuses() {
+            return Err(self.refusal().into());
+        }
         let is_far = self.distance.is_far();
         self.mixture.see_thread();
         let may_lead = self.combines() && self.is_free() && self.has_idle();
@@ -191,13 +196,13 @@ impl<L: Carrier> Scheduler<L> {
 
     /// The same, unless others wait for the link.
     pub fn keep_busy(&mut self, link: &mut L) -> bool {
-        let may_stay = !self.queue.is_empty() && !self.is_claimed() && !self.closed;
+        let may_stay = !self.queue.is_empty() && !self.is_claimed() && !self.is_retired(link);
         may_stay && self.top_up(link)
     }
 
     /// Loads the next batch onto a link that has completed one, if it can stay where it is.
     pub fn refill(&mut self, link: &mut L) -> bool {
-        if self.queue.is_empty() || self.is_claimed() || self.closed {
+        if self.queue.is_empty() || self.is_claimed() || self.closed || self.is_retired(link) {
             return false;
         }
         self.load(link);
@@ -219,8 +224,8 @@ impl<L: Carrier> Scheduler<L> {
 
     /// A call comes that needs a link of its own.
     pub fn check_out_exclusive(&mut self, now: impl Fn() -> Instant) -> Checkout<L> {
-        if self.closed {
-            return Checkout::Closed;
+        if self.refuses() {
+            return Checkout::Refused;
         }
         if let Some(link) = self.check_out(Usage::Exclusive) {
             return Checkout::Link(link);
@@ -251,8 +256,8 @@ impl<L: Carrier> Scheduler<L> {
         is_enough: impl FnOnce(usize) -> bool,
         now: impl Fn() -> Instant,
     ) -> Result<Submitted<L>> {
-        if self.closed {
-            return Err(Kind::Closed.into());
+        if self.refuses() {
+            return Err(self.refusal().into());
         }
         let is_predicted = call.wait_is_predicted();
         let queue = call.reports_to();
@@ -277,8 +282,8 @@ impl<L: Carrier> Scheduler<L> {
         call: Requests<L>,
         now: impl Fn() -> Instant,
     ) -> Result<Actions<L>> {
-        if self.closed {
-            return Err(Kind::Closed.into());
+        if self.refuses() {
+            return Err(self.refusal().into());
         }
         if self.exclusive.len() >= self.sweep_exclusive_at.max(FEW_EXCLUSIVE) {
             self.exclusive.retain(Requests::are_wanted);
@@ -288,13 +293,13 @@ impl<L: Carrier> Scheduler<L> {
         Ok(self.recruit(now))
     }
 
-    /// Takes asynchronous calls back whose link broke, to go over another. They come back from a closed scheduler.
+    /// Takes asynchronous calls back whose link broke, to go over another. They come back where calls are refused.
     pub fn retry(
         &mut self,
         calls: Requests<L>,
         now: impl Fn() -> Instant,
     ) -> Result<Actions<L>, Requests<L>> {
-        if self.closed {
+        if self.refuses() {
             return Err(calls);
         }
         self.queue.append(calls);
@@ -308,10 +313,11 @@ impl<L: Carrier> Scheduler<L> {
 
     /// Whether calls that wait behind a slow one may go over another link.
     pub fn may_spread(&self, now: impl Fn() -> Instant) -> bool {
-        !self.closed && (self.has_idle() || self.may_dial_another(now))
+        !self.refuses() && (self.has_idle() || self.may_dial_another(now))
     }
 
-    /// Takes a batch back of which nothing was sent; `seat` is that of its link. It comes back from a closed scheduler.
+    /// Takes a batch back of which nothing was sent; `seat` is that of its link. It comes back where calls are
+    /// refused.
     pub fn put_back(
         &mut self,
         batch: Requests<L>,
@@ -319,7 +325,7 @@ impl<L: Carrier> Scheduler<L> {
         seat: Seat,
         now: impl Fn() -> Instant,
     ) -> Result<Actions<L>, Requests<L>> {
-        if self.closed {
+        if self.refuses() {
             return Err(batch);
         }
         match seat {

@@ -102,7 +102,11 @@ impl<L: Carrier> Scheduler<L> {
         let (now, silence) = (now(), self.distance.silence());
         let left = |berth: &Berth<L>| Some(berth.link.as_ref()?.batch().left());
         let berths = self.dock.0.iter().enumerate();
-        let open = berths.filter(|(_, berth)| berth.link.is_some() && berth.answers(now, silence));
+        let current = self.health.vintage();
+        let is_current = |link: &L| link.vintage() == current;
+        let open = berths.filter(|(_, berth)| {
+            berth.link.as_deref().is_some_and(is_current) && berth.answers(now, silence)
+        });
         let (index, _) = open.min_by_key(|(_, berth)| left(berth))?;
         let berth = self.dock.0.get_mut(index)?;
         let (mut link, driver) = (berth.link.take()?, Arc::clone(&berth.driver));

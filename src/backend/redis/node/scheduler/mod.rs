@@ -1,7 +1,7 @@
 //! Which call goes over which link of a node, and who drives it.
 //!
 //! A scheduler is a value: it does no I/O, takes no lock and knows no thread and no clock. Its node tells it what has
-//! happened, under a lock, and does what it answers when it has let go of that: see [`Actions`]. There are five kinds
+//! happened, under a lock, and does what it answers when it has let go of that: see [`Actions`]. There are six kinds
 //! of methods:
 //!
 //! - a call comes: `take_at_hand`, `admit`, `enqueue`, `check_out_exclusive`, `submit`, `submit_exclusive`
@@ -10,8 +10,9 @@
 //! - who drives asks for more, or sleeps: `load`, `top_up`, `refill`, `keep_busy`, `take_link_to_drive`, `park`,
 //!   `dock`, `undock`, `end_visit` (`calls.rs`, `deferral.rs`, `dock.rs`);
 //! - an event loop's turn: `submit_for_loop`, `take_for_loop`, `park_for_loop`, `look_at_loops` (`loops/`);
-//! - a link comes or goes: `give_back`, `lost`, `dialled`, `dial_failed`, `own_dial_over`, `close` (here),
-//!   `take_unused` (`idle.rs`).
+//! - a link comes or goes: `lost`, `dialled`, `dial_failed`, `own_dial_over`, `close` (here), `give_back`,
+//!   `take_unused` (`idle.rs`);
+//! - the server is silent, or speaks of itself: `note_silence`, `probed`, `retire` (`health.rs`).
 //!
 //! A call takes an idle link and is driven by its own thread: one write, one read. While as many links are in use as
 //! serve contending callers best, a small call joins the queue instead: its request is appended to the queue's, and
@@ -47,14 +48,17 @@
 //!   its driver, who comes for it; whoever has it meanwhile only sends.
 //! - A call is in one place: in the queue, among the exclusive ones, gathered for a loop, or in the batch of a link.
 //!   Nothing is queued on a closed scheduler.
+//! - No link is idle but those of the present [`Vintage`], and none while the server is suspected or down.
 //! - While something is queued, somebody will come for it: a link is out or docked, one is being dialled, a thread
-//!   waits with a bound on its time in the queue, or the queue is being watched (`watching`).
+//!   waits with a bound on its time in the queue, the queue is being watched (`watching`), or the server is asked
+//!   whether it is up.
 
 mod actions;
 mod calls;
 mod deferral;
 mod dock;
 mod growth;
+mod health;
 mod idle;
 mod loops;
 mod measures;
@@ -76,6 +80,8 @@ pub use self::deferral::{Look, WatchId};
 use self::dock::Dock;
 pub use self::dock::{Visit, Visited};
 use self::growth::Growth;
+use self::health::Health;
+pub use self::health::{Noted, Probed, Retired, Verdict};
 use self::loops::Loops;
 pub use self::loops::{ForLoop, ForStep, LOOK, Left, Lookout, Parked, Suspect};
 pub use self::measures::Distance;
@@ -83,6 +89,7 @@ use self::measures::{Contention, Mixture, Respite};
 use self::queue::SubmissionQueue;
 use crate::backend::redis::link::batch::Batch;
 use crate::backend::redis::link::connection::Seat;
+use crate::backend::redis::link::outcome::Vintage;
 use crate::backend::redis::link::requests::Requests;
 use crate::completion::Membership;
 
@@ -109,10 +116,11 @@ pub trait Carrier: Sized {
     fn batch(&self) -> &Batch<Self>;
     fn batch_mut(&mut self) -> &mut Batch<Self>;
     fn seat_mut(&mut self) -> &mut Seat;
-    /// When it was used last, or something came over it.
-    fn last_used(&self) -> Instant;
     /// Its place in the descriptor of a queue that is polled.
     fn membership(&self) -> Option<&Arc<Membership>>;
+    fn vintage(&self) -> Vintage;
+    /// When it was used last, or something arrived.
+    fn last_used(&self) -> Instant;
 }
 
 /// What a link is taken for.
@@ -159,6 +167,9 @@ pub struct Scheduler<L> {
     mixture: Mixture,
     distance: Distance,
     respite: Respite,
+    health: Health,
+    /// The vintage of links that may be given back and taken as usual; `NONE`, where nothing is.
+    current: Vintage,
     closed: bool,
 }
 
@@ -205,6 +216,8 @@ impl<L: Carrier> Scheduler<L> {
             mixture: Mixture::default(),
             distance: Distance::default(),
             respite: Respite::default(),
+            health: Health::default(),
+            current: Vintage::FIRST,
             closed: false,
         }
     }
@@ -281,42 +294,18 @@ impl<L: Carrier> Scheduler<L> {
         is_reserved
     }
 
-    /// Takes a link back that a call is done with; it is idle from then on. `spins`: whether it pays to spin for its
-    /// replies. It comes back, to be assigned, where somebody waits for a link.
-    #[inline(always)]
-    pub fn give_back(&mut self, mut link: Box<L>, spins: bool) -> Result<(), Box<L>> {
-        self.spins = spins;
-        let seat = *link.seat_mut();
-        if seat != (Seat::Shared { epoch: self.epoch }) {
-            return self.give_back_other(link, seat);
-        }
-        self.in_use -= 1;
-        self.leave_idle(link)
-    }
-
-    /// The same, where its seat is not the usual one.
-    #[cold]
-    #[inline(never)]
-    fn give_back_other(&mut self, link: Box<L>, seat: Seat) -> Result<(), Box<L>> {
-        self.vacate(seat);
-        self.leave_idle(link)
-    }
-
-    #[inline(always)]
-    fn leave_idle(&mut self, link: Box<L>) -> Result<(), Box<L>> {
-        if self.is_awaited() || self.closed {
-            return Err(link);
-        }
-        self.next_is_exclusive = false;
-        self.idle.push(link);
-        Ok(())
-    }
-
     /// A link that was dialled out of band is there.
     pub fn dialled(&mut self, link: Box<L>, now: impl Fn() -> Instant) -> Actions<L> {
         self.dials -= 1;
+        self.health.has_link(link.vintage());
         if self.closed {
             return self.assign(link);
+        }
+        if link.vintage() != self.current {
+            // A connection alone says nothing of a server that is suspected.
+            self.count -= 1;
+            let actions = self.go_on(now);
+            return actions.and(Actions { close: vec![link], ..Actions::default() });
         }
         let actions = self.assign_to_loop(link).unwrap_or_else(|link| self.assign(link));
         if self.loops.awaiting() > 0 { actions.and(self.recruit(now)) } else { actions }
@@ -349,6 +338,7 @@ impl<L: Carrier> Scheduler<L> {
         self.own_dials -= 1;
         match dialled {
             Dialled::Link(link) => {
+                self.health.has_link(link.vintage());
                 *link.seat_mut() = reservation.seat;
                 Actions::default()
             }
@@ -380,7 +370,7 @@ impl<L: Carrier> Scheduler<L> {
     pub fn assign(&mut self, mut link: Box<L>) -> Actions<L> {
         if self.closed {
             self.count -= 1;
-            return Actions { close: Some(link), ..Actions::default() };
+            return Actions { close: vec![link], ..Actions::default() };
         }
         let thread_waits = self.waiting > self.idle.len();
         let is_for_one = thread_waits || !self.exclusive.is_empty();
@@ -411,6 +401,7 @@ impl<L: Carrier> Scheduler<L> {
     /// Links are dropped, those that are out under their calls. Nothing is taken in any more.
     pub fn close(&mut self) -> Remains<L> {
         self.closed = true;
+        self.current = Vintage::NONE;
         let links = mem::take(&mut self.idle);
         self.count -= links.len();
         let (mut parked, mut requests) = self.loops.take_all();
@@ -461,7 +452,11 @@ impl<L: Carrier> Scheduler<L> {
 
     /// Whether there may be another link.
     fn has_room(&self, now: impl Fn() -> Instant) -> bool {
-        self.count < self.most && !(self.links() > 0 && self.respite.lasts(now))
+        let has_links = self.links() > 0;
+        let is_dialling = self.dials + self.own_dials > 0;
+        self.count < self.most
+            && !(has_links && self.respite.lasts(&now))
+            && self.health.may_dial(is_dialling, has_links, now)
     }
 
     /// Whether there is an idle link that nobody has been promised.

@@ -10,6 +10,7 @@
 //! way of those that nobody polls for.
 
 mod answers;
+mod ending;
 mod lying;
 mod silent;
 mod unused;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::answers::{ForLoop, ForStep, Left, Parked};
+pub use self::ending::Dissolved;
 use self::lying::Seen;
 pub use self::lying::{LOOK, Lookout, Suspect};
 use super::queue::{MOST_CALLS, SubmissionQueue};
@@ -28,7 +30,7 @@ use crate::backend::redis::link::requests::{Owner, Requests};
 use crate::backend::redis::link::wakeup::WakeupSet;
 use crate::backend::redis::wire::replies::Expect;
 use crate::completion::{Membership, Promise, QueueHold, QueueId};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 
 /// After so many bursts the next is expected, and no more than this are counted.
 const ENOUGH_BURSTS: u32 = 4;
@@ -199,8 +201,8 @@ impl<L: Carrier> Scheduler<L> {
         expect: Expect,
         now: impl Fn() -> Instant,
     ) -> Result<ForLoop<L>> {
-        if self.closed {
-            return Err(Kind::Closed.into());
+        if self.refuses() {
+            return Err(self.refusal().into());
         }
         let Some(index) = self.loops.find(call.reports_to()) else {
             return self.begin_loop(call, encode, expect, now);
@@ -380,7 +382,8 @@ impl<L: Carrier> Scheduler<L> {
             let is_its = own.membership.as_ref().is_some_and(|own| Arc::ptr_eq(own, membership));
             is_its.then_some(index)
         });
-        let Some(index) = found.filter(|_| !self.closed && !self.is_short_of_links(now)) else {
+        let may_stay = link.vintage() == self.current && !self.is_short_of_links(now);
+        let Some(index) = found.filter(|_| may_stay) else {
             return Parked::Refused(link);
         };
         let own = &mut self.loops.all[index];

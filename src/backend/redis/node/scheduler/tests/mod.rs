@@ -2,6 +2,7 @@
 
 mod beside_loops;
 mod docking;
+mod health;
 mod leaving;
 mod loops;
 mod outside;
@@ -14,12 +15,24 @@ use super::*;
 use crate::backend::redis::wire::replies::Expect;
 use crate::error::Result;
 
-#[derive(Default)]
 struct Probe {
     batch: Batch<Probe>,
     seat: Seat,
     membership: Option<Arc<Membership>>,
-    last_used: Option<Instant>,
+    vintage: Vintage,
+    last_used: Instant,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            batch: Batch::default(),
+            seat: Seat::default(),
+            membership: None,
+            vintage: Vintage::FIRST,
+            last_used: Instant::now(),
+        }
+    }
 }
 
 impl Carrier for Probe {
@@ -35,12 +48,16 @@ impl Carrier for Probe {
         &mut self.seat
     }
 
-    fn last_used(&self) -> Instant {
-        self.last_used.unwrap_or_else(Instant::now)
-    }
-
     fn membership(&self) -> Option<&Arc<Membership>> {
         self.membership.as_ref()
+    }
+
+    fn vintage(&self) -> Vintage {
+        self.vintage
+    }
+
+    fn last_used(&self) -> Instant {
+        self.last_used
     }
 }
 

@@ -29,9 +29,11 @@ pub struct World {
     reservations: Vec<Reservation>,
     dials: usize,
     /// Threads that wait for a link of their own, and how many of them were woken since they looked last.
-    waiting: usize,
-    woken: usize,
+    pub waiting: usize,
+    pub woken: usize,
     pub watch: Option<(WatchId, Option<usize>, Duration)>,
+    /// The server is being asked afresh.
+    pub is_probed: bool,
     threads: Vec<Arc<Waiter<Probe>>>,
     queue: Arc<CompletionQueue>,
     inflight: Arc<Inflight>,
@@ -68,6 +70,7 @@ impl World {
             waiting: 0,
             woken: 0,
             watch: None,
+            is_probed: false,
             threads: Vec::new(),
             queue,
             inflight,
@@ -121,7 +124,7 @@ impl World {
             return self.out.push(link);
         }
         match self.scheduler.admit(self.clock()) {
-            Admission::Closed => assert!(self.scheduler.closed),
+            Admission::Refused => assert!(self.scheduler.refuses()),
             Admission::Dial(reservation) => self.reservations.push(reservation),
             Admission::Queue => {
                 let waiter = Arc::new(Waiter::default());
@@ -144,7 +147,7 @@ impl World {
         self.out.push(link);
     }
 
-    fn lose(&mut self, mut link: Box<Probe>) {
+    pub fn lose(&mut self, mut link: Box<Probe>) {
         self.see("a link lost");
         link.batch.fail_lost(|| crate::error::Kind::Closed.into());
         let retries = mem::take(&mut link.batch.retries);
@@ -168,7 +171,7 @@ impl World {
             self.waiting -= 1;
         }
         match checkout {
-            Checkout::Closed => assert!(self.scheduler.closed),
+            Checkout::Refused => assert!(self.scheduler.refuses()),
             Checkout::Link(link) => self.out.push(link),
             Checkout::Dial(reservation) => self.reservations.push(reservation),
             Checkout::Wait if waits || gives_up => {}
@@ -203,9 +206,9 @@ impl World {
             return self.out.push(link);
         }
         let spins = self.random.below(8) != 0;
+        link.last_used = self.now;
         if let Err(link) = self.scheduler.give_back(link, spins) {
-            let actions = self.scheduler.assign(link);
-            self.perform(actions);
+            self.assign(link);
         }
     }
 
@@ -225,7 +228,7 @@ impl World {
         if self.random.one_in(2)
             && let Some(reservation) = self.reservations.pop()
         {
-            let mut link = Box::new(Probe::default());
+            let mut link = self.new_link();
             let dialled = match comes_to_something {
                 true => Dialled::Link(&mut *link),
                 false => Dialled::Nothing,
@@ -238,7 +241,8 @@ impl World {
         } else if self.dials > 0 {
             self.dials -= 1;
             if comes_to_something {
-                let actions = self.scheduler.dialled(Box::default(), self.clock());
+                let link = self.new_link();
+                let actions = self.scheduler.dialled(link, self.clock());
                 return self.perform(actions);
             }
             if self.random.one_in(2) {
@@ -292,7 +296,7 @@ impl World {
         let expect = Expect::Ping;
         let submitted = self.scheduler.submit(call, encode, expect, |_| is_enough, clock);
         match submitted {
-            Err(_) => assert!(self.scheduler.closed),
+            Err(_) => assert!(self.scheduler.refuses()),
             Ok(Submitted::Deferred(watch)) => {
                 self.perform(Actions { watch, ..Actions::default() });
             }
@@ -317,7 +321,7 @@ impl World {
         match self.scheduler.put_back(batch, wakeups, seat, self.clock()) {
             Ok(actions) => self.perform(actions),
             Err(batch) => {
-                assert!(self.scheduler.closed);
+                assert!(self.scheduler.refuses());
                 batch.into_entries().into_iter().for_each(refuse);
             }
         }
@@ -336,7 +340,7 @@ impl World {
 
     fn event(&mut self) {
         self.now += Duration::from_micros(self.random.below(100_000) as u64);
-        match self.random.below(62) {
+        match self.random.below(63) {
             0..8 => self.small_call(),
             8..10 => self.exclusive_call(),
             10..26 => self.link_done(),
@@ -352,6 +356,7 @@ impl World {
             51 => self.unbegun_link_is_gone(),
             52 => self.reactor_looks(),
             56..62 => self.dock_event(),
+            62 => self.health_event(),
             53 => {
                 let tag = 1 + self.random.below(self.tag as usize + 1) as u64;
                 let _ = self.queue.cancel(tag);
@@ -400,6 +405,7 @@ impl World {
             assert!(scheduler.idle.is_empty() && parked.is_none());
         }
         self.check_dock();
+        self.check_health();
         self.check_calls();
         let has_calls = scheduler.queue.has_calls() || !scheduler.exclusive.is_empty();
         if has_calls || parked.is_some() {
@@ -408,7 +414,7 @@ impl World {
         if scheduler.waiting > 0 && !scheduler.idle.is_empty() {
             assert!(self.woken > 0, "a link is idle beside a thread that waits for one");
         }
-        let has_been_full = scheduler.respite.lasts(|| self.begun);
+        let has_been_full = scheduler.respite.lasts(|| self.begun) || scheduler.is_held();
         if scheduler.waiting > 0 && scheduler.count < scheduler.most && !has_been_full {
             assert!(self.woken > 0, "there is room beside a thread that waits for a link");
         }
@@ -440,7 +446,7 @@ impl World {
 fn random_events_keep_every_invariant() {
     crate::reserve::set_aside().unwrap();
     let mut seen: HashMap<&'static str, usize> = HashMap::new();
-    for seed in 0..150 {
+    for seed in 0..300 {
         let mut world = World::new(seed);
         for step in 0..400 {
             world.event();
@@ -469,6 +475,12 @@ fn random_events_keep_every_invariant() {
         "a docked link",
         "a visit",
         "a link called for",
+        "a link of the past",
+        "a suspicion",
+        "a server that is down",
+        "a server that is up again",
+        "a link that calms",
+        "links retired",
         "the end",
     ] {
         assert!(seen.get(what).is_some_and(|count| *count >= 3), "{what}: {seen:?}");

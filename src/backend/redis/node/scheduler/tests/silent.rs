@@ -9,7 +9,7 @@ use crate::op::Answer;
 /// A loop whose link is parked, with a call under way over it since then.
 fn silent_since(scheduler: &mut Scheduler<Probe>, polled: &Polled, since: Instant) {
     let ForStep::Link(mut link) = scheduler.take_for_loop(polled.queue.id()) else { panic!() };
-    link.last_used = Some(since);
+    link.last_used = since;
     link.batch.sent = link.batch.outbox.len();
     let parked = scheduler.park_for_loop(link, Left::default(), || since);
     assert!(matches!(parked, Parked::Parked { .. }));
