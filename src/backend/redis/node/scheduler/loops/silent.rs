@@ -87,10 +87,10 @@ impl<L: Carrier> Scheduler<L> {
         let mut actions = Actions::default();
         let Some(index) = self.loops.find(suspect.queue) else { return actions };
         let has_idle = self.has_idle();
-        let may_have_another = has_idle || self.may_dial_another(&now);
+        let may_have_another = !self.refuses() && (has_idle || self.may_dial_another(&now));
         let own = &mut self.loops.all[index];
         let is_its = own.visits == suspect.visits && own.wants_another();
-        if !is_its || self.closed || !may_have_another {
+        if !is_its || !may_have_another {
             return actions;
         }
         match mem::replace(&mut own.link, Place::Awaited) {
