@@ -7,7 +7,7 @@ use crate::completion::{self, CompletionQueue, Inflight};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::fork::{self, PerProcess};
-use crate::op::{Answer, MAX_BULK, Op};
+use crate::op::{Answer, Condition, MAX_BULK, Op, Ttl, check_set};
 use crate::reserve;
 
 pub struct Cache {
@@ -55,9 +55,22 @@ impl Cache {
         let backend = &self.process()?.backend;
         match *op {
             Op::Get { key } => backend.get(key),
-            Op::Set { key, value, ttl_ms, condition } => backend.set(key, value, ttl_ms, condition),
             _ => backend.call(op),
         }
+    }
+
+    /// The same of an `Op::Set`, which is never asked whether it is one.
+    #[inline(always)]
+    pub fn set(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        ttl_ms: Ttl,
+        condition: Condition,
+    ) -> Result<Answer> {
+        reserve::check()?;
+        check_set(key, value, ttl_ms, self.longest_key)?;
+        self.process()?.backend.set(key, value, ttl_ms, condition)
     }
 
     /// Has the call carried out without waiting for it; its completion goes to `queue`. An error: it never completes.

@@ -145,11 +145,7 @@ impl Op<'_> {
             Op::Ping | Op::Clear => Ok(()),
             Op::Get { key } | Op::Delete { key } => check_key(key.len(), longest_key),
             Op::MGet { keys } | Op::MDelete { keys } => check_key(keys.longest_key(), longest_key),
-            Op::Set { key, value, ttl_ms, .. } => {
-                check_key(key.len(), longest_key)?;
-                check_value(value.len())?;
-                check_ttl(ttl_ms)
-            }
+            Op::Set { key, value, ttl_ms, .. } => check_set(key, value, ttl_ms, longest_key),
             Op::MSet { items, ttl_ms } => {
                 check_ttl(ttl_ms)?;
                 check_key(items.longest_key(), longest_key)?;
@@ -169,6 +165,14 @@ impl Op<'_> {
             _ => Access::Write,
         }
     }
+}
+
+/// [`Op::check`] of an `Op::Set`.
+#[inline(always)]
+pub fn check_set(key: &[u8], value: &[u8], ttl_ms: Ttl, longest_key: usize) -> Result<()> {
+    check_key(key.len(), longest_key)?;
+    check_value(value.len())?;
+    if ttl_ms.is_some() { check_ttl(ttl_ms) } else { Ok(()) }
 }
 
 #[inline]

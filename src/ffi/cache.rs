@@ -207,8 +207,9 @@ pub unsafe extern "C-unwind" fn cachetory_set(
     // SAFETY: the pointers are the caller's, as the header describes them.
     unsafe {
         guard(error, || {
-            let setting = request::set(key, key_len, value, value_len, ttl_ms, flags)?;
-            plain(call(cache, &setting.op()))
+            let request::Setting { key, value, ttl_ms, condition } =
+                request::set(key, key_len, value, value_len, ttl_ms, flags)?;
+            plain(CACHES.get(cache.id).and_then(|cache| cache.set(key, value, ttl_ms, condition)))
         })
     }
 }

@@ -22,12 +22,12 @@ pub unsafe fn get<'a>(key: *const c_void, key_len: usize) -> Result<Op<'a>> {
     Ok(Op::Get { key: unsafe { arg::key(key, key_len)? } })
 }
 
-/// What becomes an `Op::Set` where that is used: made here, it would be taken for any operation there.
+/// What an `Op::Set` consists of.
 pub struct Setting<'a> {
-    key: &'a [u8],
-    value: &'a [u8],
-    ttl_ms: Ttl,
-    condition: Condition,
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+    pub ttl_ms: Ttl,
+    pub condition: Condition,
 }
 
 impl<'a> Setting<'a> {
