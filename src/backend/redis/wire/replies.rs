@@ -43,6 +43,11 @@ pub trait Replies {
     fn is_single(&self) -> bool {
         true
     }
+
+    /// How much memory it holds.
+    fn held(&self) -> usize {
+        0
+    }
 }
 
 /// Takes the one reply to a command that is no operation of its own.
@@ -56,6 +61,10 @@ impl OneReply {
 
 impl Replies for OneReply {
     type Output = Reply;
+
+    fn held(&self) -> usize {
+        self.0.held()
+    }
 
     fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
         self.0.room(inbox)
@@ -161,15 +170,14 @@ impl Pending {
         };
         Self { shape, decoder: Decoder::new(want) }
     }
-
-    /// How much memory it holds.
-    pub fn held(&self) -> usize {
-        self.decoder.held()
-    }
 }
 
 impl Replies for Pending {
     type Output = Answer;
+
+    fn held(&self) -> usize {
+        self.decoder.held()
+    }
 
     fn is_single(&self) -> bool {
         !matches!(self.shape, Shape::Persist(_) | Shape::Transaction(_))
