@@ -11,7 +11,7 @@ use super::requests::{Entry, Owner, Requests, Waiters};
 use super::waiter::{SleepsOn, Waiter, Waiting};
 use super::wakeup::WakeupSet;
 use crate::backend::redis::wire::command::older_form;
-use crate::backend::redis::wire::replies::{Expect, Pending, Reuse};
+use crate::backend::redis::wire::replies::{Expect, Pending, Replies, Reuse};
 use crate::completion::Delivery;
 use crate::error::Error;
 use crate::op::Answer;

@@ -15,6 +15,7 @@ use crate::backend::redis::wire::replies::{
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Op};
+use crate::threads::release;
 
 /// Whether anything has been waited for since the deadline was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ enum Missed {
 impl Link {
     /// Sends what `encode` writes, and reads what `replies` waits for, which is told whether they are the first over
     /// the link. `quick` takes the reply where it is the usual one and has arrived whole.
-    pub fn call<'a, R: Replies>(
+    pub fn call<'a, R: Replies + Send + 'static>(
         &mut self,
         encode: impl FnOnce(&mut Outbox<'_, 'a>) -> Result<()>,
         quick: impl FnOnce(&mut Inbox) -> Option<R::Output>,
@@ -179,7 +180,7 @@ impl Link {
     /// Goes on where the usual course was left.
     #[cold]
     #[inline(never)]
-    fn finish<R: Replies>(
+    fn finish<R: Replies + Send + 'static>(
         &mut self,
         missed: Missed,
         borrowed: &[BorrowedSlice<'_>],
@@ -202,6 +203,9 @@ impl Link {
         let mut driver = Blocking::alone(&deadline, inbox);
         let driven = drive(stream, inbox, &mut single, &mut driver);
         let (sent, has_unsent) = (single.sent > 0, single.has_unsent());
+        // A part of a large value is in it, perhaps, and the call's time is up.
+        let held = single.replies.held();
+        release(single.replies, held);
         match driven {
             Ok(Ok(outcome)) => self.answered(outcome),
             Ok(Err(error)) => Exchanged::Failed(Failure::sent(error)),

@@ -151,7 +151,7 @@ impl Node {
     }
 
     /// Sends a request that is no operation of its own, over a link that it has to itself.
-    pub fn exchange<'a, R: Replies>(
+    pub fn exchange<'a, R: Replies + Send + 'static>(
         &self,
         access: Access,
         encode: impl Fn(&mut Outbox<'_, 'a>) -> Result<()>,

@@ -45,6 +45,11 @@ pub trait Replies {
     fn is_single(&self) -> bool {
         true
     }
+
+    /// How much memory it holds.
+    fn held(&self) -> usize {
+        0
+    }
 }
 
 /// Takes the one reply to a command that is no operation of its own.
@@ -58,6 +63,10 @@ impl OneReply {
 
 impl Replies for OneReply {
     type Output = Reply;
+
+    fn held(&self) -> usize {
+        self.0.held()
+    }
 
     fn room<'a>(&'a mut self, inbox: &'a mut Inbox) -> Result<&'a mut Vec<u8>> {
         self.0.room(inbox)
@@ -170,15 +179,14 @@ impl Pending {
     pub fn of_link(expect: Expect, is_first: bool) -> Self {
         Self { is_first, ..Self::new(expect) }
     }
-
-    /// How much memory it holds.
-    pub fn held(&self) -> usize {
-        self.decoder.held()
-    }
 }
 
 impl Replies for Pending {
     type Output = Answer;
+
+    fn held(&self) -> usize {
+        self.decoder.held()
+    }
 
     fn is_single(&self) -> bool {
         !matches!(self.shape, Shape::Persist(_) | Shape::Transaction(_))

@@ -186,6 +186,10 @@ impl PageReader {
         }
     }
 
+    pub fn held(&self) -> usize {
+        self.page.keys.capacity()
+    }
+
     /// What it came to.
     pub fn take(&mut self) -> Reply {
         let Errors { first, count } = std::mem::take(&mut self.errors);

@@ -122,6 +122,7 @@ impl Decoder {
         match &self.state {
             State::Large { buffer, .. } => buffer.capacity(),
             State::Batch(batch) => batch.held(),
+            State::Page(reader) => reader.held(),
             _ => 0,
         }
     }
