@@ -117,6 +117,48 @@ fn a_transaction_that_is_refused_while_it_is_sent_may_have_been_applied() {
 }
 
 /// A server that is being restarted.
+/// More than the sockets' buffers hold.
+fn huge() -> Vec<u8> {
+    vec![b'x'; 50 << 20]
+}
+
+/// Reads some of each request, answers that, and ends the connection.
+fn answering_halves(answer: &'static str) -> Scripted {
+    Scripted::tcp(move |peer| {
+        peer.take(200_000);
+        peer.send(answer);
+        peer.reset();
+    })
+}
+
+#[test]
+fn an_answer_to_half_a_request_is_none() {
+    let huge = huge();
+    for_each_face(|face| {
+        for answer in ["+OK\r\n", "+OK\r\n-ERR Protocol error: what\r\n"] {
+            let server = answering_halves(answer);
+            let cache = Cache::must_open(&server.url("socket_timeout=60")).with(face);
+            let flags = RETRYABLE | MAYBE_APPLIED;
+            failed(cache.set("k", &huge), CACHETORY_ERR_IO, flags);
+        }
+    });
+}
+
+#[test]
+fn a_refusal_of_half_a_request_is_the_last_that_a_server_says() {
+    let huge = huge();
+    for_each_face(|face| {
+        for (says, status) in [
+            ("-NOAUTH Authentication required.\r\n", CACHETORY_ERR_AUTH),
+            ("-ERR Protocol error: invalid bulk length\r\n", CACHETORY_ERR_SERVER),
+        ] {
+            let server = answering_halves(says);
+            let cache = Cache::must_open(&server.url("socket_timeout=60")).with(face);
+            failed(cache.set("k", &huge), status, 0);
+        }
+    });
+}
+
 #[test]
 fn a_read_whose_every_connection_ends_after_the_handshake_is_worth_another_call() {
     let server = Scripted::tcp(|peer| {

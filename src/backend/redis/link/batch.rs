@@ -23,9 +23,8 @@ const LARGE: usize = 1 << 20;
 /// Calls on their way over a link of type `L`.
 ///
 /// The entries are those that are not complete yet, in the order of their requests; the first one's begins at `start`
-/// in the outbox, and `sent` bytes of the outbox have gone. Where `start` is beyond `sent`, something was answered that
-/// was not asked. `calls` is how many calls there were when it was sent, or `None` where what they take is no round
-/// trip.
+/// in the outbox, and `sent` bytes of the outbox have gone. No call is answered before all of its request has gone.
+/// `calls` is how many calls there were when it was sent, or `None` where what they take is no round trip.
 pub struct Batch<L> {
     pub outbox: Vec<u8>,
     pub sent: usize,
@@ -138,9 +137,9 @@ impl<L> Batch<L> {
         self.sent < self.outbox.len()
     }
 
-    /// Whether something was answered that was not sent yet.
-    pub fn is_ahead(&self) -> bool {
-        self.start > self.sent
+    /// Whether the whole of the first request has gone.
+    pub fn is_first_sent(&self) -> bool {
+        self.entries.front().is_none_or(|entry| self.start + entry.len <= self.sent)
     }
 
     /// Whether a request that was sent waits for its reply.

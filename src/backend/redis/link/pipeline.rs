@@ -11,8 +11,8 @@ use super::single::MOST_LAST_READS;
 use super::wakeup::Wakeups;
 use crate::backend::redis::net::socket::Broken;
 use crate::backend::redis::net::stream::Stream;
-use crate::backend::redis::wire::decode::Inbox;
-use crate::backend::redis::wire::replies::{Outcome, Replies, Reuse};
+use crate::backend::redis::wire::decode::{Decoder, Inbox, Reply, Want};
+use crate::backend::redis::wire::replies::{Outcome, Replies, Reuse, kind_of, server_error};
 use crate::error::{Error, Kind, Result};
 use crate::op::Answer;
 use crate::value::{HEADER, Span, Value, Values};
@@ -58,8 +58,11 @@ impl Link {
         let mut pipeline =
             Pipeline { batch, spans, turned_away, is_new, logs_in, vintage, supervisor, left };
         let driven = drive(stream, inbox, &mut pipeline, driver);
-        if let Err(Stop::Broken(_)) = driven {
+        if let Err(Stop::Broken(broken)) = &driven {
             pipeline.take_last_replies(stream, inbox);
+            if broken.is_lost() {
+                pipeline.take_last_words(inbox);
+            }
         }
         self.has_spoken |= !pipeline.is_new;
         match driven {
@@ -127,17 +130,15 @@ impl Exchange for Pipeline<'_> {
 
     fn take(&mut self, inbox: &mut Inbox) -> Option<Reuse> {
         loop {
-            if self.batch.is_ahead() {
-                // What is not sent yet was answered: from here on nobody knows what an answer is to.
-                self.batch.fail_lost(|| Error::protocol("an answer to no call"));
-                return Some(Reuse::Close);
+            if self.batch.has_unsent() && !self.batch.is_first_sent() {
+                return self.take_early(inbox);
             }
             if let Some(entry) = self.batch.fresh() {
                 if inbox.is_empty() {
                     return None;
                 }
                 let expect = entry.expect;
-                if self.batch.gets(2) == 2 && self.take_values(inbox) {
+                if !self.batch.has_unsent() && self.batch.gets(2) == 2 && self.take_values(inbox) {
                     self.is_new = false;
                     continue;
                 }
@@ -213,6 +214,38 @@ impl Pipeline<'_> {
             return Some(Reuse::Close);
         }
         None
+    }
+
+    /// What arrives before the first request is sent. An answer to half a request is no answer; it may be the last that
+    /// the server says.
+    #[cold]
+    fn take_early(&mut self, inbox: &Inbox) -> Option<Reuse> {
+        if inbox.is_empty() || self.batch.awaits_reply() || self.is_new {
+            return None;
+        }
+        // From here on nobody knows what an answer is to.
+        self.batch.fail_lost(|| Error::protocol("an answer to no call"));
+        Some(Reuse::Close)
+    }
+
+    /// What the server has said against a request that was not sent as a whole, before the connection broke.
+    #[cold]
+    fn take_last_words(&mut self, inbox: &mut Inbox) {
+        let Some(expect) = self.batch.entries().next().map(|entry| entry.expect) else { return };
+        if !self.batch.has_unsent() || self.batch.is_first_sent() {
+            return;
+        }
+        let Ok(Some(Reply::Error(text))) = Decoder::new(Want::Plain).advance(inbox) else { return };
+        let error = if self.is_new { kind_of(&text)(text) } else { server_error(text) };
+        if matches!(error.kind, Kind::Full { .. }) {
+            let failure = outcome::turned_away(self.turned_away, &error);
+            while !self.batch.is_complete() {
+                self.batch.complete(Exchanged::Failed(failure.again()));
+            }
+            return;
+        }
+        let sent = self.batch.awaits_reply() && !expect.is_single();
+        self.batch.complete(Exchanged::Failed(Failure::new(error, sent, false)));
     }
 
     /// Answers asynchronous calls, each of which waits for one value, as far as short values have arrived; whether that

@@ -108,6 +108,11 @@ pub enum Expect {
 }
 
 impl Expect {
+    /// Whether the request is one command, so that an error that answers it says that nothing was carried out.
+    pub fn is_single(self) -> bool {
+        !matches!(self, Self::Persist | Self::Transaction(_))
+    }
+
     /// Takes the reply, if it is the usual one, is all there, and nothing else is to be seen to.
     #[inline(always)]
     pub fn quick(self, inbox: &mut Inbox) -> Option<Answer> {
