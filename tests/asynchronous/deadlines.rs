@@ -13,9 +13,9 @@ use super::support::scripted::Scripted;
 use super::support::server::Setup;
 use super::{OK, failed};
 
-const SHORT: &str = "socket_timeout=0.3";
+const SHORT: &str = "socket_timeout=0.3&fail_fast=false";
 /// Far beyond the deadline, and the longest there may be.
-const LONG_SPIN: &str = "socket_timeout=0.3&spin_us=1000000";
+const LONG_SPIN: &str = "socket_timeout=0.3&spin_us=1000000&fail_fast=false";
 
 /// Where a thread waits on the queue, another for an answer, and the server for the end.
 #[test]
@@ -49,7 +49,7 @@ fn one_connection_that_hangs() -> Option<(Scripted, Cache, Queue)> {
         }
         while peer.request().is_some() {}
     });
-    let url = server.url("db=1&socket_timeout=3&max_connections=1");
+    let url = server.url("db=1&socket_timeout=3&max_connections=1&fail_fast=false");
     let (cache, queue) = (Cache::must_open(&url), Queue::open());
     assert_eq!(cache.to(&queue).get(1, "sent"), OK);
     queue.is_empty_until(|| server.count("GET") == 1).then_some((server, cache, queue))
@@ -106,7 +106,7 @@ fn many_small_writes_to_a_peer_that_does_not_read_end_at_their_deadlines() {
 
 #[test]
 fn late_replies_to_several_calls_are_nobody_elses() {
-    for options in [SHORT, "socket_timeout=0.3&max_connections=1"] {
+    for options in [SHORT, "socket_timeout=0.3&max_connections=1&fail_fast=false"] {
         let gates = Gates::default();
         let server = gates.server();
         let (cache, queue) = (Cache::must_open(&server.url(options)), Queue::open());

@@ -286,10 +286,13 @@ fn random_turns_of_loops_keep_every_link_and_every_call() {
                     if random.one_in(2) {
                         answer_all(&mut link);
                     }
-                    let Parked::Refused(mut link) =
-                        scheduler.park_for_loop(link, ANSWERED, Instant::now)
-                    else {
-                        continue;
+                    let mut link = match scheduler.park_for_loop(link, ANSWERED, Instant::now) {
+                        Parked::Parked { .. } => continue,
+                        Parked::More(link) => {
+                            out.push(link);
+                            continue;
+                        }
+                        Parked::Refused(link) => link,
                     };
                     if let Some(membership) = link.membership.take() {
                         todo = scheduler.left_loop(&membership, Instant::now);
