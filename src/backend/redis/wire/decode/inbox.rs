@@ -23,7 +23,7 @@ const KEEP: usize = 1 << 20;
 const AT_ONCE: usize = 1 << 20;
 /// The sizes that a buffer has which grows further: few, for growing may be a copy. From the last one on it is none,
 /// for so large a block is a mapping of its own.
-const LARGER: [usize; 2] = [4 << 20, 33 << 20];
+const LARGER: [usize; 2] = [6 << 20, 33 << 20];
 
 /// What has arrived and is not decoded yet. The first [`HEADER`] bytes stay free, so that any value can be framed where
 /// it lies.

@@ -81,8 +81,8 @@ fn memory_follows_what_has_arrived() {
             // From the last step on it is a mapping whose untouched part takes none.
             let most = if arrived < 1_000_000 {
                 2 << 20
-            } else if arrived < 4_000_000 {
-                5 << 20
+            } else if arrived < 6_000_000 {
+                7 << 20
             } else {
                 70 << 20
             };
