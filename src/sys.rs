@@ -1,9 +1,11 @@
 //! What differs between systems, as safe functions: wakeups through a descriptor and through memory, descriptors that
 //! stand for many, how a socket is sent on and closed, and what a thread asks the kernel of itself.
 
+use std::ffi::{CStr, c_void};
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -198,6 +200,55 @@ pub fn involuntary_switches() -> u32 {
         usage.assume_init()
     };
     usage.ru_nivcsw as u32
+}
+
+/// What a thread of the library's own runs.
+pub type ThreadBody = Box<dyn FnOnce() + Send>;
+
+/// The stack of such a thread: what the standard library gives one.
+const STACK: usize = 2 << 20;
+
+/// Starts a thread that nobody joins. Not by the standard library, which ends the process where there is no memory for
+/// what it keeps of a thread.
+pub fn start_thread(name: &'static CStr, body: ThreadBody) -> io::Result<()> {
+    struct Start(&'static CStr, ThreadBody);
+    extern "C" fn run(start: *mut c_void) -> *mut c_void {
+        // SAFETY: it is what `start_thread` made a pointer of, for this thread alone.
+        let start = unsafe { Box::from_raw(start.cast::<Start>()) };
+        let Start(name, body) = *start;
+        let _ = rustix::thread::set_name(name);
+        // A panic is the end of it.
+        let _ = panic::catch_unwind(AssertUnwindSafe(body));
+        ptr::null_mut()
+    }
+    let checked = |result| match result {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    };
+    let start = Box::into_raw(Box::new(Start(name, body)));
+    let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: the attributes are ours, and used only once they were made; `run` is given what it expects.
+    let started = unsafe {
+        let attributes = attributes.as_mut_ptr();
+        checked(libc::pthread_attr_init(attributes)).and_then(|()| {
+            let set_up = checked(libc::pthread_attr_setstacksize(attributes, STACK));
+            let detached = libc::PTHREAD_CREATE_DETACHED;
+            let set_up = set_up
+                .and_then(|()| checked(libc::pthread_attr_setdetachstate(attributes, detached)));
+            let started = set_up.and_then(|()| {
+                let thread = thread.as_mut_ptr();
+                checked(libc::pthread_create(thread, attributes, run, start.cast()))
+            });
+            libc::pthread_attr_destroy(attributes);
+            started
+        })
+    };
+    if started.is_err() {
+        // SAFETY: there is no thread that has it.
+        drop(unsafe { Box::from_raw(start) });
+    }
+    started
 }
 
 /// Calls `body` with all signals blocked in this thread. A thread that it starts inherits that.

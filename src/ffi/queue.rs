@@ -33,7 +33,7 @@ pub unsafe extern "C" fn cachetory_queue_open(
         guard(error, || {
             silence_panics();
             let out = arg::output(out, cachetory_queue_t::default())?;
-            reserve::set_aside()?;
+            reserve::check()?;
             fork::watch()?;
             out.id = QUEUES.open(Arc::new(CompletionQueue::open()?))?;
             Ok(CACHETORY_OK)

@@ -15,7 +15,7 @@ use crate::threads::Workers;
 const PAGE: &[u8] = b"1000";
 
 /// Where clears of asynchronous callers are carried out, a few at a time: each is many round trips.
-static CLEARERS: Workers = Workers::new("cachetory-clear", 4);
+static CLEARERS: Workers = Workers::new(c"cachetory-clear", 4);
 
 /// What is about to be sent.
 #[derive(Clone, Copy, PartialEq, Eq)]

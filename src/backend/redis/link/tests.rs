@@ -38,7 +38,6 @@ fn stream() -> (Stream, UnixStream) {
 }
 
 fn spinning_stream(spin: Duration) -> (Stream, UnixStream) {
-    crate::reserve::set_aside().unwrap();
     let (own, peer) = UnixStream::pair().unwrap();
     let socket = Socket::new(own.into(), LONG).unwrap();
     (Stream::new(socket, None, spin, Arc::default()), peer)

@@ -158,7 +158,7 @@ impl Dial<'_> {
     }
 
     fn tls_error(&self, reason: String) -> Error {
-        Kind::Tls { peer: peer(self.address), reason: reason.into() }.into()
+        Kind::Tls { peer: peer(self.address).into(), reason: reason.into() }.into()
     }
 
     fn failed(&self, error: &io::Error) -> Error {
@@ -174,7 +174,7 @@ impl Dial<'_> {
     }
 
     fn undone(&self, reason: String, silence: bool) -> Error {
-        Kind::Connect { peer: peer(self.address), reason: reason.into(), silence }.into()
+        Kind::Connect { peer: peer(self.address).into(), reason: reason.into(), silence }.into()
     }
 
     fn connect_host(&self, host: &str, port: u16, deadline: &Deadline) -> Result<Socket, Error> {

@@ -79,7 +79,7 @@ impl Trust {
         if let State::Unread | State::Failed(_) = *state {
             *state = State::Reading;
             let (shared, options) = (Arc::clone(&self.shared), self.options.clone());
-            let started = threads::spawn("cachetory-tls", move || {
+            let started = threads::spawn(c"cachetory-tls", move || {
                 let config = panic::catch_unwind(|| client_config(&options));
                 shared.settle(config.unwrap_or_else(|_| Err(bad("reading them panicked"))));
             });

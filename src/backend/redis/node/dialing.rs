@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::threads::Workers;
 
 /// Where what blocks is done for asynchronous calls.
-pub static DIALLERS: Workers = Workers::new("cachetory-dial", 64);
+pub static DIALLERS: Workers = Workers::new(c"cachetory-dial", 64);
 
 impl Node {
     /// Dials a link for the calling thread.
@@ -69,12 +69,12 @@ impl Node {
             Kind::Timeout(doing) if dialling.instant() < deadline.instant() => {
                 let reason = format!("timed out after {:?} {doing}", self.connect_timeout);
                 let silence = doing != net::dial::RESOLVING;
-                Kind::Connect { peer, reason: reason.into(), silence }.into()
+                Kind::Connect { peer: peer.into(), reason: reason.into(), silence }.into()
             }
-            Kind::Connect { reason, silence, .. } => Kind::Connect { peer, reason, silence }.into(),
+            Kind::Connect { reason, silence, .. } => Kind::Connect { peer: peer.into(), reason, silence }.into(),
             Kind::Full { reason, .. } => {
                 self.scheduler().turned_away(Instant::now());
-                Kind::Full { peer, reason }.into()
+                Kind::Full { peer: peer.into(), reason }.into()
             }
             kind => Error { kind, maybe_applied: error.maybe_applied },
         });
