@@ -14,6 +14,7 @@ use crate::backend::redis::wire::replies::{Expect, Pending};
 use crate::completion::Delivery;
 use crate::error::Error;
 use crate::op::Answer;
+use crate::reserve;
 
 /// Calls on their way over a link of type `L`.
 ///
@@ -74,14 +75,64 @@ impl<L> Batch<L> {
         self.start = 0;
     }
 
-    /// Adds to a batch, begun or not.
-    pub fn add(&mut self, requests: &mut Requests<L>, wakeups: WakeupSet) {
+    /// Takes the first of `requests` over, behind what is left: as far as one batch goes, and as there is memory for.
+    /// That may be nothing.
+    pub fn take_from(
+        &mut self,
+        requests: &mut Requests<L>,
+        most: usize,
+        most_bytes: usize,
+        wakeups: WakeupSet,
+    ) {
+        let is_all = requests.fit(most, most_bytes);
+        match self.is_complete() {
+            true if is_all => {
+                requests.begin_send();
+                return self.load(requests, wakeups);
+            }
+            true => self.begin_anew(),
+            false => self.forget_answered(),
+        }
+        self.waiters.join(requests.waiters());
+        if is_all && self.has_room_for(requests) {
+            requests.begin_send();
+            self.add(requests);
+        } else {
+            requests.move_first(most, most_bytes, &mut self.outbox, &mut self.entries);
+        }
+        self.calls = (self.sent == 0).then_some(self.entries.len());
+        self.wakeups = self.wakeups.with(wakeups);
+    }
+
+    fn begin_anew(&mut self) {
+        self.outbox.clear();
+        (self.sent, self.start) = (0, 0);
+        (self.waiters, self.wakeups) = (Waiters::Nobody, WakeupSet::default());
+    }
+
+    /// Drops the requests of calls that are complete, once they are many.
+    fn forget_answered(&mut self) {
         if self.start > self.outbox.len() / 2 {
             self.outbox.drain(..self.start);
             self.sent -= self.start;
             self.start = 0;
         }
-        let (bytes, added, waiters) = requests.parts();
+    }
+
+    /// Whether all of them can be added at once.
+    fn has_room_for(&mut self, requests: &mut Requests<L>) -> bool {
+        const WHAT: &str = "memory for the calls";
+        let has_room = match self.entries.len() < requests.len() {
+            true => requests.try_reserve(self.entries.len()),
+            false => reserve::try_reserve(&mut self.entries, requests.len(), WHAT),
+        };
+        let len = requests.bytes_len();
+        has_room.is_ok() && reserve::try_reserve(&mut self.outbox, len, WHAT).is_ok()
+    }
+
+    /// Adds them, for which there is room.
+    fn add(&mut self, requests: &mut Requests<L>) {
+        let (bytes, added, _) = requests.parts();
         self.outbox.extend_from_slice(bytes);
         bytes.clear();
         let entries = &mut self.entries;
@@ -92,9 +143,6 @@ impl<L> Batch<L> {
         } else {
             entries.append(added);
         }
-        self.waiters.join(waiters);
-        self.calls = (self.sent == 0).then_some(self.entries.len());
-        self.wakeups = self.wakeups.with(wakeups);
     }
 
     /// Takes back what has not been begun.
@@ -163,7 +211,11 @@ impl<L> Batch<L> {
             if failure.refused.is_some() {
                 self.refusal = Some(failure.error);
             }
-            self.retries.push(entry, self.outbox.get(request).unwrap_or_default());
+            let request = self.outbox.get(request).unwrap_or_default();
+            if let Err(Entry { owner: Owner::Call(call), .. }) = self.retries.try_push(entry, request)
+            {
+                self.completed.push(call, Err(Error::no_memory("memory to try again")));
+            }
         } else {
             self.completed.push(call, Err(failure.into_error(access)));
         }
