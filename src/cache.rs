@@ -10,7 +10,7 @@ use crate::fork::{self, PerProcess};
 use crate::op::{Answer, MAX_BULK, Op};
 use crate::reserve;
 
-/// More than a cache takes that is opened.
+/// More than a cache takes that is opened, but for what its URL takes.
 const OPENING: usize = 64 << 10;
 
 pub struct Cache {
@@ -37,7 +37,7 @@ impl Process {
 impl Cache {
     /// Checks the URL and connects to nothing.
     pub fn open(url: &str) -> Result<Self> {
-        reserve::expect(OPENING)?;
+        reserve::expect(OPENING.saturating_add(url.len().saturating_mul(16)))?;
         fork::watch()?;
         let config = Config::parse(url)?;
         let longest_key = MAX_BULK.saturating_sub(config.prefix.len());

@@ -15,6 +15,7 @@ use super::state::{Atomic, State};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Access, Answer};
+use crate::reserve;
 
 /// How far a call has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +182,7 @@ impl Call {
         queue: &Arc<CompletionQueue>,
         inflight: &Arc<Inflight>,
         terms: Terms,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>> {
         if let Some(mut call) = spare
             && let Some(own) = Arc::get_mut(&mut call)
             && Arc::ptr_eq(&own.inflight, inflight)
@@ -190,16 +191,21 @@ impl Call {
             own.progress = Atomic::new(Progress::Queued);
             own.custody = Atomic::new(Custody::Submitter);
             own.put_off = AtomicU64::new(0);
-            return call;
+            return Ok(call);
         }
-        Arc::new(Self {
+        let call = Arc::new(Self {
             terms,
             progress: Atomic::new(Progress::Queued),
             custody: Atomic::new(Custody::Submitter),
             put_off: AtomicU64::new(0),
             queue: Arc::downgrade(queue),
             inflight: Arc::clone(inflight),
-        })
+        });
+        // It may be outstanding for long, and is then kept.
+        match reserve::holds(Arc::as_ptr(&call)) {
+            true => Err(Error::no_memory("memory for another call")),
+            false => Ok(call),
+        }
     }
 
     pub fn deadline(&self) -> Instant {

@@ -44,6 +44,7 @@ use super::Backend;
 use crate::completion::Promise;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Answer, Condition, Op, Ttl};
+use crate::reserve;
 use crate::value::Value;
 
 /// As many as there are bits in the set of shards that a batch needs.
@@ -204,6 +205,7 @@ impl<C: Clock> Memory<C> {
                 self.touch(entry);
                 break 'locked Answer::NotStored;
             }
+            shard.try_reserve_tickets(1, expires_at)?;
             match value {
                 None => _replaced = self.remove(shard, hash, key).map(|entry| entry.value),
                 Some(value) => {
@@ -214,7 +216,7 @@ impl<C: Clock> Memory<C> {
                             _replaced = Some(old);
                         }
                         Err(value) => {
-                            shard.try_reserve(1, expires_at)?;
+                            shard.try_reserve(1)?;
                             let key = boxed(key)?;
                             self.count_in(key.len(), added);
                             fresh = Some(shard.insert(hash, key, value, expires_at, tick));
@@ -246,6 +248,7 @@ impl<C: Clock> Memory<C> {
                 None => break 'locked Answer::NotFound,
                 Some(entry) => self.touch(entry),
             }
+            shard.try_reserve_tickets(1, at)?;
             if is_past {
                 removed = self.remove(shard, hash, key);
             } else {
@@ -385,8 +388,10 @@ fn boxed(key: &[u8]) -> Result<Box<[u8]>> {
 
 fn reserved<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
     let mut room = Vec::new();
-    room.try_reserve_exact(count).map_err(|_| Error::no_memory(what))?;
-    Ok(room)
+    match room.try_reserve_exact(count) {
+        Ok(()) if !reserve::holds(room.as_ptr()) => Ok(room),
+        _ => Err(Error::no_memory(what)),
+    }
 }
 
 /// A panic under a lock is a bug that the caller is told of; the data are whole at every point where there could be

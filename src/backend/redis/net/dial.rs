@@ -23,6 +23,7 @@ use super::trust::{Trust, Unusable};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, is_scarcity};
+use crate::reserve;
 
 /// How long one address is given before the next is tried beside it (RFC 8305, section 8).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -34,6 +35,9 @@ pub const RESOLVING: &str = "resolving the server's name";
 /// How a connect fails to which nothing was answered.
 const UNANSWERED: [i32; 4] =
     [libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::EHOSTDOWN];
+
+/// More than a TLS session takes.
+const SESSION: usize = 192 << 10;
 
 /// How connections are made, whatever the address.
 pub struct Dialer {
@@ -147,6 +151,8 @@ impl Dial<'_> {
     /// Apart, as is the handshake: a plain connection needs not a page of it.
     #[inline(never)]
     fn tls_session(&self, host: &str, deadline: &Deadline) -> Result<Box<TlsSession>, Error> {
+        // A session is full of small pieces that cannot fail.
+        reserve::expect(SESSION)?;
         // A bad file is reported even while the server is down.
         let config = self.dialer.trust.config(deadline).map_err(|unusable| match unusable {
             Unusable::Bad(reason) => self.tls_error(reason),
@@ -234,6 +240,7 @@ impl Dial<'_> {
         deadline: &Deadline,
     ) -> Result<Stream, Error> {
         shake_hands(&socket, &mut session, deadline).map_err(|stopped| match stopped {
+            Stopped::Broken(Broken::Io(error)) if is_scarcity(&error) => self.failed(&error),
             Stopped::TimedOut => Kind::Timeout("waiting for the TLS handshake").into(),
             Stopped::Broken(Broken::Closed) => {
                 self.refused("the server closed the connection in the TLS handshake".into())

@@ -9,6 +9,7 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection}
 
 use super::socket::{Broken, Socket};
 use super::trust::is_authority;
+use crate::reserve;
 
 /// Plaintext that is taken in before it must have been sent.
 const BUFFERED: usize = 256 << 10;
@@ -36,6 +37,7 @@ impl TlsSession {
 
     /// Takes plaintext in; how much of it.
     pub fn write(&mut self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        reserve::check().map_err(|_| Errno::NOMEM)?;
         match self.connection.writer().write(bytes) {
             Ok(0) => Err(Errno::AGAIN),
             Ok(count) => Ok(count),
@@ -61,6 +63,7 @@ impl TlsSession {
 
     /// Takes in what has arrived; whether there was anything.
     pub fn advance(&mut self, socket: &Socket) -> Result<bool, Broken> {
+        reserve::check().map_err(|_| Errno::NOMEM)?;
         match self.connection.read_tls(&mut Transport(socket)) {
             Ok(0) => Err(Broken::Closed),
             Ok(_) => match self.connection.process_new_packets() {

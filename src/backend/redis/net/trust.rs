@@ -18,7 +18,10 @@ use rustls::{
 use crate::config::TlsOptions;
 use crate::deadline::Deadline;
 use crate::error::is_scarcity;
-use crate::threads;
+use crate::{reserve, threads};
+
+/// More than the certificates take that systems trust.
+const MATERIAL: usize = 2 << 20;
 
 /// Why there is no configuration.
 #[derive(Clone, Debug)]
@@ -116,6 +119,8 @@ fn unread(path: &Path, error: &pem::Error) -> Unusable {
 }
 
 fn client_config(options: &TlsOptions) -> Result<ClientConfig, Unusable> {
+    // Certificates are full of small pieces that cannot fail.
+    reserve::expect(MATERIAL).map_err(|error| Unusable::Scarce(error.to_string()))?;
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

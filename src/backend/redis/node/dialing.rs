@@ -13,10 +13,14 @@ use crate::backend::redis::net;
 use crate::backend::redis::net::socket::Socket;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::reserve;
 use crate::threads::Workers;
 
 /// Where what blocks is done for asynchronous calls.
 pub static DIALLERS: Workers = Workers::new(c"cachetory-dial", 64);
+
+/// More than a link takes at first.
+const LINK: usize = 32 << 10;
 
 impl Node {
     /// Dials a link for the calling thread.
@@ -44,6 +48,7 @@ impl Node {
     }
 
     pub fn dial(&self, deadline: &Deadline) -> Result<Link> {
+        reserve::expect(LINK)?;
         let dialling = deadline.at_most(self.connect_timeout);
         let vintage = self.scheduler().vintage();
         let mut peer = String::new();

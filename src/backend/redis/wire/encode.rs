@@ -2,7 +2,8 @@
 
 use std::io::IoSlice;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::reserve as memory;
 
 /// A request on its way out: what is copied, and large values that are sent from where the caller keeps them.
 pub struct Outbox<'o, 'a> {
@@ -60,7 +61,7 @@ impl<'a> Outbox<'_, 'a> {
         match &mut self.borrowed {
             Some(borrowed) if value.len() >= BORROWED_FROM => {
                 length(self.bytes, value.len());
-                borrowed.try_reserve(1).map_err(|_| Error::no_memory("memory for the request"))?;
+                memory::try_reserve(*borrowed, 1, "memory for the request")?;
                 borrowed.push(BorrowedSlice { at: self.bytes.len(), bytes: value });
                 self.bytes.extend_from_slice(b"\r\n");
             }
@@ -77,8 +78,7 @@ const FRAMING: usize = 25;
 #[inline]
 pub fn reserve(out: &mut Vec<u8>, arguments: usize, bytes: usize) -> Result<()> {
     let framing = arguments.saturating_add(2).saturating_mul(FRAMING);
-    out.try_reserve(bytes.saturating_add(framing))
-        .map_err(|_| Error::no_memory("memory for the request"))
+    memory::try_reserve(out, bytes.saturating_add(framing), "memory for the request")
 }
 
 pub fn command(out: &mut Vec<u8>, name: &[u8], arguments: usize) {

@@ -68,6 +68,7 @@ impl Replies for OneReply {
         Ok(reply.map(|reply| Outcome {
             result: match reply {
                 Reply::Error(text) => Err(server_error(text)),
+                Reply::NoMemory => Err(no_memory()),
                 reply => Ok(reply),
             },
             reuse: Reuse::Keep,
@@ -260,8 +261,13 @@ fn found(reply: Reply) -> Result<Result<bool>> {
 fn refused(reply: Reply) -> Result<Error> {
     match reply {
         Reply::Error(text) => Ok(server_error(text)),
+        Reply::NoMemory => Ok(no_memory()),
         _ => Err(Error::protocol("a reply of another type than the command has")),
     }
+}
+
+fn no_memory() -> Error {
+    Error::no_memory("memory for the reply")
 }
 
 /// What a server says to a connection that it closes at once: `maxclients` is reached, or `protected-mode` is on.

@@ -3,6 +3,7 @@
 use super::inbox::{Head, Inbox, no_memory, short_line};
 use super::scan::{LONGEST_OUT_OF_BAND, Scan};
 use crate::error::{Error, Result};
+use crate::reserve as memory;
 use crate::value::{Span, Values};
 
 impl Inbox {
@@ -110,7 +111,7 @@ impl Inbox {
             return Ok(Values::Arena { spans, arena });
         }
         let mut arena = Vec::new();
-        arena.try_reserve_exact(end).map_err(no_memory)?;
+        memory::without(|| arena.try_reserve_exact(end)).map_err(no_memory)?;
         arena.extend_from_slice(&self.bytes[frame]);
         spans[0].at = 0;
         Ok(Values::Arena { spans, arena })

@@ -3,6 +3,7 @@
 use super::{Reply, Simple, Tree, Want};
 use crate::error::{Error, Result};
 use crate::op::MAX_BULK;
+use crate::reserve as memory;
 use crate::value::{HEADER, Span, Value, Values};
 
 /// The longest line (status, error text, number) that is waited for.
@@ -16,8 +17,11 @@ const READ_SIZE: usize = 16 << 10;
 /// A receive buffer above this is given back after the call.
 const KEEP: usize = 1 << 20;
 
+const NO_MEMORY: &str = "memory for the reply";
+
 /// What has arrived and is not decoded yet. The first [`HEADER`] bytes stay free, so that any value can be framed where
-/// it lies.
+/// it lies. It has no memory before something is to arrive.
+#[derive(Default)]
 pub struct Inbox {
     pub(super) bytes: Vec<u8>,
     pub(super) start: usize,
@@ -38,14 +42,6 @@ pub enum Head {
     OutOfBand(usize),
     /// A double, a big number, a boolean: no command of ours is answered with one.
     OtherLine,
-}
-
-impl Default for Inbox {
-    fn default() -> Self {
-        let mut bytes = Vec::with_capacity(HEADER + READ_SIZE);
-        bytes.resize(HEADER, 0);
-        Self { bytes, start: HEADER }
-    }
 }
 
 impl Inbox {
@@ -86,7 +82,17 @@ impl Inbox {
             self.bytes.drain(HEADER..self.start);
             self.start = HEADER;
         }
-        self.bytes.try_reserve(wanted).map_err(no_memory)
+        let head = HEADER.saturating_sub(self.bytes.len());
+        if let Err(error) = memory::try_reserve(&mut self.bytes, head + wanted, NO_MEMORY) {
+            if head > 0 {
+                *self = Self::default();
+            }
+            return Err(error);
+        }
+        if head > 0 {
+            self.bytes.resize(HEADER, 0);
+        }
+        Ok(())
     }
 
     /// The head of the frame at `at`, counted from the undecoded start, and where its body begins.
@@ -167,7 +173,7 @@ impl Inbox {
         if framed.last() != Some(&b'\r') {
             return None;
         }
-        let value = Value::copy_framed(framed);
+        let value = Value::copy_framed(framed)?;
         self.start = data + len + 2;
         Some(Some(value))
     }
@@ -182,7 +188,7 @@ impl Inbox {
         if end == 0 {
             return copy;
         }
-        if copy.try_reserve_exact(HEADER + end).is_err() {
+        if memory::without(|| copy.try_reserve_exact(HEADER + end)).is_err() {
             // They are left as they came.
             for span in spans.iter().filter(|span| span.at != Span::MISS.at) {
                 self.bytes[self.start + span.at + span.len] = b'\r';
@@ -195,19 +201,28 @@ impl Inbox {
         copy
     }
 
-    /// Takes a small value whose body is at `at` and all there.
+    /// Takes a small value whose body is at `at` and all there; `None`: there is no memory for a copy.
     #[inline(always)]
-    pub(super) fn small(&mut self, at: usize, len: usize) -> Value {
+    pub(super) fn small(&mut self, at: usize, len: usize) -> Option<Value> {
         let data = self.start + at;
         self.start = data + len + 2;
         Value::copy_framed(&mut self.bytes[data - HEADER..data + len + 1])
     }
 
-    pub(super) fn text(&self, from: usize, to: usize) -> String {
-        match &self.bytes[from..to] {
-            [] => "an error without a text".to_owned(),
-            text => String::from_utf8_lossy(text).into_owned(),
+    pub(super) fn text(&self, from: usize, to: usize) -> Result<String> {
+        let mut text = String::new();
+        // A byte that is none of a text is replaced by three.
+        memory::without(|| text.try_reserve(3 * (to - from) + 24)).map_err(no_memory)?;
+        if from == to {
+            text.push_str("an error without a text");
         }
+        for chunk in self.bytes[from..to].utf8_chunks() {
+            text.push_str(chunk.valid());
+            if !chunk.invalid().is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        Ok(text)
     }
 
     /// Whether the bulk body at `at` is all there, CRLF included.
@@ -280,7 +295,7 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
 }
 
 pub fn no_memory(_: std::collections::TryReserveError) -> Error {
-    Error::no_memory("memory for the reply")
+    Error::no_memory(NO_MEMORY)
 }
 
 fn number(line: &[u8]) -> Result<i64> {
@@ -312,7 +327,7 @@ impl Inbox {
     pub(super) fn begin_large(&mut self, body: usize, len: usize) -> Result<Vec<u8>> {
         let size = HEADER + len + 2;
         let mut buffer = Vec::new();
-        buffer.try_reserve_exact(size).map_err(no_memory)?;
+        memory::without(|| buffer.try_reserve_exact(size)).map_err(no_memory)?;
         buffer.extend_from_slice(&[0; HEADER]);
         let arrived = &self.bytes[self.start + body..];
         let taken = arrived.len().min(len + 2);
@@ -357,15 +372,15 @@ impl Inbox {
             Head::Simple(..) | Head::OtherLine => Tree::Leaf,
             Head::Nil => Tree::Nil,
             Head::Int(number) => Tree::Int(number),
-            Head::Error(from, to) => Tree::Error(self.text(from, to)),
+            Head::Error(from, to) => Tree::Error(self.text(from, to)?),
             Head::Bulk(len) | Head::BulkError(len) => {
                 let from = self.start + body;
                 *at = body + len + 2;
                 match head {
-                    Head::BulkError(_) => Tree::Error(self.text(from, from + len)),
+                    Head::BulkError(_) => Tree::Error(self.text(from, from + len)?),
                     _ => {
                         let mut bytes = Vec::new();
-                        bytes.try_reserve_exact(len).map_err(no_memory)?;
+                        memory::without(|| bytes.try_reserve_exact(len)).map_err(no_memory)?;
                         bytes.extend_from_slice(&self.bytes[from..from + len]);
                         Tree::Bulk(bytes)
                     }
@@ -375,7 +390,7 @@ impl Inbox {
                 // The count is the server's word, so room is made as the elements turn up.
                 let mut list = Vec::new();
                 for _ in 0..count {
-                    list.try_reserve(1).map_err(no_memory)?;
+                    memory::try_reserve(&mut list, 1, NO_MEMORY)?;
                     list.push(self.tree(at, depth + 1)?);
                 }
                 Tree::List(list)

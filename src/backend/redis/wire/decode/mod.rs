@@ -11,6 +11,7 @@ pub use self::inbox::Inbox;
 use self::inbox::{Head, LARGE, no_memory};
 use self::scan::Scan;
 use crate::error::{Error, Result};
+use crate::reserve as memory;
 use crate::value::{Span, Value, Values};
 
 /// What a command expects.
@@ -36,6 +37,8 @@ pub enum Reply {
     Tree(Tree),
     /// The server's own words.
     Error(String),
+    /// A value that there is no memory for.
+    NoMemory,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +151,7 @@ impl Decoder {
                         return Ok(None);
                     }
                     self.state = State::Done;
-                    return Ok(Some(Reply::Value(inbox.small(at, len))));
+                    return Ok(Some(inbox.small(at, len).map_or(Reply::NoMemory, Reply::Value)));
                 }
                 State::Large { buffer, len } => {
                     let Some(value) = inbox.large(buffer, *len)? else { return Ok(None) };
@@ -178,13 +181,13 @@ impl Decoder {
     /// Decides by the first line.
     fn begin(&mut self, inbox: &mut Inbox, head: Head, body: usize) -> Result<Step> {
         let reply = match (head, self.want) {
-            (Head::Error(from, to), _) => Reply::Error(inbox.text(from, to)),
+            (Head::Error(from, to), _) => Reply::Error(inbox.text(from, to)?),
             (Head::BulkError(len), _) => {
                 if !inbox.has_body(body, len)? {
                     return Ok(Step::Wait);
                 }
                 let from = inbox.start + body;
-                let reply = Reply::Error(inbox.text(from, from + len));
+                let reply = Reply::Error(inbox.text(from, from + len)?);
                 return Ok(Step::Whole(self.finish(inbox, body + len + 2, reply)));
             }
             (Head::OutOfBand(count), _) => {
@@ -212,7 +215,8 @@ impl Decoder {
             }
             (Head::Aggregate(count), Want::Batch(wanted)) if count == wanted => {
                 let mut spans = Vec::new();
-                spans.try_reserve_exact(count + Values::RESERVED_SPANS).map_err(no_memory)?;
+                let all = count + Values::RESERVED_SPANS;
+                memory::without(|| spans.try_reserve_exact(all)).map_err(no_memory)?;
                 spans.resize(Values::RESERVED_SPANS, Span::ORIGIN);
                 self.state = State::Batch { at: body, spans, needed: 0 };
                 return Ok(Step::Next);
