@@ -1,7 +1,7 @@
 //! What differs between systems, as safe functions: wakeups through a descriptor and through memory, descriptors that
 //! stand for many, how a socket is sent on and closed, and what a thread asks the kernel of itself.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::CStr;
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -212,7 +212,7 @@ const STACK: usize = 2 << 20;
 /// what it keeps of a thread.
 pub fn start_thread(name: &'static CStr, body: ThreadBody) -> io::Result<()> {
     struct Start(&'static CStr, ThreadBody);
-    extern "C" fn run(start: *mut c_void) -> *mut c_void {
+    extern "C" fn run(start: *mut libc::c_void) -> *mut libc::c_void {
         // SAFETY: it is what `start_thread` made a pointer of, for this thread alone.
         let start = unsafe { Box::from_raw(start.cast::<Start>()) };
         let Start(name, body) = *start;
@@ -249,6 +249,20 @@ pub fn start_thread(name: &'static CStr, body: ThreadBody) -> io::Result<()> {
         drop(unsafe { Box::from_raw(start) });
     }
     started
+}
+
+/// Calls `body`; also whether something in it was short of memory, though it may have said something else. For a thread
+/// of the library's own, whose `errno` is nobody's.
+pub fn was_short_of_memory<T>(body: impl FnOnce() -> T) -> (T, bool) {
+    // SAFETY: it is this thread's own, and always there.
+    let errno = unsafe {
+        let errno = libc::__errno_location();
+        errno.write(0);
+        errno
+    };
+    let result = body();
+    // SAFETY: the same.
+    (result, unsafe { errno.read() } == libc::ENOMEM)
 }
 
 /// Calls `body` with all signals blocked in this thread. A thread that it starts inherits that.

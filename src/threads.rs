@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use once_cell::race::OnceBox;
 
 use crate::fork::PerProcess;
-use crate::sys::{self, ThreadBody};
 use crate::reserve;
+use crate::sys::{self, ThreadBody};
 
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };

@@ -68,7 +68,8 @@ impl CompletionQueue {
         let mut several = Vec::new();
         let mut has_more = false;
         if only.is_none() {
-            let room = reserve::try_reserve(&mut several, state.index.groups(), "memory for a step");
+            let room =
+                reserve::try_reserve(&mut several, state.index.groups(), "memory for a step");
             match room {
                 Ok(()) => several.extend(state.index.caches()),
                 Err(_) => has_more = true,

@@ -212,7 +212,8 @@ impl<L> Batch<L> {
                 self.refusal = Some(failure.error);
             }
             let request = self.outbox.get(request).unwrap_or_default();
-            if let Err(Entry { owner: Owner::Call(call), .. }) = self.retries.try_push(entry, request)
+            if let Err(Entry { owner: Owner::Call(call), .. }) =
+                self.retries.try_push(entry, request)
             {
                 self.completed.push(call, Err(Error::no_memory("memory to try again")));
             }

@@ -13,12 +13,15 @@ use once_cell::race::OnceBox;
 use crate::deadline::Deadline;
 use crate::error::again;
 use crate::fork::PerProcess;
-use crate::{reserve, threads};
+use crate::{reserve, sys, threads};
 
 /// Resolvers that hang (a dead name server) hold up at most so many threads. A name is asked for only once at a time.
 const MOST_THREADS: usize = 8;
 
 static RESOLVER: OnceBox<PerProcess<Resolver>> = OnceBox::new();
+
+/// More than it takes to look up a name.
+const LOOK_UP: usize = 128 << 10;
 
 /// What came of a question.
 type Found = io::Result<Vec<SocketAddr>>;
@@ -52,7 +55,12 @@ impl Resolver {
     }
 
     /// Where the answer will be.
-    fn ask(&'static self, host: &str, port: u16, until: Instant) -> io::Result<Arc<OnceLock<Found>>> {
+    fn ask(
+        &'static self,
+        host: &str,
+        port: u16,
+        until: Instant,
+    ) -> io::Result<Arc<OnceLock<Found>>> {
         let mut work = self.work();
         let is_it = |question: &&mut Question| question.name.0 == host && question.name.1 == port;
         if let Some(question) = work.questions.iter_mut().find(is_it) {
@@ -83,11 +91,7 @@ impl Resolver {
     }
 
     /// Waits for the answer; `None`: the question was dropped, or the deadline has passed.
-    fn wait<'a>(
-        &self,
-        found: &'a Arc<OnceLock<Found>>,
-        deadline: &Deadline,
-    ) -> Option<&'a Found> {
+    fn wait<'a>(&self, found: &'a Arc<OnceLock<Found>>, deadline: &Deadline) -> Option<&'a Found> {
         let mut work = self.work();
         loop {
             if let Some(found) = found.get() {
@@ -106,9 +110,8 @@ impl Resolver {
     /// A resolver thread's life: it ends when there is nothing to ask.
     fn answer_all(&self) {
         while let Some(name) = self.next() {
-            let found = panic::catch_unwind(|| (name.0.as_str(), name.1).to_socket_addrs());
+            let found = panic::catch_unwind(|| look_up(&name));
             let found = found.unwrap_or_else(|_| Err(io::Error::other("the resolver panicked")));
-            let found = found.map(Iterator::collect);
             let mut work = self.work();
             let at = work.questions.iter().position(|question| question.name == name);
             if let Some(question) = at.and_then(|at| work.questions.remove(at)) {
@@ -134,6 +137,16 @@ impl Resolver {
             }
         }
     }
+}
+
+/// Without memory the C library may die in the middle of it, or say that it does not know the name.
+fn look_up((host, port): &(String, u16)) -> Found {
+    let scarce = || io::Error::from(io::ErrorKind::OutOfMemory);
+    reserve::expect(LOOK_UP).map_err(|_| scarce())?;
+    let (found, is_short) = sys::was_short_of_memory(|| {
+        (host.as_str(), *port).to_socket_addrs().map(Iterator::collect)
+    });
+    found.map_err(|error| if is_short { scarce() } else { error })
 }
 
 /// The addresses of a host, in the order to try them. `TimedOut`: the deadline passed.

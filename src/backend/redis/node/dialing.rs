@@ -156,7 +156,13 @@ impl Drop for OutOfBand {
     fn drop(&mut self) {
         if let Some(error) = self.error.take() {
             // Under one lock, or another link is dialled for those that are about to fail.
-            let failed = self.node.scheduler().dial_failed(Instant::now);
+            let mut scheduler = self.node.scheduler();
+            if matches!(error.kind, Kind::NoMemory(_)) {
+                // It is the same as where the server has no room: the links that are there serve.
+                scheduler.turned_away(Instant::now());
+            }
+            let failed = scheduler.dial_failed(Instant::now);
+            drop(scheduler);
             match failed {
                 Ok(actions) => self.node.perform(actions),
                 Err(remains) => {

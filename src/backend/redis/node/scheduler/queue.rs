@@ -20,7 +20,7 @@ const FEW: usize = 1024;
 /// Requests of small calls, written one behind the other, to be sent over the next link that is free.
 pub struct SubmissionQueue<L> {
     requests: Requests<L>,
-    /// What comes after them, where there was no memory to put it behind them. There are none where `requests` is empty.
+    /// What comes after them, where there was no memory to put it behind them. None, where `requests` is empty.
     further: VecDeque<Requests<L>>,
     /// The number of the batch that is being gathered.
     batch: usize,
