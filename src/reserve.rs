@@ -152,10 +152,44 @@ impl<T> Growing for std::collections::VecDeque<T> {
 /// Makes room in what may stay for long; `what` is what there is no memory for.
 #[inline]
 pub fn try_reserve(into: &mut impl Growing, additional: usize, what: &'static str) -> Result<()> {
-    if into.has_room(additional) || without(|| into.grow(additional)) {
+    if into.has_room(additional) || (!is_nothing_left() && without(|| into.grow(additional))) {
         return Ok(());
     }
     Err(no_memory(what))
+}
+
+/// Room for so many in one piece, which may stay for long.
+#[inline]
+pub fn exactly<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
+    let mut room = Vec::new();
+    match room.try_reserve_exact(count) {
+        Ok(()) if !holds(room.as_ptr()) => Ok(room),
+        _ => Err(no_memory(what)),
+    }
+}
+
+#[cfg(not(test))]
+const fn is_nothing_left() -> bool {
+    false
+}
+
+#[cfg(test)]
+thread_local! {
+    static IS_NOTHING_LEFT: Cell<bool> = const { Cell::new(false) };
+}
+
+#[cfg(test)]
+fn is_nothing_left() -> bool {
+    IS_NOTHING_LEFT.get()
+}
+
+/// Runs `body` as if [`try_reserve`] could make no room.
+#[cfg(test)]
+pub fn with_nothing_left<T>(body: impl FnOnce() -> T) -> T {
+    IS_NOTHING_LEFT.set(true);
+    let result = body();
+    IS_NOTHING_LEFT.set(false);
+    result
 }
 
 #[cold]

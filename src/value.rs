@@ -32,9 +32,7 @@ impl Value {
     /// A copy of `data` that is cheap to clone.
     pub fn copy_of(data: &[u8]) -> Result<Self> {
         if data.len() >= LARGE {
-            let mut buffer = Vec::new();
-            reserve::without(|| buffer.try_reserve_exact(data.len() + HEADER + 1))
-                .map_err(|_| no_memory())?;
+            let mut buffer = reserve::exactly(data.len() + HEADER + 1, NO_MEMORY)?;
             buffer.extend_from_slice(&[0; HEADER]);
             buffer.extend_from_slice(data);
             buffer.push(0);
@@ -101,9 +99,11 @@ impl Value {
     }
 }
 
+const NO_MEMORY: &str = "memory for a value";
+
 #[cold]
 fn no_memory() -> Error {
-    Error::no_memory("memory for a value")
+    Error::no_memory(NO_MEMORY)
 }
 
 fn frame(framed: &mut [u8]) {

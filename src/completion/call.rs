@@ -176,13 +176,13 @@ pub fn accept(
 }
 
 impl Call {
-    /// Uses `spare` again if nobody has it any more.
+    /// Uses `spare` again if nobody has it any more. `None`: there is no memory for another.
     pub(super) fn make(
         spare: Option<Arc<Self>>,
         queue: &Arc<CompletionQueue>,
         inflight: &Arc<Inflight>,
         terms: Terms,
-    ) -> Result<Arc<Self>> {
+    ) -> Option<Arc<Self>> {
         if let Some(mut call) = spare
             && let Some(own) = Arc::get_mut(&mut call)
             && Arc::ptr_eq(&own.inflight, inflight)
@@ -191,7 +191,7 @@ impl Call {
             own.progress = Atomic::new(Progress::Queued);
             own.custody = Atomic::new(Custody::Submitter);
             own.put_off = AtomicU64::new(0);
-            return Ok(call);
+            return Some(call);
         }
         let call = Arc::new(Self {
             terms,
@@ -202,10 +202,7 @@ impl Call {
             inflight: Arc::clone(inflight),
         });
         // It may be outstanding for long, and is then kept.
-        match reserve::holds(Arc::as_ptr(&call)) {
-            true => Err(Error::no_memory("memory for another call")),
-            false => Ok(call),
-        }
+        if reserve::holds(Arc::as_ptr(&call)) { None } else { Some(call) }
     }
 
     pub fn deadline(&self) -> Instant {

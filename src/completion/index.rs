@@ -128,21 +128,19 @@ impl<C, K> Index<C, K> {
         ((product >> 64) as u64 ^ product as u64) as usize & (self.chains.len() - 1)
     }
 
-    /// Puts in a call that `make` makes, given one to use again, if there is one, and the place.
+    /// Puts in a call that `make` makes, given one to use again, if there is one, and the place. `None`: there is no
+    /// memory for it.
     pub fn insert(
         &mut self,
         tag: u64,
         group: u32,
-        make: impl FnOnce(Option<Arc<C>>, u32) -> Result<Arc<C>>,
+        make: impl FnOnce(Option<Arc<C>>, u32) -> Option<Arc<C>>,
     ) -> Result<Arc<C>> {
         let place = self.place()?;
         let slot = &mut self.slots[place as usize];
-        let call = match make(slot.call.take(), place) {
-            Ok(call) => call,
-            Err(error) => {
-                slot.next = std::mem::replace(&mut self.free, place);
-                return Err(error);
-            }
+        let Some(call) = make(slot.call.take(), place) else {
+            slot.next = std::mem::replace(&mut self.free, place);
+            return Err(no_memory(()));
         };
         slot.tag = tag;
         slot.group = group;
@@ -338,7 +336,7 @@ mod tests {
         let mut at = 0;
         let make = |_, place| {
             at = place;
-            Ok(Arc::new(tag))
+            Some(Arc::new(tag))
         };
         index.insert(tag, group, make).unwrap();
         at
@@ -360,7 +358,7 @@ mod tests {
         assert!(index.remove(place));
         let again = index.insert(2, group, |spare, at| {
             assert_eq!(at, place);
-            Ok(spare.unwrap())
+            Some(spare.unwrap())
         });
         assert!(Arc::ptr_eq(&first, &again.unwrap()));
         assert_eq!(index.len(), 1);
@@ -369,7 +367,7 @@ mod tests {
     #[test]
     fn a_call_that_cannot_be_made_leaves_its_place_to_the_next() {
         let (mut index, _cache, group) = index();
-        let none = |_, _| Err(Kind::Busy.into());
+        let none = |_, _| None;
         assert!(index.insert(1, group, none).is_err());
         assert_eq!((index.len(), index.oldest(group), index.first(1).unwrap()), (0, None, None));
         assert_eq!([2, 3].map(|tag| insert(&mut index, group, tag)), [0, 1]);

@@ -42,9 +42,9 @@ pub use self::shard::ENTRY_OVERHEAD;
 use self::shard::{Entry, NEVER, Shard, cost};
 use super::Backend;
 use crate::completion::Promise;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::op::{Answer, Condition, Op, Ttl};
-use crate::reserve;
+use crate::reserve::exactly as reserved;
 use crate::value::Value;
 
 /// As many as there are bits in the set of shards that a batch needs.
@@ -384,14 +384,6 @@ fn boxed(key: &[u8]) -> Result<Box<[u8]>> {
     let mut copy = reserved(key.len(), "memory for a key")?;
     copy.extend_from_slice(key);
     Ok(copy.into_boxed_slice())
-}
-
-fn reserved<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
-    let mut room = Vec::new();
-    match room.try_reserve_exact(count) {
-        Ok(()) if !reserve::holds(room.as_ptr()) => Ok(room),
-        _ => Err(Error::no_memory(what)),
-    }
 }
 
 /// A panic under a lock is a bug that the caller is told of; the data are whole at every point where there could be

@@ -373,6 +373,7 @@ mod tests {
     use super::*;
     use crate::backend::redis::link::waiter::{SleepsOn, Waiter};
     use crate::error::Kind;
+    use crate::reserve::with_nothing_left;
 
     fn owner() -> Owner<()> {
         Owner::Thread(Waiting { waiter: Arc::new(Waiter::default()), sleeps_on: SleepsOn::Batch })
@@ -443,6 +444,17 @@ mod tests {
         assert_eq!(first(&mut left, usize::MAX, 18).len(), 5);
         assert_eq!(first(&mut left, usize::MAX, 0).len(), 1);
         assert_eq!(numbers(&left), expected(16..100));
+    }
+
+    #[test]
+    fn a_few_are_taken_even_where_there_is_no_memory_for_more() {
+        let mut left = requests(100);
+        let some = with_nothing_left(|| first(&mut left, 100, usize::MAX));
+        assert!((1..=FEW).contains(&some.len()));
+        assert_eq!(numbers(&left), expected(some.len()..100));
+        let (mut all, more) = (requests(1), requests(5));
+        let back = with_nothing_left(|| all.try_append(more)).err().unwrap();
+        assert_eq!((all.len(), back.len()), (1, 5));
     }
 
     #[test]

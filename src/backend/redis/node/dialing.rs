@@ -76,7 +76,9 @@ impl Node {
                 let silence = doing != net::dial::RESOLVING;
                 Kind::Connect { peer: peer.into(), reason: reason.into(), silence }.into()
             }
-            Kind::Connect { reason, silence, .. } => Kind::Connect { peer: peer.into(), reason, silence }.into(),
+            Kind::Connect { reason, silence, .. } => {
+                Kind::Connect { peer: peer.into(), reason, silence }.into()
+            }
             Kind::Full { reason, .. } => {
                 self.scheduler().turned_away(Instant::now());
                 Kind::Full { peer: peer.into(), reason }.into()

@@ -157,7 +157,9 @@ impl<L> SubmissionQueue<L> {
 
     /// Whether there are asynchronous calls in it.
     pub fn has_calls(&self) -> bool {
-        self.iter().any(|entry| entry.call().is_some())
+        let has_calls =
+            |requests: &Requests<L>| requests.iter().any(|entry| entry.call().is_some());
+        has_calls(&self.requests) || self.further.iter().any(has_calls)
     }
 
     /// Lets go of asynchronous calls that are completed. Does nothing most of the time, so that it costs each call next
@@ -177,5 +179,62 @@ impl<L> SubmissionQueue<L> {
 
     pub fn take_all(&mut self) -> impl Iterator<Item = Requests<L>> {
         std::iter::once(mem::take(&mut self.requests)).chain(mem::take(&mut self.further))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::redis::link::waiter::{SleepsOn, Waiting};
+    use crate::reserve::with_nothing_left;
+
+    /// Whose requests these are, one byte each, by its number.
+    struct Callers(Vec<Arc<Waiter<()>>>);
+
+    impl Callers {
+        fn requests(&self, numbers: std::ops::Range<usize>) -> Requests<()> {
+            let mut requests = Requests::default();
+            for number in numbers {
+                let waiter = Arc::clone(&self.0[number]);
+                let owner = Owner::Thread(Waiting { waiter, sleeps_on: SleepsOn::Own });
+                let encode = |out: &mut Vec<u8>| {
+                    out.push(number as u8);
+                    Ok(())
+                };
+                requests.add(owner, encode, Expect::Ping).unwrap();
+            }
+            requests
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_memory_to_put_requests_behind_others_they_keep_their_order() {
+        let callers = Callers((0..40).map(|_| Arc::default()).collect());
+        let mut queue = SubmissionQueue::default();
+        for behind in [10..15, 15..30, 30..31] {
+            let behind = callers.requests(behind);
+            with_nothing_left(|| queue.append(behind));
+        }
+        for before in [5..10, 0..5] {
+            let before = callers.requests(before);
+            with_nothing_left(|| queue.put_back(before, WakeupSet::default()));
+        }
+        queue.append(callers.requests(31..40));
+        assert_eq!((queue.len(), queue.iter().count()), (40, 40));
+        for number in [0, 7, 12, 39] {
+            let waiter = &callers.0[number];
+            assert!(queue.has(waiter) && queue.remove(waiter) && !queue.remove(waiter));
+        }
+        let (mut sent, mut batches) = (Vec::new(), 0);
+        while !queue.is_empty() {
+            let mut batch = Batch::default();
+            with_nothing_left(|| queue.load(&mut batch));
+            assert!(!batch.is_complete() && batch.outbox.len() == batch.left());
+            sent.extend_from_slice(&batch.outbox);
+            batches += 1;
+        }
+        let expected: Vec<u8> = (0..40).filter(|number| ![0, 7, 12, 39].contains(number)).collect();
+        assert_eq!(sent, expected);
+        assert!(batches > 1 && queue.take_all().all(|requests| requests.is_empty()));
     }
 }

@@ -1,6 +1,6 @@
 //! The values of a batch, found where they lie.
 
-use super::inbox::{Head, Inbox, no_memory, short_line};
+use super::inbox::{Head, Inbox, NO_MEMORY, short_line};
 use super::scan::{LONGEST_OUT_OF_BAND, Scan};
 use crate::error::{Error, Result};
 use crate::reserve as memory;
@@ -110,8 +110,7 @@ impl Inbox {
             let arena = std::mem::take(self).bytes;
             return Ok(Values::Arena { spans, arena });
         }
-        let mut arena = Vec::new();
-        memory::without(|| arena.try_reserve_exact(end)).map_err(no_memory)?;
+        let mut arena = memory::exactly(end, NO_MEMORY)?;
         arena.extend_from_slice(&self.bytes[frame]);
         spans[0].at = 0;
         Ok(Values::Arena { spans, arena })

@@ -17,7 +17,7 @@ const READ_SIZE: usize = 16 << 10;
 /// A receive buffer above this is given back after the call.
 const KEEP: usize = 1 << 20;
 
-const NO_MEMORY: &str = "memory for the reply";
+pub const NO_MEMORY: &str = "memory for the reply";
 
 /// What has arrived and is not decoded yet. The first [`HEADER`] bytes stay free, so that any value can be framed where
 /// it lies. It has no memory before something is to arrive.
@@ -294,7 +294,7 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-pub fn no_memory(_: std::collections::TryReserveError) -> Error {
+fn no_memory(_: std::collections::TryReserveError) -> Error {
     Error::no_memory(NO_MEMORY)
 }
 
@@ -326,8 +326,7 @@ impl Inbox {
     /// Takes what has arrived of a large value into a buffer of the value's own size.
     pub(super) fn begin_large(&mut self, body: usize, len: usize) -> Result<Vec<u8>> {
         let size = HEADER + len + 2;
-        let mut buffer = Vec::new();
-        memory::without(|| buffer.try_reserve_exact(size)).map_err(no_memory)?;
+        let mut buffer = memory::exactly(size, NO_MEMORY)?;
         buffer.extend_from_slice(&[0; HEADER]);
         let arrived = &self.bytes[self.start + body..];
         let taken = arrived.len().min(len + 2);
@@ -379,8 +378,7 @@ impl Inbox {
                 match head {
                     Head::BulkError(_) => Tree::Error(self.text(from, from + len)?),
                     _ => {
-                        let mut bytes = Vec::new();
-                        memory::without(|| bytes.try_reserve_exact(len)).map_err(no_memory)?;
+                        let mut bytes = memory::exactly(len, NO_MEMORY)?;
                         bytes.extend_from_slice(&self.bytes[from..from + len]);
                         Tree::Bulk(bytes)
                     }

@@ -8,7 +8,7 @@ mod scan;
 mod tests;
 
 pub use self::inbox::Inbox;
-use self::inbox::{Head, LARGE, no_memory};
+use self::inbox::{Head, LARGE, NO_MEMORY};
 use self::scan::Scan;
 use crate::error::{Error, Result};
 use crate::reserve as memory;
@@ -214,9 +214,8 @@ impl Decoder {
                 return Ok(Step::Next);
             }
             (Head::Aggregate(count), Want::Batch(wanted)) if count == wanted => {
-                let mut spans = Vec::new();
                 let all = count + Values::RESERVED_SPANS;
-                memory::without(|| spans.try_reserve_exact(all)).map_err(no_memory)?;
+                let mut spans = memory::exactly(all, NO_MEMORY)?;
                 spans.resize(Values::RESERVED_SPANS, Span::ORIGIN);
                 self.state = State::Batch { at: body, spans, needed: 0 };
                 return Ok(Step::Next);
