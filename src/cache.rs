@@ -10,6 +10,9 @@ use crate::fork::{self, PerProcess};
 use crate::op::{Answer, Condition, MAX_BULK, Op, Ttl, check_set};
 use crate::reserve;
 
+/// More than a cache takes that is opened, but for what its URL takes.
+const OPENING: usize = 64 << 10;
+
 pub struct Cache {
     config: Config,
     /// The length of the longest key that may be put behind the prefix.
@@ -40,7 +43,7 @@ impl Process {
 impl Cache {
     /// Checks the URL and connects to nothing.
     pub fn open(url: &str) -> Result<Self> {
-        reserve::set_aside()?;
+        reserve::expect(OPENING.saturating_add(url.len().saturating_mul(16)))?;
         fork::watch()?;
         let config = Config::parse(url)?;
         let longest_key = MAX_BULK.saturating_sub(config.prefix.len());

@@ -1,7 +1,9 @@
 //! What can go wrong, with its cause.
 
-use std::borrow::Cow;
+use std::fmt;
 use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// A failed call: what happened, and whether a write may have reached the server all the same.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +20,48 @@ pub struct Error {
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-type Text = Cow<'static, str>;
+/// Words for a message. Another copy costs no memory: one failure may concern many calls, when there is none to be had.
+#[derive(Clone, Debug)]
+pub enum Text {
+    Literal(&'static str),
+    Shared(Arc<str>),
+}
+
+/// A message has room for less.
+const LONGEST_TEXT: usize = 1 << 10;
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Text::Literal(text) => text,
+            Text::Shared(text) => text,
+        }
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl From<&'static str> for Text {
+    fn from(text: &'static str) -> Self {
+        Text::Literal(text)
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        let mut end = text.len().min(LONGEST_TEXT);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Text::Shared(text[..end].into())
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Kind {
@@ -31,23 +74,23 @@ pub enum Kind {
     /// `peer` is an address, never a URL: a URL may hold a password.
     #[error("cannot connect to {}: {reason}", shortened(peer))]
     Connect {
-        peer: String,
+        peer: Text,
         reason: Text,
         /// Nobody said no: nothing came back at all, so that it may be the same for everybody.
         silence: bool,
     },
     /// It is there, and has no room for another connection, in its own words.
     #[error("cannot connect to {}: {reason}", shortened(peer))]
-    Full { peer: String, reason: Text },
+    Full { peer: Text, reason: Text },
     #[error("TLS with {}: {reason}", shortened(peer))]
-    Tls { peer: String, reason: Text },
+    Tls { peer: Text, reason: Text },
     /// The server's own words.
     #[error("{0}")]
     Auth(Text),
     #[error("the deadline passed while {0}")]
     Timeout(&'static str),
     #[error("the connection broke while {doing}: {source}")]
-    Io { doing: &'static str, source: io::Error },
+    Io { doing: &'static str, source: Arc<io::Error> },
     #[error("the server does not speak RESP: {0}")]
     Protocol(Text),
     /// The server's own words.
@@ -69,10 +112,20 @@ pub enum Kind {
 }
 
 /// An address as a message has room for it: what is wrong with it comes after.
-fn shortened(peer: &str) -> Text {
-    match peer.char_indices().nth(120) {
-        Some((end, _)) => format!("{}…", &peer[..end]).into(),
-        None => peer.to_owned().into(),
+fn shortened(peer: &str) -> Shortened<'_> {
+    let end = peer.char_indices().nth(120).map(|(end, _)| end);
+    Shortened { text: &peer[..end.unwrap_or(peer.len())], is_cut: end.is_some() }
+}
+
+struct Shortened<'a> {
+    text: &'a str,
+    is_cut: bool,
+}
+
+impl fmt::Display for Shortened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text)?;
+        f.write_str(if self.is_cut { "…" } else { "" })
     }
 }
 
@@ -137,7 +190,7 @@ impl Error {
             Kind::Tls { peer, reason } => Kind::Tls { peer: peer.clone(), reason: reason.clone() },
             Kind::Auth(text) => Kind::Auth(text.clone()),
             Kind::Timeout(doing) => Kind::Timeout(doing),
-            Kind::Io { doing, source } => Kind::Io { doing, source: again(source) },
+            Kind::Io { doing, source } => Kind::Io { doing, source: Arc::clone(source) },
             Kind::Protocol(text) => Kind::Protocol(text.clone()),
             Kind::Server(text) => Kind::Server(text.clone()),
             Kind::Unsupported(text) => Kind::Unsupported(text.clone()),

@@ -82,7 +82,7 @@ impl Reactor {
         }
         let reactor = Arc::new(Self { shared: Arc::new(Shared::new()?) });
         let shared = Arc::clone(&reactor.shared);
-        threads::spawn("cachetory-io", move || Loop::new(&shared).run())
+        threads::spawn(c"cachetory-io", move || Loop::new(&shared).run())
             .map_err(|error| Error::no_memory(format!("an I/O thread: {error}")))?;
         *current = Arc::downgrade(&reactor);
         Ok(reactor)

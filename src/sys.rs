@@ -4,9 +4,11 @@
 //! The descriptor table is the host's. Whatever is opened here has a number of 3 or above, for 0, 1 and 2 are written
 //! to by whoever believes them to be what they usually are, and is closed only while it is known to be what was opened.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -309,6 +311,69 @@ pub fn involuntary_switches() -> u32 {
         usage.assume_init()
     };
     usage.ru_nivcsw as u32
+}
+
+/// What a thread of the library's own runs.
+pub type ThreadBody = Box<dyn FnOnce() + Send>;
+
+/// The stack of such a thread: what the standard library gives one.
+const STACK: usize = 2 << 20;
+
+/// Starts a thread that nobody joins. Not by the standard library, which ends the process where there is no memory for
+/// what it keeps of a thread.
+pub fn start_thread(name: &'static CStr, body: ThreadBody) -> io::Result<()> {
+    struct Start(&'static CStr, ThreadBody);
+    extern "C" fn run(start: *mut libc::c_void) -> *mut libc::c_void {
+        // SAFETY: it is what `start_thread` made a pointer of, for this thread alone.
+        let start = unsafe { Box::from_raw(start.cast::<Start>()) };
+        let Start(name, body) = *start;
+        let _ = rustix::thread::set_name(name);
+        // A panic is the end of it.
+        let _ = panic::catch_unwind(AssertUnwindSafe(body));
+        ptr::null_mut()
+    }
+    let checked = |result| match result {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    };
+    let start = Box::into_raw(Box::new(Start(name, body)));
+    let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: the attributes are ours, and used only once they were made; `run` is given what it expects.
+    let started = unsafe {
+        let attributes = attributes.as_mut_ptr();
+        checked(libc::pthread_attr_init(attributes)).and_then(|()| {
+            let set_up = checked(libc::pthread_attr_setstacksize(attributes, STACK));
+            let detached = libc::PTHREAD_CREATE_DETACHED;
+            let set_up = set_up
+                .and_then(|()| checked(libc::pthread_attr_setdetachstate(attributes, detached)));
+            let started = set_up.and_then(|()| {
+                let thread = thread.as_mut_ptr();
+                checked(libc::pthread_create(thread, attributes, run, start.cast()))
+            });
+            libc::pthread_attr_destroy(attributes);
+            started
+        })
+    };
+    if started.is_err() {
+        // SAFETY: there is no thread that has it.
+        drop(unsafe { Box::from_raw(start) });
+    }
+    started
+}
+
+/// Calls `body`; also whether something in it was short of memory, though it may have said something else. For a thread
+/// of the library's own, whose `errno` is nobody's.
+pub fn was_short_of_memory<T>(body: impl FnOnce() -> T) -> (T, bool) {
+    // SAFETY: it is this thread's own, and always there.
+    let errno = unsafe {
+        let errno = libc::__errno_location();
+        errno.write(0);
+        errno
+    };
+    let result = body();
+    // SAFETY: the same.
+    (result, unsafe { errno.read() } == libc::ENOMEM)
 }
 
 /// Calls `body` with all signals blocked in this thread. A thread that it starts inherits that.

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,10 +12,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use once_cell::race::OnceBox;
 
 use crate::fork::PerProcess;
-use crate::sys;
+use crate::reserve;
+use crate::sys::{self, ThreadBody};
 
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
+    static IS_OWN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// This thread's number. They are given out in turn, so that threads that are at work together have different
@@ -33,16 +36,24 @@ fn new_number() -> usize {
 }
 
 /// Starts a thread that all signals are blocked in.
-pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub fn spawn(name: &'static CStr, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let body = move || {
+        IS_OWN.set(true);
+        body();
+    };
     // A thread inherits the mask of the one that starts it.
-    let start = || std::thread::Builder::new().name(name.to_owned()).spawn(body);
-    sys::with_signals_blocked(start).map(drop)
+    sys::with_signals_blocked(|| sys::start_thread(name, Box::new(body)))
+}
+
+/// Whether this is a thread of the library's own.
+pub fn is_own() -> bool {
+    IS_OWN.get()
 }
 
 /// A few threads for what blocks, which start when there is something to do and end when there is not. For a `static`:
 /// each process has its own.
 pub struct Workers {
-    name: &'static str,
+    name: &'static CStr,
     most: usize,
     /// Starts a thread: [`spawn`], but in tests.
     start: Start,
@@ -55,16 +66,16 @@ struct Work {
     threads: usize,
 }
 
-type Task = Box<dyn FnOnce() + Send>;
-type Start = fn(&str, Task) -> io::Result<()>;
+type Task = ThreadBody;
+type Start = fn(&'static CStr, Task) -> io::Result<()>;
 
 impl Workers {
     /// No more than `most` threads; what comes beyond that waits.
-    pub const fn new(name: &'static str, most: usize) -> Self {
+    pub const fn new(name: &'static CStr, most: usize) -> Self {
         Self::started_by(name, most, spawn)
     }
 
-    const fn started_by(name: &'static str, most: usize, start: Start) -> Self {
+    const fn started_by(name: &'static CStr, most: usize, start: Start) -> Self {
         Self { name, most, start, work: OnceBox::new() }
     }
 
@@ -79,6 +90,9 @@ impl Workers {
     /// Has one of the threads do it. An error: there is none, and none can be had, and the task is dropped.
     pub fn run(&'static self, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut work = self.work();
+        if reserve::try_reserve(&mut work.tasks, 1, "memory for a task").is_err() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         work.tasks.push_back(Box::new(task));
         if work.threads == self.most {
             return Ok(());
@@ -114,7 +128,7 @@ impl Workers {
 const LARGE: usize = 16 << 20;
 
 /// Where large memory is let go of.
-static RELEASERS: Workers = Workers::new("cachetory-free", 1);
+static RELEASERS: Workers = Workers::new(c"cachetory-free", 1);
 
 /// Drops something that holds so many bytes: where that is many, on a thread that nobody waits for.
 #[inline]
@@ -155,10 +169,10 @@ mod tests {
 
     #[test]
     fn a_task_is_dropped_where_no_thread_can_be_had_for_it() {
-        fn none(_: &str, _: Task) -> io::Result<()> {
+        fn none(_: &'static CStr, _: Task) -> io::Result<()> {
             Err(io::ErrorKind::OutOfMemory.into())
         }
-        static WORKERS: Workers = Workers::started_by("cachetory-test", 2, none);
+        static WORKERS: Workers = Workers::started_by(c"cachetory-test", 2, none);
         let (held, dropped) = mpsc::channel::<()>();
         let refused = WORKERS.run(move || held.send(()).unwrap());
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
@@ -169,14 +183,14 @@ mod tests {
 
     #[test]
     fn a_task_waits_for_the_thread_that_there_is_where_no_other_can_be_had() {
-        fn one(name: &str, body: Task) -> io::Result<()> {
+        fn one(name: &'static CStr, body: Task) -> io::Result<()> {
             static STARTED: AtomicUsize = AtomicUsize::new(0);
             match STARTED.fetch_add(1, Ordering::Relaxed) {
                 0 => spawn(name, body),
                 _ => Err(io::ErrorKind::OutOfMemory.into()),
             }
         }
-        static WORKERS: Workers = Workers::started_by("cachetory-test", 2, one);
+        static WORKERS: Workers = Workers::started_by(c"cachetory-test", 2, one);
         let (go_on, goes_on) = mpsc::channel();
         let (done, is_done) = mpsc::channel();
         WORKERS.run(move || goes_on.recv().unwrap()).unwrap();
@@ -189,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_panic_ends_neither_the_thread_nor_what_waits_for_it() {
-        static WORKERS: Workers = Workers::new("cachetory-test", 1);
+        static WORKERS: Workers = Workers::new(c"cachetory-test", 1);
         let (go_on, goes_on) = mpsc::channel::<()>();
         let (done, is_done) = mpsc::channel();
         let also_done = done.clone();
@@ -207,7 +221,7 @@ mod tests {
 
     #[test]
     fn every_task_is_done_also_beside_one_that_panics() {
-        static WORKERS: Workers = Workers::new("cachetory-test", 2);
+        static WORKERS: Workers = Workers::new(c"cachetory-test", 2);
         let (done, all) = mpsc::channel();
         for number in 0..50 {
             let done = done.clone();

@@ -32,17 +32,18 @@ impl Value {
     /// A copy of `data` that is cheap to clone.
     pub fn copy_of(data: &[u8]) -> Result<Self> {
         if data.len() >= LARGE {
-            let mut buffer = Vec::new();
-            buffer
-                .try_reserve_exact(data.len() + HEADER + 1)
-                .map_err(|_| Error::no_memory("memory for a value"))?;
+            let mut buffer = reserve::exactly(data.len() + HEADER + 1, NO_MEMORY)?;
             buffer.extend_from_slice(&[0; HEADER]);
             buffer.extend_from_slice(data);
             buffer.push(0);
-            return Ok(Value::SharedBuffer(Arc::new(buffer)));
+            let buffer = Arc::new(buffer);
+            let stays = !reserve::holds(Arc::as_ptr(&buffer));
+            return stays.then_some(Value::SharedBuffer(buffer)).ok_or_else(no_memory);
         }
-        reserve::check()?;
         let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, HEADER + data.len() + 1).collect();
+        if reserve::holds(bytes.as_ptr()) {
+            return Err(no_memory());
+        }
         if let Some(room) = Arc::get_mut(&mut bytes) {
             frame(room);
             room[HEADER..HEADER + data.len()].copy_from_slice(data);
@@ -51,20 +52,25 @@ impl Value {
     }
 
     /// A copy in one exact allocation of data that has room around it: [`HEADER`] bytes before it and one after, which
-    /// is overwritten.
+    /// is overwritten. `None`: there is no memory for it.
     #[inline(always)]
-    pub fn copy_framed(framed: &mut [u8]) -> Self {
-        if let Some(end) = framed.last_mut() {
-            *end = 0;
+    pub fn copy_framed(framed: &mut [u8]) -> Option<Self> {
+        let end = framed.len().checked_sub(1)?;
+        let was = std::mem::replace(framed.get_mut(end)?, 0);
+        let copy = framed.to_vec();
+        if reserve::holds(copy.as_ptr()) {
+            // It may stay for long.
+            framed[end] = was;
+            return None;
         }
-        Value::Buffer(framed.to_vec())
+        Some(Value::Buffer(copy))
     }
 
     /// A copy that shares nothing with this one. Where there is no memory for it, a clone.
     pub fn copy(&self) -> Self {
         let framed = self.framed();
         let mut buffer = Vec::new();
-        if buffer.try_reserve_exact(framed.len()).is_err() {
+        if reserve::without(|| buffer.try_reserve_exact(framed.len())).is_err() {
             return self.clone();
         }
         buffer.extend_from_slice(framed);
@@ -91,6 +97,13 @@ impl Value {
             }
         }
     }
+}
+
+const NO_MEMORY: &str = "memory for a value";
+
+#[cold]
+fn no_memory() -> Error {
+    Error::no_memory(NO_MEMORY)
 }
 
 fn frame(framed: &mut [u8]) {

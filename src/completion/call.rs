@@ -14,6 +14,7 @@ use super::state::{Atomic, State};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::op::{Access, Answer};
+use crate::reserve;
 use crate::sys::SocketFd;
 
 /// How far a call has come.
@@ -175,13 +176,13 @@ pub fn accept(
 }
 
 impl Call {
-    /// Uses `spare` again if nobody has it any more.
+    /// Uses `spare` again if nobody has it any more. `None`: there is no memory for another.
     pub(super) fn make(
         spare: Option<Arc<Self>>,
         queue: &Arc<CompletionQueue>,
         inflight: &Arc<Inflight>,
         terms: Terms,
-    ) -> Arc<Self> {
+    ) -> Option<Arc<Self>> {
         if let Some(mut call) = spare
             && let Some(own) = Arc::get_mut(&mut call)
             && Arc::ptr_eq(&own.inflight, inflight)
@@ -190,16 +191,18 @@ impl Call {
             own.progress = Atomic::new(Progress::Queued);
             own.custody = Atomic::new(Custody::Submitter);
             own.put_off = AtomicU64::new(0);
-            return call;
+            return Some(call);
         }
-        Arc::new(Self {
+        let call = Arc::new(Self {
             terms,
             progress: Atomic::new(Progress::Queued),
             custody: Atomic::new(Custody::Submitter),
             put_off: AtomicU64::new(0),
             queue: Arc::downgrade(queue),
             inflight: Arc::clone(inflight),
-        })
+        });
+        // It may be outstanding for long, and is then kept.
+        if reserve::holds(Arc::as_ptr(&call)) { None } else { Some(call) }
     }
 
     pub fn deadline(&self) -> Instant {

@@ -6,6 +6,7 @@ use super::call::Promise;
 use super::queue::Completed;
 use crate::error::Result;
 use crate::op::Answer;
+use crate::reserve;
 
 /// Collects completions, and delivers them with one lock and one wake-up per queue. Dropping it delivers too.
 #[derive(Default)]
@@ -15,7 +16,7 @@ pub struct Delivery {
 
 impl Delivery {
     pub fn push(&mut self, call: Promise, result: Result<Answer>) {
-        if self.completed.try_reserve(1).is_err() {
+        if reserve::try_reserve(&mut self.completed, 1, "memory for completions").is_err() {
             self.deliver();
             call.complete(result);
             return;

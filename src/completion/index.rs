@@ -7,6 +7,7 @@ use std::ptr;
 use std::sync::{Arc, Weak};
 
 use crate::error::{Error, Kind, Result};
+use crate::reserve;
 
 const NONE: u32 = u32::MAX;
 /// An empty index gives back more memory than for so many calls.
@@ -90,7 +91,7 @@ impl<C, K> Index<C, K> {
         cache: &Arc<K>,
         announce: impl FnOnce() -> Result<()>,
     ) -> Result<u32> {
-        self.groups.try_reserve(1).map_err(no_memory)?;
+        reserve::try_reserve(&mut self.groups, 1, NO_MEMORY)?;
         announce()?;
         let opened = Group { cache: Arc::downgrade(cache), oldest: NONE, newest: NONE };
         match self.groups.iter().position(|group| group.cache.strong_count() == 0) {
@@ -127,19 +128,23 @@ impl<C, K> Index<C, K> {
         ((product >> 64) as u64 ^ product as u64) as usize & (self.chains.len() - 1)
     }
 
-    /// Puts in a call that `make` makes, given one to use again, if there is one, and the place.
+    /// Puts in a call that `make` makes, given one to use again, if there is one, and the place. `None`: there is no
+    /// memory for it.
     pub fn insert(
         &mut self,
         tag: u64,
         group: u32,
-        make: impl FnOnce(Option<Arc<C>>, u32) -> Arc<C>,
+        make: impl FnOnce(Option<Arc<C>>, u32) -> Option<Arc<C>>,
     ) -> Result<Arc<C>> {
         let place = self.place()?;
         let slot = &mut self.slots[place as usize];
+        let Some(call) = make(slot.call.take(), place) else {
+            slot.next = std::mem::replace(&mut self.free, place);
+            return Err(no_memory(()));
+        };
         slot.tag = tag;
         slot.group = group;
         slot.taken = true;
-        let call = make(slot.call.take(), place);
         slot.call = Some(Arc::clone(&call));
         self.len += 1;
         self.recent = group;
@@ -173,14 +178,16 @@ impl<C, K> Index<C, K> {
         if wanted > 1 << 31 {
             return Err(Kind::Busy.into());
         }
-        self.slots.try_reserve_exact(wanted - self.slots.len()).map_err(no_memory)?;
+        let more = wanted - self.slots.len();
+        reserve::without(|| self.slots.try_reserve_exact(more)).map_err(no_memory)?;
         if self.chains.is_empty() { Ok(()) } else { self.chain_all() }
     }
 
     /// Puts every call into a chain, and each that comes from now on.
     fn chain_all(&mut self) -> Result<()> {
         let wanted = self.slots.capacity().next_power_of_two();
-        self.chains.try_reserve_exact(wanted - self.chains.len()).map_err(no_memory)?;
+        let more = wanted - self.chains.len();
+        reserve::without(|| self.chains.try_reserve_exact(more)).map_err(no_memory)?;
         self.chains.clear();
         self.chains.resize(wanted, NONE);
         for place in 0..self.slots.len() {
@@ -297,7 +304,6 @@ impl<C, K> Index<C, K> {
         None
     }
 
-    #[cfg(test)]
     pub fn groups(&self) -> usize {
         self.groups.len()
     }
@@ -308,8 +314,10 @@ impl<C, K> Index<C, K> {
     }
 }
 
+const NO_MEMORY: &str = "memory for another call";
+
 fn no_memory<T>(_: T) -> Error {
-    Error::no_memory("memory for another call")
+    Error::no_memory(NO_MEMORY)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -328,7 +336,7 @@ mod tests {
         let mut at = 0;
         let make = |_, place| {
             at = place;
-            Arc::new(tag)
+            Some(Arc::new(tag))
         };
         index.insert(tag, group, make).unwrap();
         at
@@ -350,10 +358,20 @@ mod tests {
         assert!(index.remove(place));
         let again = index.insert(2, group, |spare, at| {
             assert_eq!(at, place);
-            spare.unwrap()
+            Some(spare.unwrap())
         });
         assert!(Arc::ptr_eq(&first, &again.unwrap()));
         assert_eq!(index.len(), 1);
+    }
+
+    #[test]
+    fn a_call_that_cannot_be_made_leaves_its_place_to_the_next() {
+        let (mut index, _cache, group) = index();
+        let none = |_, _| None;
+        assert!(index.insert(1, group, none).is_err());
+        assert_eq!((index.len(), index.oldest(group), index.first(1).unwrap()), (0, None, None));
+        assert_eq!([2, 3].map(|tag| insert(&mut index, group, tag)), [0, 1]);
+        assert_eq!(with_tag(&mut index, 2), [0]);
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use super::engine::{Engine, QueueId, Wait};
 use super::queue::CompletionQueue;
-use crate::error::{Error, Kind, Result};
-use crate::fork;
+use crate::error::{Kind, Result};
 use crate::sync::{AtomicBool, Mutex, MutexGuard, lock};
+use crate::{fork, reserve};
 
 /// The calls of one cache in one process. Those that report to one queue are a group in its index, in the order of
 /// their deadlines, which is that of their submission: all have the same time.
@@ -180,8 +180,7 @@ impl Inflight {
         match others.queues.iter_mut().find(|place| place.strong_count() == 0) {
             Some(place) => *place = Arc::downgrade(queue),
             None => {
-                let no_memory = |_| Error::no_memory("memory for another call");
-                others.queues.try_reserve(1).map_err(no_memory)?;
+                reserve::try_reserve(&mut others.queues, 1, "memory for another call")?;
                 others.queues.push(Arc::downgrade(queue));
             }
         }

@@ -16,9 +16,9 @@ use super::inflight::Inflight;
 use super::prediction::Prediction;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::fork;
 use crate::op::Answer;
 use crate::sync::{Condvar, Mutex, MutexGuard, lock};
+use crate::{fork, reserve};
 
 /// An empty queue gives back more memory than for so many completions.
 const KEPT: usize = 1024;
@@ -258,10 +258,7 @@ impl CompletionQueue {
     ) -> Result<Arc<Call>> {
         let mut state = self.open_state()?;
         let outstanding = state.index.len() + 1;
-        if state.done.capacity() - state.done.len() < outstanding {
-            let no_memory = |_| Error::no_memory("memory for another call");
-            state.done.try_reserve(outstanding).map_err(no_memory)?;
-        }
+        reserve::try_reserve(&mut state.done, outstanding, "memory for another call")?;
         let group = match state.index.group(inflight) {
             Some(group) => group,
             None => state.index.open_group(inflight, || inflight.enlist(self))?,

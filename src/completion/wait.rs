@@ -11,6 +11,7 @@ use super::engine::{QueueId, Wait};
 use super::inflight::Inflight;
 use super::queue::{CompletionQueue, State};
 use crate::error::Result;
+use crate::reserve;
 use crate::sync::MutexGuard;
 
 /// A step over several caches ends after this, whatever is left.
@@ -64,17 +65,23 @@ impl CompletionQueue {
     ) -> Result<MutexGuard<'a, State>> {
         let Some(descriptor) = state.descriptor.clone() else { return Ok(state) };
         let only = state.index.only_cache();
-        let several: Vec<_> = match only {
-            Some(_) => Vec::new(),
-            None => state.index.caches().collect(),
-        };
+        let mut several = Vec::new();
+        let mut has_more = false;
+        if only.is_none() {
+            let room =
+                reserve::try_reserve(&mut several, state.index.groups(), "memory for a step");
+            match room {
+                Ok(()) => several.extend(state.index.caches()),
+                Err(_) => has_more = true,
+            }
+        }
         let first = state.next_to_step;
         state.next_to_step = first.wrapping_add(1);
         descriptor.begin_step();
         state.stepping += 1;
         let mut panicked = Panicked { queue: Some(self), was: |state| state.stepping -= 1 };
         drop(state);
-        let has_more = match &only {
+        has_more |= match &only {
             Some(only) => only.step(self.id()),
             None => self.step_over(&several, first),
         };

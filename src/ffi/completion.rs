@@ -9,6 +9,7 @@ use super::types::*;
 use crate::completion::Completion;
 use crate::error::{Error, Result};
 use crate::op::Answer;
+use crate::reserve;
 
 /// What became of an asynchronous call. It belongs to the caller, who releases it with cachetory_completion_free.
 ///
@@ -80,7 +81,8 @@ impl cachetory_completion_t {
 
 fn copy(text: &CStr) -> Option<CString> {
     let mut bytes = Vec::new();
-    bytes.try_reserve_exact(text.count_bytes() + 1).ok()?;
+    let len = text.count_bytes() + 1;
+    reserve::without(|| bytes.try_reserve_exact(len)).ok()?;
     bytes.extend_from_slice(text.to_bytes_with_nul());
     CString::from_vec_with_nul(bytes).ok()
 }

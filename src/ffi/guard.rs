@@ -14,6 +14,7 @@ use super::status;
 use super::types::{cachetory_error_t, cachetory_status_t};
 use super::undisturbed::{Undisturbed, look_at_threads};
 use crate::error::{Error, Kind, Result};
+use crate::threads;
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
@@ -27,9 +28,7 @@ pub fn silence_panics() {
         look_at_threads();
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let thread = std::thread::current();
-            let is_own = thread.name().is_some_and(|name| name.starts_with("cachetory-"));
-            if !INSIDE.get() && !is_own {
+            if !INSIDE.get() && !threads::is_own() {
                 previous(info);
             }
         }));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use once_cell::race::OnceBox;
 
 use crate::error::{Error, Kind, Result};
-use crate::threads;
+use crate::{reserve, threads};
 
 /// A slot's state in one word: a flag or two, and the generation, which changes with every object and is part of its
 /// id. Neither flag: free. Both: the object may be looked up. TAKEN alone: closed, and to be emptied when nobody uses
@@ -138,7 +138,7 @@ impl<T> Table<T> {
     /// Takes the object in; the answer is its id.
     pub fn open(&self, object: T) -> Result<u64> {
         for (number, page) in self.pages.iter().enumerate() {
-            let page = page.get_or_init(|| new_page(self.kind));
+            let page = page.get_or_try_init(|| new_page(self.kind))?;
             for (offset, slot) in page.slots.iter().enumerate() {
                 let state = slot.state.load(Ordering::Relaxed);
                 if state & (OPEN | TAKEN) != 0 {
@@ -208,7 +208,7 @@ fn names(state: u64, id: u64) -> bool {
 }
 
 /// Generations start anywhere, so that an id made up, or kept from another process, names nothing.
-fn new_page<T>(kind: u64) -> Box<Page<T>> {
+fn new_page<T>(kind: u64) -> Result<Box<Page<T>>> {
     let random = RandomState::new();
     let slot = |offset| {
         let start = random.hash_one(offset) % ((GENERATIONS - FIRST_GENERATION) / KINDS);
@@ -216,7 +216,13 @@ fn new_page<T>(kind: u64) -> Box<Page<T>> {
         Slot { state: AtomicU64::new(start << GENERATION_SHIFT), object: UnsafeCell::new(None) }
     };
     let stripe = |_| Box::new(Stripe([const { AtomicU32::new(0) }; PAGE]));
-    Box::new(Page { slots: std::array::from_fn(slot), stripes: std::array::from_fn(stripe) })
+    let (slots, stripes) = (std::array::from_fn(slot), std::array::from_fn(stripe));
+    let page = Box::new(Page { slots, stripes });
+    // It is there to stay.
+    if reserve::holds(&*page) || page.stripes.iter().any(|stripe| reserve::holds(&**stripe)) {
+        return Err(Error::no_memory("memory for another handle"));
+    }
+    Ok(page)
 }
 
 #[cfg(test)]

@@ -15,6 +15,9 @@ use crate::completion::{Completion, CompletionQueue};
 use crate::error::Error;
 use crate::{fork, reserve};
 
+/// More than a queue takes that is opened.
+const OPENING: usize = 16 << 10;
+
 pub(super) static QUEUES: Table<Arc<CompletionQueue>> = Table::new(1);
 
 /// Opens a queue that asynchronous calls report to. It takes one descriptor.
@@ -33,7 +36,7 @@ pub unsafe extern "C-unwind" fn cachetory_queue_open(
         guard(error, || {
             silence_panics();
             let out = arg::output(out, cachetory_queue_t::default())?;
-            reserve::set_aside()?;
+            reserve::expect(OPENING)?;
             fork::watch()?;
             out.id = QUEUES.open(Arc::new(CompletionQueue::open()?))?;
             Ok(CACHETORY_OK)

@@ -6,6 +6,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::reserve;
 use crate::value::{HEADER, Span, Value, Values};
 
 /// The version of the header: MAJOR.MINOR.PATCH. cachetory_version() tells that of the library.
@@ -199,14 +200,21 @@ pub fn give_values(values: Values) -> Result<cachetory_values_t> {
                 None => MISS,
             };
             let mut items = Vec::new();
-            items.try_reserve_exact(len).map_err(|_| Error::no_memory("memory for the answers"))?;
+            reserve::without(|| items.try_reserve_exact(len)).map_err(|_| no_memory())?;
             items.extend(values.iter().map(show));
             let batch = Box::new(Separate { items, _values: values });
+            if reserve::holds(&*batch) {
+                return Err(no_memory());
+            }
             let items = batch.items.as_ptr();
             let owner = Box::into_raw(batch).map_addr(|address| address | SEPARATE);
             cachetory_values_t { items, len, owner: owner.cast() }
         }
     })
+}
+
+fn no_memory() -> Error {
+    Error::no_memory("memory for the answers")
 }
 
 /// Turns the spans into the caller's array where they lie. The two reserved ones keep what releases both allocations.

@@ -41,7 +41,11 @@ impl Program {
             .arg(&path)
             .arg("-L")
             .arg(dir.path())
-            .args(["-lcachetory", &format!("-Wl,-rpath,{}", dir.path().display())])
+            .args([
+                "-Wl,--as-needed",
+                "-lcachetory",
+                &format!("-Wl,-rpath,{}", dir.path().display()),
+            ])
             .args(flags)
             .output()
             .expect("a C compiler");

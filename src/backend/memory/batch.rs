@@ -82,7 +82,8 @@ impl<C: Clock> Memory<C> {
             let mut counts = [0; SHARDS];
             plan.keys.iter().for_each(|&(hash, _)| counts[index(hash)] += 1);
             for (shard, index) in shards.iter_mut().zip(indices(plan.shards)) {
-                shard.try_reserve(counts[index], expiry)?;
+                shard.try_reserve(counts[index])?;
+                shard.try_reserve_tickets(counts[index], expiry)?;
             }
             for (&(hash, key), new) in plan.keys.iter().zip(new) {
                 let shard = &mut *shards[plan.position(hash)];

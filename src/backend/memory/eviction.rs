@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, TryReserveError};
 
+use crate::reserve;
+
 /// Names an entry, and a time that is never later than the entry's own: the entry may have been prolonged or used
 /// since. Whoever takes a ticket compares and, where the entry's time has moved on, puts a later one back. So a ticket
 /// is not touched by what happens to its entry most often, and the earliest ticket that still agrees is the earliest
@@ -24,12 +26,14 @@ pub struct EvictionOrder {
 const SLACK: usize = 64;
 
 impl EvictionOrder {
-    /// Where there is no memory for the ticket, its entry goes without: it stays until it is asked for or removed,
-    /// which is better than the end of the process.
-    pub fn push(&mut self, ticket: Ticket) {
-        if self.heap.try_reserve(1).is_ok() {
+    /// Where there is no memory for the ticket its entry goes without, and stays until it is asked for or removed.
+    /// `false`: so it is.
+    pub fn push(&mut self, ticket: Ticket) -> bool {
+        let has_room = self.try_reserve(1).is_ok();
+        if has_room {
             self.heap.push(Reverse(ticket));
         }
+        has_room
     }
 
     pub fn pop(&mut self) -> Option<Ticket> {
@@ -49,7 +53,10 @@ impl EvictionOrder {
     }
 
     pub fn try_reserve(&mut self, tickets: usize) -> Result<(), TryReserveError> {
-        self.heap.try_reserve(tickets)
+        if self.heap.capacity() - self.heap.len() >= tickets {
+            return Ok(());
+        }
+        reserve::without(|| self.heap.try_reserve(tickets))
     }
 
     /// Drops the stale tickets once they outnumber the `valid` ones, which spreads the cost over the calls that made

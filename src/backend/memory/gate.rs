@@ -17,7 +17,7 @@ use once_cell::race::OnceBox;
 use super::clock::NEVER;
 use super::shard::Shard;
 use super::{SHARDS, indices};
-use crate::threads;
+use crate::{reserve, threads};
 
 /// Threads beyond that many share stripes. As many as there are bits in the set of open doors.
 const STRIPES: usize = u32::BITS as usize;
@@ -151,8 +151,12 @@ impl Shards {
     /// To be called with the main lock, so that no writer misses it.
     #[cold]
     fn open_door(&self, index: usize, stripe: usize, shard: &Option<Arc<Shard>>) {
-        let make = || Box::new(Doors(std::array::from_fn(|_| RwLock::default())));
-        let doors = self.stripes[stripe].doors.get_or_init(make);
+        let make = || {
+            let doors = Box::new(Doors(std::array::from_fn(|_| RwLock::default())));
+            // It is there to stay.
+            if reserve::holds(&*doors) { Err(()) } else { Ok(doors) }
+        };
+        let Ok(doors) = self.stripes[stripe].doors.get_or_try_init(make) else { return };
         // Another thread of this stripe may be inside. It is not waited for.
         if let Ok(mut door) = doors.0[index].try_write() {
             door.clone_from(shard);

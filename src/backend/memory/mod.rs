@@ -43,8 +43,9 @@ pub use self::shard::ENTRY_OVERHEAD;
 use self::shard::{Entry, Shard, cost};
 use super::Backend;
 use crate::completion::Promise;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::op::{Answer, Condition, Op, Ttl};
+use crate::reserve::exactly as reserved;
 use crate::value::Value;
 
 /// As many as there are bits in the set of shards that a batch needs.
@@ -216,6 +217,7 @@ impl<C: Clock> Memory<C> {
                 self.touch(entry);
                 break 'locked Answer::NotStored;
             }
+            shard.try_reserve_tickets(1, expiry)?;
             match value {
                 None => _replaced = self.remove(shard, hash, key).map(|entry| entry.value),
                 Some(value) => {
@@ -226,7 +228,7 @@ impl<C: Clock> Memory<C> {
                             _replaced = Some(old);
                         }
                         Err(value) => {
-                            shard.try_reserve(1, expiry)?;
+                            shard.try_reserve(1)?;
                             let key = boxed(key)?;
                             self.count_in(key.len(), added);
                             fresh = Some(shard.insert(hash, key, value, expiry, tick, &now));
@@ -261,6 +263,9 @@ impl<C: Clock> Memory<C> {
             match shard.find(hash, key).filter(|entry| entry.is_live(&now)) {
                 None => break 'locked Answer::NotFound,
                 Some(entry) => self.touch(entry),
+            }
+            if let Some(expiry) = expiry {
+                shard.try_reserve_tickets(1, expiry)?;
             }
             match expiry {
                 None => removed = self.remove(shard, hash, key),
@@ -392,12 +397,6 @@ fn boxed(key: &[u8]) -> Result<Box<[u8]>> {
     let mut copy = reserved(key.len(), "memory for a key")?;
     copy.extend_from_slice(key);
     Ok(copy.into_boxed_slice())
-}
-
-fn reserved<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
-    let mut room = Vec::new();
-    room.try_reserve_exact(count).map_err(|_| Error::no_memory(what))?;
-    Ok(room)
 }
 
 /// A panic under a lock is a bug that the caller is told of; the data are whole at every point where there could be

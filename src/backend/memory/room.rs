@@ -7,6 +7,7 @@ use super::eviction::{EvictionOrder, Ticket};
 use super::shard::{Entry, Shard};
 use super::{Memory, SHARDS, lock};
 use crate::error::{Error, Result};
+use crate::reserve;
 
 /// Tickets of expired entries that a call looks at, beside two for each key it writes: enough to keep up with any
 /// writer, few enough not to be felt.
@@ -101,13 +102,23 @@ impl<C: Clock> Memory<C> {
         }
         let mut evicted = Vec::new();
         let mut recency = lock(&self.recency);
-        fresh.for_each(|ticket| recency.push(ticket));
+        for ticket in fresh {
+            if !recency.push(ticket) {
+                // It would stay for ever.
+                self.remove_with(&ticket);
+            }
+        }
         while self.counts.bytes.load(Ordering::Relaxed) > limit {
             if self.free_expired(now, 0) {
                 continue;
             }
             match self.evict(&mut recency) {
-                Some(entry) => evicted.push(entry),
+                Some(entry) => {
+                    // Where there is no memory to keep it until the lock is released, it goes at once.
+                    if reserve::try_reserve(&mut evicted, 1, "memory to evict").is_ok() {
+                        evicted.push(entry);
+                    }
+                }
                 // What is over the bound was added by a call that has yet to come here.
                 None => break,
             }
@@ -145,6 +156,18 @@ impl<C: Clock> Memory<C> {
             return removed;
         }
         None
+    }
+
+    /// Removes the entry that a ticket is for.
+    #[cold]
+    fn remove_with(&self, ticket: &Ticket) {
+        let index = super::index(ticket.hash);
+        let mut lock = self.shards.write(index);
+        let shard = lock.shard();
+        if let Some(entry) = shard.remove(ticket.hash, |entry| entry.id == ticket.id) {
+            self.count_out(&entry);
+            self.publish(index, shard);
+        }
     }
 
     fn compact(&self, recency: &mut EvictionOrder) {

@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 use super::clock::{Clock, Expiry, NEVER, Now};
 use super::eviction::{EvictionOrder, Ticket};
 use crate::error::{Error, Result};
+use crate::reserve;
 use crate::value::Value;
 
 /// What an entry is taken to cost beside its key and value: its slot in the table, the headers of its allocations and
@@ -69,14 +70,22 @@ impl Shard {
         self.table.find(hash, |entry| entry.id == id)
     }
 
-    /// Makes room for `count` entries that expire then, so that as many [`Shard::insert`]s cannot fail.
-    pub fn try_reserve(&mut self, count: usize, expiry: Expiry) -> Result<()> {
-        let no_memory = || Error::no_memory("memory for the entries");
-        self.table.try_reserve(count, |entry| entry.hash).map_err(|_| no_memory())?;
-        if expiry != Expiry::NEVER {
-            self.order.try_reserve(count).map_err(|_| no_memory())?;
+    /// Makes room for `count` entries, so that as many [`Shard::insert`]s cannot fail.
+    pub fn try_reserve(&mut self, count: usize) -> Result<()> {
+        let table = &mut self.table;
+        if table.capacity() - table.len() >= count {
+            return Ok(());
         }
-        Ok(())
+        let grown = reserve::without(|| table.try_reserve(count, |entry| entry.hash));
+        grown.map_err(|_| Error::no_memory("memory for the entries"))
+    }
+
+    /// Makes room for what is to be noted of `count` entries that expire then.
+    pub fn try_reserve_tickets(&mut self, count: usize, expiry: Expiry) -> Result<()> {
+        if expiry == Expiry::NEVER {
+            return Ok(());
+        }
+        self.order.try_reserve(count).map_err(|_| Error::no_memory("memory for the entries"))
     }
 
     /// Replaces the value of a key and gives back the old one; if there is no such key, gives back the new one as the
@@ -141,6 +150,7 @@ impl Shard {
         removed: &mut Vec<Entry>,
     ) {
         while *budget > 0
+            && reserve::try_reserve(removed, 1, "memory for the entries").is_ok()
             && let Some(ticket) = self.order.pop_due(now.get())
         {
             *budget -= 1;
@@ -164,7 +174,7 @@ impl Shard {
     pub fn tidy(&mut self) {
         const SMALLEST: usize = 64;
         if self.table.capacity() > SMALLEST && self.table.len() < self.table.capacity() / 8 {
-            self.table.shrink_to(2 * self.table.len(), |entry| entry.hash);
+            self.shrink();
         }
         let table = &self.table;
         self.order.compact(self.ticketed, |ticket| {
@@ -172,6 +182,19 @@ impl Shard {
                 .find(ticket.hash, |entry| entry.id == ticket.id && entry.ticket_at == ticket.at)
                 .is_some()
         });
+    }
+
+    #[cold]
+    fn shrink(&mut self) {
+        let mut smaller = HashTable::new();
+        let wanted = 2 * self.table.len();
+        let hash = |entry: &Entry| entry.hash;
+        if reserve::without(|| smaller.try_reserve(wanted, hash)).is_ok() {
+            for entry in self.table.drain() {
+                smaller.insert_unique(entry.hash, entry, hash);
+            }
+            self.table = smaller;
+        }
     }
 
     /// Empties the shard. Dropping the answer frees the entries. Ids go on, for there may be tickets with the old ones.

@@ -20,7 +20,7 @@ const UNLINK: &[u8] = b"UNLINK";
 const DEL: &[u8] = b"DEL";
 
 /// Where clears of asynchronous callers are carried out, a few at a time: each is many round trips.
-static CLEARERS: Workers = Workers::new("cachetory-clear", 4);
+static CLEARERS: Workers = Workers::new(c"cachetory-clear", 4);
 
 /// What is about to be sent.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -75,7 +75,7 @@ fn the_index_agrees_with_a_map() {
                 let mut place = 0;
                 let make = |_, at| {
                     place = at;
-                    call(tag)
+                    Some(call(tag))
                 };
                 index.insert(tag, groups[group], make).unwrap();
                 places.push(place);

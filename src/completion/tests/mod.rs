@@ -31,7 +31,6 @@ impl Bench {
     }
 
     fn with_room_for(max_pending: usize) -> Self {
-        crate::reserve::set_aside().unwrap();
         let queue = Arc::new(CompletionQueue::open().unwrap());
         Self { queue, inflight: Arc::new(Inflight::new(max_pending)) }
     }

@@ -15,6 +15,7 @@ use crate::backend::redis::wire::replies::{Expect, Pending, Replies, Reuse};
 use crate::completion::Delivery;
 use crate::error::Error;
 use crate::op::Answer;
+use crate::reserve;
 use crate::threads::release;
 
 /// From this size on an answer that nobody wants is not dropped here.
@@ -78,17 +79,64 @@ impl<L> Batch<L> {
         self.start = 0;
     }
 
-    /// Adds to a batch, begun or not.
-    pub fn add(&mut self, requests: &mut Requests<L>, wakeups: WakeupSet) {
-        if self.is_complete() {
-            self.outbox.clear();
-            (self.sent, self.start) = (0, 0);
-        } else if self.start > self.outbox.len() / 2 {
+    /// Takes the first of `requests` over, behind what is left: as far as one batch goes, and as there is memory for.
+    /// That may be nothing.
+    pub fn take_from(
+        &mut self,
+        requests: &mut Requests<L>,
+        most: usize,
+        most_bytes: usize,
+        wakeups: WakeupSet,
+    ) {
+        let is_all = requests.fit(most, most_bytes);
+        match self.is_complete() {
+            true if is_all => {
+                requests.begin_send();
+                return self.load(requests, wakeups);
+            }
+            true => self.begin_anew(),
+            false => self.forget_answered(),
+        }
+        self.waiters.join(requests.waiters());
+        if is_all && self.has_room_for(requests) {
+            requests.begin_send();
+            self.add(requests);
+        } else {
+            requests.move_first(most, most_bytes, &mut self.outbox, &mut self.entries);
+        }
+        self.calls = (self.sent == 0).then_some(self.entries.len());
+        self.wakeups = self.wakeups.with(wakeups);
+    }
+
+    fn begin_anew(&mut self) {
+        self.outbox.clear();
+        (self.sent, self.start) = (0, 0);
+        (self.waiters, self.wakeups) = (Waiters::Nobody, WakeupSet::default());
+    }
+
+    /// Drops the requests of calls that are complete, once they are many.
+    fn forget_answered(&mut self) {
+        if self.start > self.outbox.len() / 2 {
             self.outbox.drain(..self.start);
             self.sent -= self.start;
             self.start = 0;
         }
-        let (bytes, added, waiters) = requests.parts();
+    }
+
+    /// Whether all of them can be added at once.
+    fn has_room_for(&mut self, requests: &mut Requests<L>) -> bool {
+        const WHAT: &str = "memory for the calls";
+        let has_room = match self.entries.len() < requests.len() {
+            true => requests.try_reserve(self.entries.len()),
+            false => reserve::try_reserve(&mut self.entries, requests.len(), WHAT),
+        };
+        let len = requests.bytes_len();
+        has_room.is_ok() && reserve::try_reserve(&mut self.outbox, len, WHAT).is_ok()
+    }
+
+    /// Adds them, for which there is room.
+    fn add(&mut self, requests: &mut Requests<L>) {
+        let (bytes, added, _) = requests.parts();
         self.outbox.extend_from_slice(bytes);
         bytes.clear();
         let entries = &mut self.entries;
@@ -99,9 +147,6 @@ impl<L> Batch<L> {
         } else {
             entries.append(added);
         }
-        self.waiters.join(waiters);
-        self.calls = (self.sent == 0).then_some(self.entries.len());
-        self.wakeups = self.wakeups.with(wakeups);
     }
 
     /// Takes back what has not been begun.
@@ -182,7 +227,9 @@ impl<L> Batch<L> {
             if failure.refused.is_some() {
                 self.refusal = Some(failure.error);
             }
-            self.retries.push(entry, self.outbox.get(request).unwrap_or_default());
+            let outbox = mem::take(&mut self.outbox);
+            self.try_again(entry, outbox.get(request).unwrap_or_default());
+            self.outbox = outbox;
         } else {
             self.completed.push(call, Err(failure.into_error(access)));
         }
@@ -206,7 +253,14 @@ impl<L> Batch<L> {
             call.mark_unsent();
         }
         (entry.expect, entry.len) = (expect, request.len());
-        self.retries.push(entry, request);
+        self.try_again(entry, request);
+    }
+
+    /// Has a call go over another link.
+    fn try_again(&mut self, entry: Entry<L>, request: &[u8]) {
+        if let Err(Entry { owner: Owner::Call(call), .. }) = self.retries.try_push(entry, request) {
+            self.completed.push(call, Err(Error::no_memory("memory to try again")));
+        }
     }
 
     /// Fails all that are left, each with an error of its own. Another link would do no better.

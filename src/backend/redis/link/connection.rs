@@ -158,7 +158,7 @@ impl Link {
         let mut error = broken.into_error(INTRODUCING, &self.peer);
         if lost {
             let reason = error.to_string().into();
-            error = Kind::Connect { peer: self.peer.clone(), reason, silence: false }.into();
+            error = Kind::Connect { peer: self.peer.clone().into(), reason, silence: false }.into();
         }
         Failure::new(error, false, lost)
     }

@@ -38,7 +38,12 @@ impl<L> Batch<L> {
             let owner = mem::replace(&mut entry.owner, nobody);
             let Entry { expect, len, attempts, .. } = *entry;
             let request = outbox.get(request).unwrap_or_default();
-            doubled.push(Entry { owner, expect, len, attempts }, request);
+            let pushed = doubled.try_push(Entry { owner, expect, len, attempts }, request);
+            if let Err(back) = pushed {
+                // Without memory it waits where it is.
+                entry.owner = back.owner;
+                break;
+            }
         }
         doubled
     }

@@ -85,10 +85,10 @@ impl Link {
         if broken.is_unread() {
             batch.sent = 0;
         }
-        let error = || why(stream, broken.again(), doing, peer);
+        let error = why(stream, broken.again(), doing, peer);
         match broken.is_lost() {
-            true => batch.fail_lost(error),
-            false => batch.fail(error),
+            true => batch.fail_lost(|| error.again()),
+            false => batch.fail(|| error.again()),
         }
     }
 

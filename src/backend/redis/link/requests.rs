@@ -7,8 +7,9 @@ use std::ops::Range;
 use super::outcome::{Attempts, Exchanged, Failure};
 use super::waiter::Waiting;
 use crate::backend::redis::wire::replies::Expect;
-use crate::completion::{Promise, QueueId};
+use crate::completion::{Call, Promise, QueueId};
 use crate::error::{Error, Result};
+use crate::reserve;
 
 /// One call among others.
 pub struct Entry<L> {
@@ -152,13 +153,14 @@ impl<L> Requests<L> {
         self.bytes.len() - self.taken
     }
 
-    /// Adds a call; nothing, if `encode` fails or panics.
+    /// Adds a call; nothing, if there is no memory, or `encode` fails or panics.
     pub fn add(
         &mut self,
         owner: Owner<L>,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         expect: Expect,
     ) -> Result<()> {
+        self.try_reserve(1)?;
         let draft = Draft { before: self.bytes.len(), bytes: &mut self.bytes };
         encode(draft.bytes)?;
         let len = draft.keep();
@@ -170,18 +172,32 @@ impl<L> Requests<L> {
         Ok(())
     }
 
-    /// Adds one whose request is written already.
-    pub fn push(&mut self, entry: Entry<L>, request: &[u8]) {
+    /// Adds one whose request is written already. It comes back where there is no memory for it.
+    pub fn try_push(&mut self, entry: Entry<L>, request: &[u8]) -> Result<(), Entry<L>> {
+        if !has_room(&mut self.bytes, &mut self.entries, request.len(), 1) {
+            return Err(entry);
+        }
         self.bytes.extend_from_slice(request);
         self.waiters.join(entry.owner.waiters());
         self.entries.push_back(entry);
+        Ok(())
     }
 
-    pub fn append(&mut self, mut other: Self) {
+    /// Makes room for more calls.
+    pub fn try_reserve(&mut self, calls: usize) -> Result<()> {
+        reserve::try_reserve(&mut self.entries, calls, "memory for the calls")
+    }
+
+    /// Adds others. They come back where there is no memory for them.
+    pub fn try_append(&mut self, mut other: Self) -> Result<(), Self> {
+        if !has_room(&mut self.bytes, &mut self.entries, other.bytes_len(), other.len()) {
+            return Err(other);
+        }
         other.compact();
         self.bytes.append(&mut other.bytes);
         self.entries.append(&mut other.entries);
         self.waiters.join(other.waiters);
+        Ok(())
     }
 
     /// Takes one out that was not sent.
@@ -193,26 +209,59 @@ impl<L> Requests<L> {
         }
     }
 
-    /// Takes the first out: as many as fit, and one at least.
-    pub fn take_first(&mut self, most: usize, most_bytes: usize) -> Self {
+    /// Whether all go into one batch.
+    pub fn fit(&self, most: usize, most_bytes: usize) -> bool {
+        self.len() <= most && self.bytes_len() <= most_bytes
+    }
+
+    /// Takes the first out to be sent, behind what is in `bytes` and `entries`: as many as fit, and one at least; but
+    /// none that there is no memory for. It is with them as with [`Requests::begin_send`].
+    pub fn move_first(
+        &mut self,
+        most: usize,
+        most_bytes: usize,
+        bytes: &mut Vec<u8>,
+        entries: &mut VecDeque<Entry<L>>,
+    ) {
         let mut length = 0;
         let fits = |entry: &&Entry<L>| {
             length += entry.len;
             length <= most_bytes
         };
-        let count = self.entries.iter().take(most).take_while(fits).count().max(1);
-        self.take(count)
-    }
-
-    fn take(&mut self, count: usize) -> Self {
-        let entries: VecDeque<Entry<L>> = self.entries.drain(..count).collect();
-        let end = self.taken + entries.iter().map(|entry| entry.len).sum::<usize>();
-        let bytes = self.bytes[self.taken..end].to_vec();
+        let mut count = self.entries.iter().take(most).take_while(fits).count().max(1);
+        loop {
+            let length = self.entries.iter().take(count).map(|entry| entry.len).sum();
+            if has_room(bytes, entries, length, count) {
+                break;
+            }
+            // A few are worth what is reserved for what cannot do without.
+            if count <= FEW {
+                let can = bytes.try_reserve(length).is_ok() && entries.try_reserve(count).is_ok();
+                match can {
+                    true => break,
+                    false if count <= 1 => return,
+                    false => {}
+                }
+            }
+            count /= 2;
+        }
+        // Those that go on lie behind one another.
+        let (mut from, mut end) = (self.taken, self.taken);
+        for entry in self.entries.drain(..count.min(self.entries.len())) {
+            let start = end;
+            end += entry.len;
+            if entry.call().is_none_or(|call| call.begin_send()) {
+                entries.push_back(entry);
+            } else {
+                bytes.extend_from_slice(&self.bytes[from..start]);
+                from = end;
+            }
+        }
+        bytes.extend_from_slice(&self.bytes[from..end]);
         self.taken = end;
         if self.taken > self.bytes.len() / 2 {
             self.compact();
         }
-        Self::new(bytes, entries, self.waiters)
     }
 
     /// From here on the bytes are those of the entries.
@@ -242,19 +291,15 @@ impl<L> Requests<L> {
         self.entries.iter().filter_map(Entry::call).for_each(|call| call.mark_unsent());
     }
 
-    /// Takes out those that `is_taken` says.
-    pub fn extract(&mut self, is_taken: impl Fn(&Entry<L>) -> bool) -> Self {
-        let mut taken = Self::default();
-        let (all, waiters) = (mem::take(self), self.waiters);
-        self.waiters = waiters;
-        let mut from = all.taken;
-        for entry in all.entries {
-            let request = from..from + entry.len;
-            from = request.end;
-            let side = if is_taken(&entry) { &mut taken } else { &mut *self };
-            side.push(entry, all.bytes.get(request).unwrap_or_default());
-        }
-        taken
+    /// Ends the asynchronous calls that `is_failed` says, which are not on their way.
+    pub fn fail_those(&mut self, is_failed: impl Fn(&Entry<L>) -> bool, error: &Error) {
+        self.retain(|entry| match entry.call().filter(|_| is_failed(entry)) {
+            Some(call) => {
+                Call::complete(call, Err(error.again()));
+                false
+            }
+            None => true,
+        });
     }
 
     /// Lets go of asynchronous calls that are completed.
@@ -281,6 +326,21 @@ impl<L> Requests<L> {
         });
         self.bytes.truncate(to);
     }
+}
+
+/// So many calls are sent even where there is no memory for more.
+const FEW: usize = 8;
+
+/// Whether there is room for so many bytes and calls, or could be made.
+fn has_room<L>(
+    bytes: &mut Vec<u8>,
+    entries: &mut VecDeque<Entry<L>>,
+    more_bytes: usize,
+    more: usize,
+) -> bool {
+    const WHAT: &str = "memory for the calls";
+    reserve::try_reserve(bytes, more_bytes, WHAT).is_ok()
+        && reserve::try_reserve(entries, more, WHAT).is_ok()
 }
 
 /// A request that is being written behind others. Unless it is kept, what there is of it is taken back: half a request
@@ -313,6 +373,7 @@ mod tests {
     use super::*;
     use crate::backend::redis::link::waiter::{SleepsOn, Waiter};
     use crate::error::Kind;
+    use crate::reserve::with_nothing_left;
 
     fn owner() -> Owner<()> {
         Owner::Thread(Waiting { waiter: Arc::new(Waiter::default()), sleeps_on: SleepsOn::Batch })
@@ -328,6 +389,12 @@ mod tests {
             requests.add(owner(), encode, Expect::Ping).unwrap();
         }
         requests
+    }
+
+    fn first(requests: &mut Requests<()>, most: usize, most_bytes: usize) -> Requests<()> {
+        let mut first = Requests::default();
+        requests.move_first(most, most_bytes, &mut first.bytes, &mut first.entries);
+        first
     }
 
     /// The numbers of the requests, whose bytes and lengths must agree.
@@ -352,7 +419,7 @@ mod tests {
     fn a_part_is_taken_out_and_the_rest_stays() {
         let mut left = requests(100);
         for start in [0, 10, 20] {
-            assert_eq!(numbers(&left.take(10)), expected(start..start + 10));
+            assert_eq!(numbers(&first(&mut left, 10, usize::MAX)), expected(start..start + 10));
             assert_eq!(numbers(&left), expected(start + 10..100));
         }
         left.remove(1);
@@ -364,19 +431,30 @@ mod tests {
         });
         let kept = (30..100).filter(|number| *number != 31).skip(1).step_by(2);
         assert_eq!(numbers(&left), expected(kept.clone()));
-        let mut first = requests(3);
-        first.append(left);
-        assert_eq!(numbers(&first), expected((0..3).chain(kept)));
+        let mut all = requests(3);
+        assert!(all.try_append(left).is_ok());
+        assert_eq!(numbers(&all), expected((0..3).chain(kept)));
     }
 
     #[test]
     fn the_first_are_taken_by_number_or_by_bytes_and_one_at_least() {
         let mut left = requests(100);
-        assert_eq!(left.take_first(10, usize::MAX).len(), 10);
+        assert_eq!(first(&mut left, 10, usize::MAX).len(), 10);
         // Of 3, 4, 5, 6 and 0 bytes.
-        assert_eq!(left.take_first(usize::MAX, 18).len(), 5);
-        assert_eq!(left.take_first(usize::MAX, 0).len(), 1);
+        assert_eq!(first(&mut left, usize::MAX, 18).len(), 5);
+        assert_eq!(first(&mut left, usize::MAX, 0).len(), 1);
         assert_eq!(numbers(&left), expected(16..100));
+    }
+
+    #[test]
+    fn a_few_are_taken_even_where_there_is_no_memory_for_more() {
+        let mut left = requests(100);
+        let some = with_nothing_left(|| first(&mut left, 100, usize::MAX));
+        assert!((1..=FEW).contains(&some.len()));
+        assert_eq!(numbers(&left), expected(some.len()..100));
+        let (mut all, more) = (requests(1), requests(5));
+        let back = with_nothing_left(|| all.try_append(more)).err().unwrap();
+        assert_eq!((all.len(), back.len()), (1, 5));
     }
 
     #[test]
@@ -404,7 +482,7 @@ mod tests {
         }));
         assert!(panicked.is_err());
         assert_eq!(numbers(&queued), expected(0..10));
-        queued.append(requests(5));
+        assert!(queued.try_append(requests(5)).is_ok());
         assert_eq!(numbers(&queued), expected((0..10).chain(0..5)));
     }
 }

@@ -39,7 +39,6 @@ fn stream() -> (Stream, UnixStream) {
 }
 
 fn spinning_stream(spin: Duration) -> (Stream, UnixStream) {
-    crate::reserve::set_aside().unwrap();
     let (own, peer) = UnixStream::pair().unwrap();
     let socket = Socket::new(SocketFd::of(own.into()).unwrap(), LONG).unwrap();
     (Stream::new(socket, None, spin, Arc::default()), peer)
@@ -149,7 +148,7 @@ fn who_stays_longest_drives_next_unless_others_would_be_woken_with_it() {
     let waiter = Arc::new(Waiter::default());
     let waiting = Waiting { waiter: Arc::clone(&waiter), sleeps_on: SleepsOn::Own };
     last.add(Owner::Thread(waiting), |_| Ok(()), Expect::Get).unwrap();
-    link.batch.add(&mut last, WakeupSet::default());
+    link.batch.take_from(&mut last, usize::MAX, usize::MAX, WakeupSet::default());
     assert!(Arc::ptr_eq(&next(&link, None), &waiter));
     assert!(Arc::ptr_eq(&next(&link, Some(&waiter)), &waiters[0]));
     assert!(waiter.leave().is_none());
@@ -275,7 +274,7 @@ fn what_is_added_to_a_batch_under_way_is_sent_behind_it() {
     assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
     let (mut other, _) = self::link();
     let second = load(&mut other, 2);
-    link.batch.add(&mut other.batch.unload(), WakeupSet::of(1));
+    link.batch.take_from(&mut other.batch.unload(), usize::MAX, usize::MAX, WakeupSet::of(1));
     assert_eq!(link.batch.calls, None, "what they take together is no round trip");
     assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
     let mut sent = vec![0; 3 * GET.len()];

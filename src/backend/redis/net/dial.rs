@@ -20,6 +20,7 @@ use super::trust::{Trust, Unusable};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, is_scarcity};
+use crate::reserve;
 use crate::sys::SocketFd;
 
 /// How long one address is given before the next is tried beside it (RFC 8305, section 8).
@@ -36,6 +37,9 @@ const READING_FILES: &str = "reading the TLS certificates";
 /// How a connect fails to which nothing was answered.
 const UNANSWERED: [i32; 4] =
     [libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::EHOSTDOWN];
+
+/// More than a TLS session takes.
+const SESSION: usize = 192 << 10;
 
 /// How connections are made, whatever the address.
 pub struct Dialer {
@@ -164,6 +168,8 @@ impl Dial<'_> {
         deadline: &Deadline,
         connected: &dyn Fn(&Socket) -> Result<(), Error>,
     ) -> Result<Stream, Error> {
+        // A session is full of small pieces that cannot fail.
+        reserve::expect(SESSION)?;
         let trust = &self.dialer.trust;
         // A bad file is reported even while the server is down.
         let mut config = trust.config(deadline).map_err(|unusable| match unusable {
@@ -198,7 +204,7 @@ impl Dial<'_> {
     }
 
     fn tls_error(&self, reason: String) -> Error {
-        Kind::Tls { peer: peer(self.address), reason: reason.into() }.into()
+        Kind::Tls { peer: peer(self.address).into(), reason: reason.into() }.into()
     }
 
     fn failed(&self, error: &io::Error) -> Error {
@@ -214,7 +220,7 @@ impl Dial<'_> {
     }
 
     fn undone(&self, reason: String, silence: bool) -> Error {
-        Kind::Connect { peer: peer(self.address), reason: reason.into(), silence }.into()
+        Kind::Connect { peer: peer(self.address).into(), reason: reason.into(), silence }.into()
     }
 
     fn connect_host(&self, host: &str, port: u16, deadline: &Deadline) -> Result<Socket, Error> {
@@ -272,6 +278,7 @@ impl Dial<'_> {
     #[cold]
     fn unsecured(&self, stopped: Stopped) -> Error {
         match stopped {
+            Stopped::Broken(Broken::Io(error)) if is_scarcity(&error) => self.failed(&error),
             Stopped::TimedOut => Kind::Timeout("waiting for the TLS handshake").into(),
             Stopped::Broken(Broken::Closed) => {
                 self.refused("the server closed the connection in the TLS handshake".into())

@@ -5,26 +5,33 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::panic;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use once_cell::race::OnceBox;
 
 use crate::deadline::Deadline;
+use crate::error::again;
 use crate::fork::PerProcess;
-use crate::threads;
+use crate::{reserve, sys, threads};
 
 /// Resolvers that hang (a dead name server) hold up at most so many threads. A name is asked for only once at a time.
 const MOST_THREADS: usize = 8;
 
 static RESOLVER: OnceBox<PerProcess<Resolver>> = OnceBox::new();
 
-/// Shared by all who asked the same.
-type Found = Arc<io::Result<Vec<SocketAddr>>>;
+/// More than it takes to look up a name.
+const LOOK_UP: usize = 128 << 10;
+
+/// What came of a question.
+type Found = io::Result<Vec<SocketAddr>>;
 
 #[derive(Default)]
-struct Resolver(Mutex<Work>);
+struct Resolver {
+    work: Mutex<Work>,
+    /// A question was answered, or dropped.
+    answered: Condvar,
+}
 
 #[derive(Default)]
 struct Work {
@@ -35,35 +42,46 @@ struct Work {
 struct Question {
     name: (String, u16),
     is_asked: bool,
-    /// Whoever waits, and until when.
-    askers: Vec<(SyncSender<Found>, Instant)>,
+    /// Nobody waits any longer than this.
+    until: Instant,
+    /// Shared by all who asked the same. Where it is not set and the question is gone, that
+    /// was dropped.
+    found: Arc<OnceLock<Found>>,
 }
 
 impl Resolver {
     fn work(&self) -> MutexGuard<'_, Work> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&'static self, host: &str, port: u16, until: Instant) -> io::Result<Receiver<Found>> {
-        let (asker, found) = sync_channel(1);
+    /// Where the answer will be.
+    fn ask(
+        &'static self,
+        host: &str,
+        port: u16,
+        until: Instant,
+    ) -> io::Result<Arc<OnceLock<Found>>> {
         let mut work = self.work();
         let is_it = |question: &&mut Question| question.name.0 == host && question.name.1 == port;
         if let Some(question) = work.questions.iter_mut().find(is_it) {
-            let now = Instant::now();
-            question.askers.retain(|(_, until)| *until > now);
-            question.askers.push((asker, until));
-            return Ok(found);
+            question.until = question.until.max(until);
+            return Ok(Arc::clone(&question.found));
         }
-        let name = (host.to_owned(), port);
-        work.questions.push_back(Question { name, is_asked: false, askers: vec![(asker, until)] });
+        if reserve::try_reserve(&mut work.questions, 1, "memory to resolve a name").is_err() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let (name, found) = ((host.to_owned(), port), Arc::default());
+        let question = Question { name, is_asked: false, until, found: Arc::clone(&found) };
+        work.questions.push_back(question);
         if work.threads < MOST_THREADS {
             work.threads += 1;
             drop(work);
-            if let Err(error) = threads::spawn("cachetory-dns", || self.answer_all()) {
+            if let Err(error) = threads::spawn(c"cachetory-dns", || self.answer_all()) {
                 let mut work = self.work();
                 work.threads -= 1;
                 if work.threads == 0 {
                     work.questions.clear();
+                    self.answered.notify_all();
                     let what = format!("a thread to resolve names: {error}");
                     return Err(io::Error::new(io::ErrorKind::OutOfMemory, what));
                 }
@@ -72,15 +90,34 @@ impl Resolver {
         Ok(found)
     }
 
+    /// Waits for the answer; `None`: the question was dropped, or the deadline has passed.
+    fn wait<'a>(&self, found: &'a Arc<OnceLock<Found>>, deadline: &Deadline) -> Option<&'a Found> {
+        let mut work = self.work();
+        loop {
+            if let Some(found) = found.get() {
+                return Some(found);
+            }
+            let is_asked = |question: &Question| Arc::ptr_eq(&question.found, found);
+            let left = deadline.remaining();
+            if left.is_zero() || !work.questions.iter().any(is_asked) {
+                return None;
+            }
+            let woken = self.answered.wait_timeout(work, left);
+            work = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// A resolver thread's life: it ends when there is nothing to ask.
     fn answer_all(&self) {
         while let Some(name) = self.next() {
-            let found = panic::catch_unwind(|| (name.0.as_str(), name.1).to_socket_addrs());
+            let found = panic::catch_unwind(|| look_up(&name));
             let found = found.unwrap_or_else(|_| Err(io::Error::other("the resolver panicked")));
-            let found = Arc::new(found.map(Iterator::collect));
-            for (asker, _) in self.take(&name) {
-                let _ = asker.send(Arc::clone(&found));
+            let mut work = self.work();
+            let at = work.questions.iter().position(|question| question.name == name);
+            if let Some(question) = at.and_then(|at| work.questions.remove(at)) {
+                let _ = question.found.set(found);
             }
+            self.answered.notify_all();
         }
     }
 
@@ -88,9 +125,7 @@ impl Resolver {
     fn next(&self) -> Option<(String, u16)> {
         let now = Instant::now();
         let mut work = self.work();
-        work.questions.retain(|question| {
-            question.is_asked || question.askers.iter().any(|(_, until)| *until > now)
-        });
+        work.questions.retain(|question| question.is_asked || question.until > now);
         match work.questions.iter_mut().find(|question| !question.is_asked) {
             Some(question) => {
                 question.is_asked = true;
@@ -102,12 +137,16 @@ impl Resolver {
             }
         }
     }
+}
 
-    fn take(&self, name: &(String, u16)) -> Vec<(SyncSender<Found>, Instant)> {
-        let mut work = self.work();
-        let at = work.questions.iter().position(|question| question.name == *name);
-        at.and_then(|at| work.questions.remove(at)).map_or(Vec::new(), |question| question.askers)
-    }
+/// Without memory the C library may die in the middle of it, or say that it does not know the name.
+fn look_up((host, port): &(String, u16)) -> Found {
+    let scarce = || io::Error::from(io::ErrorKind::OutOfMemory);
+    reserve::expect(LOOK_UP).map_err(|_| scarce())?;
+    let (found, is_short) = sys::was_short_of_memory(|| {
+        (host.as_str(), *port).to_socket_addrs().map(Iterator::collect)
+    });
+    found.map_err(|error| if is_short { scarce() } else { error })
 }
 
 /// The addresses of a host, in the order to try them. `TimedOut`: the deadline passed.
@@ -125,16 +164,13 @@ fn ask(host: &str, port: u16, deadline: &Deadline) -> io::Result<Vec<SocketAddr>
         .get_or_init(|| Box::new(PerProcess::new(Resolver::default())))
         .get_or_make(|_| Resolver::default());
     let asked = resolver.ask(host, port, deadline.instant())?;
-    match asked.recv_timeout(deadline.remaining()).as_deref() {
-        Ok(Ok(found)) => Ok(found.clone()),
-        Ok(Err(error)) => Err(match error.raw_os_error() {
-            Some(errno) => io::Error::from_raw_os_error(errno),
-            None => io::Error::new(error.kind(), error.to_string()),
-        }),
-        Err(RecvTimeoutError::Disconnected) if !deadline.has_passed() => {
+    match resolver.wait(&asked, deadline) {
+        Some(Ok(found)) => Ok(found.clone()),
+        Some(Err(error)) => Err(again(error)),
+        None if !deadline.has_passed() => {
             Err(io::Error::new(io::ErrorKind::OutOfMemory, "a thread to resolve names"))
         }
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        None => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, Shutdown, recv, send, sendmsg, shutdown};
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, again};
+use crate::error::{Error, Kind, again, is_scarcity};
 use crate::sys::{self, SocketFd};
 
 pub struct Socket {
@@ -54,11 +54,14 @@ impl Broken {
                     io::ErrorKind::UnexpectedEof,
                     "the server closed the connection",
                 );
-                Kind::Io { doing, source }
+                Kind::Io { doing, source: Arc::new(source) }
             }
-            Broken::Io(source) => Kind::Io { doing, source },
+            Broken::Io(error) if is_scarcity(&error) => {
+                return Error::no_memory("what the connection needs of the system");
+            }
+            Broken::Io(error) => Kind::Io { doing, source: Arc::new(error) },
             Broken::Tls(Tls { reason, .. }) => {
-                Kind::Tls { peer: peer.into(), reason: reason.into() }
+                Kind::Tls { peer: peer.to_owned().into(), reason: reason.into() }
             }
         }
         .into()
@@ -75,7 +78,11 @@ impl Broken {
 
     /// Whether another connection may do better.
     pub fn is_lost(&self) -> bool {
-        matches!(self, Broken::Closed | Broken::Io(_))
+        match self {
+            Broken::Closed => true,
+            Broken::Io(error) => !is_scarcity(error),
+            Broken::Tls(_) => false,
+        }
     }
 
     /// Whether the peer has looked at nothing that was sent.

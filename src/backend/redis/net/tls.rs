@@ -13,6 +13,7 @@ use rustls::{
 
 use super::socket::{Broken, Socket, Tls};
 use super::trust::{Reason, was_asked};
+use crate::reserve;
 
 /// Plaintext that is taken in before it must have been sent.
 const BUFFERED: usize = 256 << 10;
@@ -54,6 +55,7 @@ impl TlsSession {
 
     /// Takes plaintext in; how much of it.
     pub fn write(&mut self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        reserve::check().map_err(|_| Errno::NOMEM)?;
         match self.connection.writer().write(bytes) {
             Ok(0) => Err(Errno::AGAIN),
             Ok(count) => Ok(count),
@@ -95,6 +97,7 @@ impl TlsSession {
         if let Some(end) = &self.end {
             return Err(end.again());
         }
+        reserve::check().map_err(|_| Errno::NOMEM)?;
         match self.connection.read_tls(&mut Transport(socket)) {
             Ok(0) => Err(Broken::Closed),
             Ok(_) => match self.process() {

@@ -1,7 +1,6 @@
 //! Calls of several threads that one of them drives for all.
 
-use std::cell::Cell;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use super::Node;
@@ -18,6 +17,7 @@ use crate::backend::redis::wire::replies::Expect;
 use crate::deadline::Deadline;
 use crate::error::{Kind, Result};
 use crate::op::Answer;
+use crate::{reserve, threads};
 
 /// What a small call came to that found no link at hand.
 pub enum Joined<'a> {
@@ -27,20 +27,33 @@ pub enum Joined<'a> {
     Over(Exchanged<Answer>),
 }
 
-thread_local! {
-    /// The thread's waiter, while it is not waiting.
-    static OWN: Cell<Option<Arc<Waiter<Link>>>> = const { Cell::new(None) };
+/// Where threads keep their waiters while they do not wait: each at its number, some at the same. A thread-local would
+/// have to be dropped with its thread, and where there is no memory to take note of that, the C library ends the
+/// process.
+#[repr(align(128))]
+struct Spare(Mutex<Option<Arc<Waiter<Link>>>>);
+
+const SPARES: usize = 64;
+static SPARE: [Spare; SPARES] = [const { Spare(Mutex::new(None)) }; SPARES];
+
+/// The one that this thread may use, unless another does at the moment.
+fn spare() -> Option<MutexGuard<'static, Option<Arc<Waiter<Link>>>>> {
+    // Nobody is waited for: in a child process it may be a thread that is not there.
+    SPARE[threads::number() % SPARES].0.try_lock().ok()
 }
 
-/// This thread's waiter, or a new one.
+/// A waiter that was kept, or a new one.
 fn own_waiter() -> Arc<Waiter<Link>> {
-    OWN.try_with(Cell::take).ok().flatten().unwrap_or_default()
+    spare().and_then(|mut spare| spare.take()).unwrap_or_default()
 }
 
-/// Keeps it for the thread's next wait. Not to be called while somebody may still answer it.
+/// Keeps it for the next wait. Not to be called while somebody may still answer it.
 fn keep_waiter(waiter: Arc<Waiter<Link>>) {
-    // A thread that is ending keeps nothing.
-    let _ = OWN.try_with(|own| own.set(Some(waiter)));
+    if !reserve::holds(Arc::as_ptr(&waiter))
+        && let Some(mut spare) = spare()
+    {
+        *spare = Some(waiter);
+    }
 }
 
 impl Node {

@@ -13,10 +13,14 @@ use crate::backend::redis::net;
 use crate::backend::redis::net::socket::Socket;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::reserve;
 use crate::threads::Workers;
 
 /// Where what blocks is done for asynchronous calls.
-pub static DIALLERS: Workers = Workers::new("cachetory-dial", 64);
+pub static DIALLERS: Workers = Workers::new(c"cachetory-dial", 64);
+
+/// More than a link takes at first.
+const LINK: usize = 32 << 10;
 
 impl Node {
     /// Dials a link for the calling thread.
@@ -44,6 +48,7 @@ impl Node {
     }
 
     pub fn dial(&self, deadline: &Deadline) -> Result<Link> {
+        reserve::expect(LINK)?;
         let dialling = deadline.at_most(self.connect_timeout);
         let vintage = self.scheduler().vintage();
         let mut peer = String::new();
@@ -86,10 +91,12 @@ impl Node {
             Kind::Timeout(doing) if dialling.instant() < deadline.instant() => {
                 let reason = format!("timed out after {:?} {doing}", self.connect_timeout);
                 let silence = net::dial::has_asked(doing);
-                Kind::Connect { peer, reason: reason.into(), silence }.into()
+                Kind::Connect { peer: peer.into(), reason: reason.into(), silence }.into()
             }
-            Kind::Connect { reason, silence, .. } => Kind::Connect { peer, reason, silence }.into(),
-            Kind::Full { reason, .. } => Kind::Full { peer, reason }.into(),
+            Kind::Connect { reason, silence, .. } => {
+                Kind::Connect { peer: peer.into(), reason, silence }.into()
+            }
+            Kind::Full { reason, .. } => Kind::Full { peer: peer.into(), reason }.into(),
             kind => Error { kind, ..error },
         }
     }
@@ -158,12 +165,14 @@ impl OutOfBand {
 impl Drop for OutOfBand {
     fn drop(&mut self) {
         if let Some(error) = self.error.take() {
-            if error.is_no_room() {
-                // It may be a thread that could not be had.
-                self.node.scheduler().turned_away(Instant::now());
-            }
             // Under one lock, or another link is dialled for those that are about to fail.
-            let failed = self.node.scheduler().dial_failed(Instant::now);
+            let mut scheduler = self.node.scheduler();
+            if error.is_no_room() {
+                // It may be a thread that could not be had. The links that are there serve.
+                scheduler.turned_away(Instant::now());
+            }
+            let failed = scheduler.dial_failed(Instant::now);
+            drop(scheduler);
             match failed {
                 Ok(actions) => self.node.perform(actions),
                 Err(remains) => {

@@ -295,8 +295,7 @@ impl Node {
     fn retry(&self, retries: Retries) {
         let Retries { mut calls, turned_away, refusal, vintage } = retries;
         if let Some(error) = refusal.filter(|_| !self.retire_links(vintage)) {
-            let refused = calls.extract(|entry| entry.attempts.was_refused());
-            self.fail_unsent(vec![refused], &error);
+            calls.fail_those(|entry| entry.attempts.was_refused(), &error);
         }
         if calls.is_empty() {
             return;

@@ -22,7 +22,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where it is asked: each question may take until a call's deadline.
-static PROBERS: Workers = Workers::new("cachetory-probe", 16);
+static PROBERS: Workers = Workers::new(c"cachetory-probe", 16);
 
 impl Node {
     /// A call was sent at `began`, or a dial begun, and nothing has come from the server until its deadline.

@@ -75,7 +75,6 @@ struct Front {
 
 impl Front {
     fn new() -> Self {
-        crate::reserve::set_aside().unwrap();
         let inflight = Arc::new(Inflight::new(usize::MAX));
         Self { queue: Arc::new(CompletionQueue::open().unwrap()), inflight }
     }

@@ -22,7 +22,10 @@ pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Re
             outbox.value(value)?;
             set_tail(outbox.bytes, ttl_ms, if_not_exists);
         }
-        Op::Ping => command(out, b"PING", 0),
+        Op::Ping => {
+            reserve(out, 0, 0)?;
+            command(out, b"PING", 0);
+        }
         Op::MGet { keys } => many(out, b"MGET", prefix, keys)?,
         Op::MSet { items, ttl_ms: None } => mset(outbox, prefix, items)?,
         Op::MSet { items, ttl_ms } => transaction(outbox, prefix, items, ttl_ms)?,
@@ -41,6 +44,7 @@ pub fn encode<'a>(op: &Op<'a>, prefix: &[u8], outbox: &mut Outbox<'_, 'a>) -> Re
         Op::Delete { key } => one(out, b"*2\r\n$3\r\nDEL\r\n", prefix, key)?,
         Op::MDelete { keys } => many(out, b"DEL", prefix, keys)?,
         Op::Clear => {
+            reserve(out, 1, 0)?;
             command(out, b"FLUSHDB", 1);
             argument(out, b"ASYNC");
         }

@@ -2,7 +2,8 @@
 
 use std::io::IoSlice;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::reserve as memory;
 
 /// A request on its way out: what is copied, and large values that are sent from where the caller keeps them.
 pub struct Outbox<'o, 'a> {
@@ -56,14 +57,14 @@ impl<'a> Outbox<'_, 'a> {
 
     /// Appends arguments that are written already.
     pub fn arguments(&mut self, written: &'a [u8]) -> Result<()> {
-        let no_memory = |_| Error::no_memory("memory for the request");
+        const WHAT: &str = "memory for the request";
         match &mut self.borrowed {
             Some(borrowed) => {
-                borrowed.try_reserve(1).map_err(no_memory)?;
+                memory::try_reserve(*borrowed, 1, WHAT)?;
                 borrowed.push(BorrowedSlice { at: self.bytes.len(), bytes: written });
             }
             None => {
-                self.bytes.try_reserve(written.len()).map_err(no_memory)?;
+                memory::try_reserve(self.bytes, written.len(), WHAT)?;
                 self.bytes.extend_from_slice(written);
             }
         }
@@ -76,7 +77,7 @@ impl<'a> Outbox<'_, 'a> {
         match &mut self.borrowed {
             Some(borrowed) if value.len() >= BORROWED_FROM => {
                 length(self.bytes, value.len());
-                borrowed.try_reserve(1).map_err(|_| Error::no_memory("memory for the request"))?;
+                memory::try_reserve(*borrowed, 1, "memory for the request")?;
                 borrowed.push(BorrowedSlice { at: self.bytes.len(), bytes: value });
                 self.bytes.extend_from_slice(b"\r\n");
             }
@@ -93,8 +94,7 @@ const FRAMING: usize = 25;
 #[inline]
 pub fn reserve(out: &mut Vec<u8>, arguments: usize, bytes: usize) -> Result<()> {
     let framing = arguments.saturating_add(2).saturating_mul(FRAMING);
-    out.try_reserve(bytes.saturating_add(framing))
-        .map_err(|_| Error::no_memory("memory for the request"))
+    memory::try_reserve(out, bytes.saturating_add(framing), "memory for the request")
 }
 
 pub fn command(out: &mut Vec<u8>, name: &[u8], arguments: usize) {

@@ -80,6 +80,7 @@ impl Replies for OneReply {
                 let result = Err(server_error(first).of_a_part());
                 return Ok(Some(Outcome { result, reuse: Reuse::Keep }));
             }
+            Reply::NoMemory => Err(no_memory()),
             reply => Ok(reply),
         };
         let reuse = if hangs_up(&result) { Reuse::Close } else { Reuse::Keep };
@@ -287,8 +288,13 @@ fn found(reply: Reply) -> Result<Result<bool>> {
 fn refused(reply: Reply) -> Result<Error> {
     match reply {
         Reply::Error(text) => Ok(server_error(text)),
+        Reply::NoMemory => Ok(no_memory()),
         _ => Err(Error::protocol("a reply of another type than the command has")),
     }
+}
+
+fn no_memory() -> Error {
+    Error::no_memory("memory for the reply")
 }
 
 /// What a server says to a connection that it closes at once: `maxclients` is reached, or `protected-mode` is on.

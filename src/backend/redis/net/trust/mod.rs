@@ -31,7 +31,10 @@ use self::verify::{TrustAnything, Verifier};
 use crate::config::TlsOptions;
 use crate::deadline::Deadline;
 use crate::error::is_scarcity;
-use crate::{sys, threads};
+use crate::{reserve, sys, threads};
+
+/// More than the certificates take that systems trust.
+const MATERIAL: usize = 2 << 20;
 
 pub use self::identity::was_asked;
 pub use self::verify::Reason;
@@ -248,7 +251,7 @@ impl Trust {
     fn start(&self, state: &mut State) -> Result<Instant, Unusable> {
         let (shared, options) = (Arc::clone(&self.shared), self.options.clone());
         let old = state.current.clone();
-        threads::spawn("cachetory-tls", move || {
+        threads::spawn(c"cachetory-tls", move || {
             sys::leave_descriptor_table();
             let read = panic::catch_unwind(AssertUnwindSafe(|| renew(&options, old)));
             shared.settle(read.unwrap_or_else(|_| Err(bad("reading them panicked"))));
@@ -278,6 +281,8 @@ impl Material {
 
 /// Reads the files. Where there is nothing new in them, the configuration stays, and with it its sessions.
 fn renew(options: &TlsOptions, old: Option<Current>) -> Result<Current, Unusable> {
+    // Certificates are full of small pieces that cannot fail.
+    reserve::expect(MATERIAL).map_err(|error| Unusable::Scarce(error.to_string()))?;
     let before = old.as_ref().map(|old| &*old.material);
     let roots = match options.verify {
         false => None,

@@ -12,6 +12,7 @@ use crate::backend::redis::link::wakeup::WakeupSet;
 use crate::backend::redis::wire::replies::Expect;
 use crate::completion::{Promise, QueueId};
 use crate::error::Result;
+use crate::reserve;
 
 /// So many calls that are left to a thread, and at least a quarter of all that are outstanding, are sent before it
 /// comes, so that the server need not wait for the rest.
@@ -295,6 +296,9 @@ impl<L: Carrier> Scheduler<L> {
             self.exclusive.retain(Requests::are_wanted);
             self.sweep_exclusive_at = 2 * self.exclusive.len();
         }
+        // Also for those that links have, which may be put back.
+        let more = 1 + self.count;
+        reserve::try_reserve(&mut self.exclusive, more, "memory for another call")?;
         self.exclusive.push_back(call);
         Ok(self.recruit(now))
     }

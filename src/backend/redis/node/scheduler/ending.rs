@@ -14,7 +14,7 @@ impl<L: Carrier> Scheduler<L> {
         self.count -= links.len();
         let (mut parked, mut requests) = self.loops.take_all();
         parked.extend(self.unpark());
-        requests.push(self.queue.take_all());
+        requests.extend(self.queue.take_all());
         requests.extend(mem::take(&mut self.exclusive));
         Remains { links, parked, requests }
     }

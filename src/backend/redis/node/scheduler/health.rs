@@ -263,7 +263,7 @@ impl<L: Carrier> Scheduler<L> {
         actions.drive.extend(self.unpark());
         let links = std::mem::take(&mut self.idle);
         self.count -= links.len();
-        let mut requests = vec![self.queue.take_all()];
+        let mut requests: Vec<_> = self.queue.take_all().collect();
         requests.extend(std::mem::take(&mut self.exclusive));
         (Remains { links, parked: Vec::new(), requests }, actions)
     }

@@ -356,7 +356,7 @@ impl<L: Carrier> Scheduler<L> {
             return Ok(actions.and(Actions { hand_over, ..Actions::default() }));
         }
         let (parked, mut requests) = self.loops.take_all();
-        requests.push(self.queue.take_all());
+        requests.extend(self.queue.take_all());
         requests.extend(mem::take(&mut self.exclusive));
         Err(Remains { links: Vec::new(), parked, requests })
     }

@@ -1,8 +1,9 @@
 //! The values of a batch, found where they lie.
 
-use super::inbox::{Head, Inbox, no_memory, short_line};
+use super::inbox::{Head, Inbox, NO_MEMORY, short_line};
 use super::skip::{Skip, charge};
 use crate::error::{Error, Result};
+use crate::reserve as memory;
 use crate::value::{Span, Values};
 
 /// From this size on a batch is not copied, though much of its buffer may be spare: memory that was never touched costs
@@ -34,8 +35,7 @@ pub enum Progress {
 impl Batch {
     /// `at`: where the first answer begins.
     pub fn new(at: usize, count: usize) -> Result<Self> {
-        let mut spans = Vec::new();
-        spans.try_reserve_exact(count + Values::RESERVED_SPANS).map_err(no_memory)?;
+        let mut spans = memory::exactly(count + Values::RESERVED_SPANS, NO_MEMORY)?;
         spans.resize(Values::RESERVED_SPANS, Span::ORIGIN);
         Ok(Self { at, spans, needed: 0, skip: None })
     }
@@ -167,8 +167,7 @@ impl Inbox {
             let arena = std::mem::take(self).bytes;
             return Ok(Values::Arena { spans, arena });
         }
-        let mut arena = Vec::new();
-        arena.try_reserve_exact(end).map_err(no_memory)?;
+        let mut arena = memory::exactly(end, NO_MEMORY)?;
         arena.extend_from_slice(&self.bytes[frame]);
         spans[0].at = 0;
         Ok(Values::Arena { spans, arena })

@@ -28,7 +28,7 @@ impl Errors {
         let Some((from, to, end)) = inbox.error(head, body)? else { return Ok(false) };
         self.count += 1;
         if self.first.is_none() {
-            self.first = Some(inbox.text(from, to));
+            self.first = Some(inbox.text(from, to)?);
         }
         inbox.start += end;
         Ok(true)

@@ -3,6 +3,7 @@
 use super::{Reply, Simple, Want};
 use crate::error::{Error, Result};
 use crate::op::MAX_BULK;
+use crate::reserve as memory;
 use crate::value::{HEADER, Span, Value, Values};
 
 /// The longest line (status, error text, large number) that is waited for.
@@ -25,8 +26,11 @@ const AT_ONCE: usize = 1 << 20;
 /// for so large a block is a mapping of its own.
 const LARGER: [usize; 2] = [6 << 20, 33 << 20];
 
+pub const NO_MEMORY: &str = "memory for the reply";
+
 /// What has arrived and is not decoded yet. The first [`HEADER`] bytes stay free, so that any value can be framed where
-/// it lies.
+/// it lies. It has no memory before something is to arrive.
+#[derive(Default)]
 pub struct Inbox {
     pub(super) bytes: Vec<u8>,
     pub(super) start: usize,
@@ -49,14 +53,6 @@ pub enum Head {
     OutOfBand(usize),
     /// A double, a big number, a boolean: no command of ours is answered with one.
     OtherLine,
-}
-
-impl Default for Inbox {
-    fn default() -> Self {
-        let mut bytes = Vec::with_capacity(HEADER + READ_SIZE);
-        bytes.resize(HEADER, 0);
-        Self { bytes, start: HEADER, unended: (0, 0) }
-    }
 }
 
 impl Inbox {
@@ -109,7 +105,17 @@ impl Inbox {
             self.drain(HEADER, end);
         }
         let at_once = READ_SIZE.max(AT_ONCE.saturating_sub(self.bytes.len()));
-        grow(&mut self.bytes, wanted.min(at_once))
+        let head = HEADER.saturating_sub(self.bytes.len());
+        if let Err(error) = grow(&mut self.bytes, head + wanted.min(at_once)) {
+            if head > 0 {
+                *self = Self::default();
+            }
+            return Err(error);
+        }
+        if head > 0 {
+            self.bytes.resize(HEADER, 0);
+        }
+        Ok(())
     }
 
     /// Takes bytes out, which are before any line that is still to be looked at.
@@ -215,7 +221,7 @@ impl Inbox {
         if framed.last() != Some(&b'\r') {
             return None;
         }
-        let value = Value::copy_framed(framed);
+        let value = Value::copy_framed(framed)?;
         self.start = data + len + 2;
         Some(Some(value))
     }
@@ -230,7 +236,7 @@ impl Inbox {
         if end == 0 {
             return copy;
         }
-        if copy.try_reserve_exact(HEADER + end).is_err() {
+        if memory::without(|| copy.try_reserve_exact(HEADER + end)).is_err() {
             // They are left as they came.
             for span in spans.iter().filter(|span| span.at != Span::MISS.at) {
                 self.bytes[self.start + span.at + span.len] = b'\r';
@@ -243,19 +249,28 @@ impl Inbox {
         copy
     }
 
-    /// Takes a small value whose body is at `at` and all there.
+    /// Takes a small value whose body is at `at` and all there; `None`: there is no memory for a copy.
     #[inline(always)]
-    pub(super) fn small(&mut self, at: usize, len: usize) -> Value {
+    pub(super) fn small(&mut self, at: usize, len: usize) -> Option<Value> {
         let data = self.start + at;
         self.start = data + len + 2;
         Value::copy_framed(&mut self.bytes[data - HEADER..data + len + 1])
     }
 
-    pub(super) fn text(&self, from: usize, to: usize) -> String {
-        match &self.bytes[from..to] {
-            [] => "an error without a text".to_owned(),
-            text => String::from_utf8_lossy(text).into_owned(),
+    pub(super) fn text(&self, from: usize, to: usize) -> Result<String> {
+        let mut text = String::new();
+        // A byte that is none of a text is replaced by three.
+        memory::without(|| text.try_reserve(3 * (to - from) + 24)).map_err(no_memory)?;
+        if from == to {
+            text.push_str("an error without a text");
         }
+        for chunk in self.bytes[from..to].utf8_chunks() {
+            text.push_str(chunk.valid());
+            if !chunk.invalid().is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        Ok(text)
     }
 
     /// Whether the bulk body at `at` is all there, CRLF included.
@@ -341,18 +356,18 @@ pub(super) fn grow(buffer: &mut Vec<u8>, additional: usize) -> Result<()> {
 fn grow_within(buffer: &mut Vec<u8>, additional: usize, most: usize) -> Result<()> {
     let needed = buffer.len().saturating_add(additional);
     if needed <= AT_ONCE {
-        return buffer.try_reserve(additional).map_err(no_memory);
+        return memory::try_reserve(buffer, additional, NO_MEMORY);
     }
     if needed <= buffer.capacity() {
         return Ok(());
     }
     let step = LARGER.into_iter().find(|step| needed <= *step);
     let capacity = step.unwrap_or_else(|| needed.max(2 * buffer.capacity())).min(most);
-    buffer.try_reserve_exact(capacity - buffer.len()).map_err(no_memory)
+    memory::without(|| buffer.try_reserve_exact(capacity - buffer.len())).map_err(no_memory)
 }
 
-pub fn no_memory(_: std::collections::TryReserveError) -> Error {
-    Error::no_memory("memory for the reply")
+fn no_memory(_: std::collections::TryReserveError) -> Error {
+    Error::no_memory(NO_MEMORY)
 }
 
 fn number(line: &[u8]) -> Result<i64> {
@@ -393,9 +408,8 @@ impl Inbox {
         }
         let size = HEADER + len + 2;
         let taken = arrived.len().min(len + 2);
-        let mut buffer = Vec::new();
         let at_once = size.min(AT_ONCE.max(HEADER + taken));
-        buffer.try_reserve_exact(at_once).map_err(no_memory)?;
+        let mut buffer = memory::exactly(at_once, NO_MEMORY)?;
         buffer.extend_from_slice(&[0; HEADER]);
         buffer.extend_from_slice(&arrived[..taken]);
         self.start = data + taken;
@@ -422,8 +436,9 @@ impl Inbox {
         }
         // The buffer may have been larger than the value, and what follows the value read into it.
         let rest = &buffer[size..];
-        self.bytes.try_reserve(rest.len()).map_err(no_memory)?;
-        self.bytes.extend_from_slice(rest);
+        if !rest.is_empty() {
+            self.room(rest.len())?.extend_from_slice(rest);
+        }
         if buffer[size - 2..size] != *b"\r\n" {
             return Err(Error::protocol("a bulk string that does not end in CRLF"));
         }

@@ -55,6 +55,8 @@ pub enum Reply {
         first: String,
         count: usize,
     },
+    /// A value that there is no memory for.
+    NoMemory,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +176,7 @@ impl Decoder {
                         return Ok(None);
                     }
                     self.state = State::Done;
-                    return Ok(Some(Reply::Value(inbox.small(at, len))));
+                    return Ok(Some(inbox.small(at, len).map_or(Reply::NoMemory, Reply::Value)));
                 }
                 State::Large { buffer, len } => {
                     let Some(value) = inbox.large(buffer, *len)? else { return Ok(None) };
@@ -235,7 +237,7 @@ impl Decoder {
                 let Some((from, to, end)) = inbox.error(&head, body)? else {
                     return Ok(Step::Wait);
                 };
-                let reply = Reply::Error(inbox.text(from, to));
+                let reply = Reply::Error(inbox.text(from, to)?);
                 inbox.start += end;
                 return Ok(Step::Whole(self.done(reply)));
             }

@@ -23,7 +23,7 @@ pub use self::answers::{ForLoop, ForStep, Left, Parked};
 pub use self::ending::Dissolved;
 use self::lying::Seen;
 pub use self::lying::{LOOK, Lookout, Suspect};
-use super::queue::{MOST_CALLS, SubmissionQueue};
+use super::queue::{MOST_BYTES, MOST_CALLS};
 use super::{Actions, Carrier, Scheduler, Usage};
 use crate::backend::redis::link::connection::Seat;
 use crate::backend::redis::link::requests::{Owner, Requests};
@@ -31,6 +31,7 @@ use crate::backend::redis::link::wakeup::WakeupSet;
 use crate::backend::redis::wire::replies::Expect;
 use crate::completion::{Membership, Promise, QueueHold, QueueId};
 use crate::error::Result;
+use crate::reserve;
 
 /// After so many bursts the next is expected, and no more than this are counted.
 const ENOUGH_BURSTS: u32 = 4;
@@ -157,14 +158,8 @@ impl<L: Carrier> Loop<L> {
         if self.gathered.is_empty() {
             return;
         }
-        let mut part = SubmissionQueue::part_of(&mut self.gathered);
-        let requests = part.as_mut().unwrap_or(&mut self.gathered);
-        requests.begin_send();
-        let batch = link.batch_mut();
-        match batch.is_complete() {
-            true => batch.load(requests, WakeupSet::default()),
-            false => batch.add(requests, WakeupSet::default()),
-        }
+        let (requests, wakeups) = (&mut self.gathered, WakeupSet::default());
+        link.batch_mut().take_from(requests, MOST_CALLS, MOST_BYTES, wakeups);
     }
 
     /// Takes its link out with what is gathered.
@@ -254,6 +249,7 @@ impl<L: Carrier> Scheduler<L> {
         }
         let mut own = Loop::new(queue, Place::Awaited);
         own.gathered.add(Owner::Call(call), encode, expect)?;
+        reserve::try_reserve(&mut self.loops.all, 1, "memory for a loop")?;
         self.loops.recent = self.loops.all.len();
         self.loops.all.push(own);
         Ok(self.find_link_for_loop(self.loops.recent, Actions::default(), now))

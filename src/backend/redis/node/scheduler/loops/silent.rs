@@ -96,8 +96,13 @@ impl<L: Carrier> Scheduler<L> {
         match mem::replace(&mut own.link, Place::Awaited) {
             Place::Parked(mut link) => {
                 let mut reads = link.batch_mut().double_reads_behind();
-                reads.append(mem::take(&mut own.gathered));
-                own.gathered = reads;
+                match reads.try_append(mem::take(&mut own.gathered)) {
+                    Ok(()) => own.gathered = reads,
+                    Err(gathered) => {
+                        own.gathered = gathered;
+                        self.queue.append(reads);
+                    }
+                }
                 actions.drive.push(link);
             }
             other => {

@@ -215,7 +215,6 @@ fn as_many_links_as_serve_best_are_dialled_and_no_more() {
 fn an_asynchronous_call_visits_as_well() {
     use super::outside::promise;
     use crate::completion::{CompletionQueue, Inflight};
-    crate::reserve::set_aside().unwrap();
     let (mut scheduler, driver) = far_away(1);
     scheduler.most = 1;
     let (queue, inflight) =

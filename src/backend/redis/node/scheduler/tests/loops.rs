@@ -18,7 +18,6 @@ pub struct Polled {
 
 impl Polled {
     pub fn new(inflight: &Arc<Inflight>) -> Self {
-        crate::reserve::set_aside().unwrap();
         let queue = Arc::new(CompletionQueue::open().unwrap());
         queue.fd().unwrap();
         Self { queue, inflight: Arc::clone(inflight), tag: 0 }

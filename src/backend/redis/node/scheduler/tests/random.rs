@@ -444,7 +444,6 @@ impl World {
 
 #[test]
 fn random_events_keep_every_invariant() {
-    crate::reserve::set_aside().unwrap();
     let mut seen: HashMap<&'static str, usize> = HashMap::new();
     for seed in 0..300 {
         let mut world = World::new(seed);
