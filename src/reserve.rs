@@ -168,6 +168,26 @@ pub fn exactly<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
     }
 }
 
+/// A copy in one piece, which may stay for long; `None`: the system has no memory for it. For where each instruction
+/// counts: what a vector does of its own cannot be inlined.
+#[inline(always)]
+pub fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
+    let layout = Layout::for_value(bytes);
+    if layout.size() == 0 {
+        return Some(Vec::new());
+    }
+    // SAFETY: the size is not 0. What the system's allocator gives is this allocator's as well, which gives it back to
+    // the system; it has room for as many bytes, which are all written.
+    unsafe {
+        let copy = System.alloc(layout);
+        if copy.is_null() {
+            return None;
+        }
+        copy.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        Some(Vec::from_raw_parts(copy, bytes.len(), bytes.len()))
+    }
+}
+
 #[cfg(not(test))]
 const fn is_nothing_left() -> bool {
     false

@@ -57,13 +57,13 @@ impl Value {
     pub fn copy_framed(framed: &mut [u8]) -> Option<Self> {
         let end = framed.len().checked_sub(1)?;
         let was = std::mem::replace(framed.get_mut(end)?, 0);
-        let copy = framed.to_vec();
-        if reserve::holds(copy.as_ptr()) {
-            // It may stay for long.
-            framed[end] = was;
-            return None;
+        match reserve::copied(framed) {
+            Some(copy) => Some(Value::Buffer(copy)),
+            None => {
+                framed[end] = was;
+                None
+            }
         }
-        Some(Value::Buffer(copy))
     }
 
     /// A copy that shares nothing with this one. Where there is no memory for it, a clone.
