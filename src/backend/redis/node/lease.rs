@@ -225,7 +225,8 @@ impl Node {
             self.leave_loop(&mut link);
         }
         self.count_use(&mut link);
-        if mem::take(&mut link.is_outdated) {
+        if link.is_outdated {
+            link.is_outdated = false;
             self.retire_links(link.vintage);
         }
         let spins = link.spins();

@@ -240,7 +240,8 @@ impl<L: Carrier> Scheduler<L> {
     /// Takes the link that there is for a small call in the usual case.
     #[inline(always)]
     pub fn take_at_hand(&mut self) -> Option<Box<L>> {
-        let is_at_hand = !self.combines() && self.is_free() && self.has_idle() && !self.closed;
+        // On a closed scheduler none is idle.
+        let is_at_hand = !self.combines() && self.is_free() && self.has_idle();
         if is_at_hand { self.check_out(Usage::Shared) } else { None }
     }
 
