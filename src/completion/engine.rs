@@ -13,9 +13,9 @@ pub trait Engine: Send + Sync {
     fn drive(&self, wait: &dyn Wait) -> bool;
 
     /// Sees to the input and the output that there are for the calls of a queue, and waits for nothing; whether it left
-    /// some for the next time. It is bounded: a mebibyte, or a millisecond.
-    fn step(&self, queue: QueueId) -> bool {
-        let _ = queue;
+    /// some for the next time. It reads no more than about `most` bytes, which are counted down, or for a millisecond.
+    fn step(&self, queue: QueueId, most: &mut usize) -> bool {
+        let _ = (queue, most);
         false
     }
 

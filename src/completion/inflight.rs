@@ -89,17 +89,17 @@ impl Inflight {
     }
 
     /// Has each engine see to what there is to do for a queue, without waiting; whether something is left.
-    pub(super) fn step(&self, queue: QueueId) -> bool {
+    pub(super) fn step(&self, queue: QueueId, most: &mut usize) -> bool {
         let Ok(mut others) = self.lock() else { return false };
         if let [only] = &others.engines[..]
             && let Some(only) = only.upgrade()
         {
             drop(others);
-            return only.step(queue);
+            return only.step(queue, most);
         }
         let engines = others.engines();
         drop(others);
-        engines.iter().fold(false, |has_more, engine| engine.step(queue) | has_more)
+        engines.iter().fold(false, |has_more, engine| engine.step(queue, most) | has_more)
     }
 
     /// The queue is closed.

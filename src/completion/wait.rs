@@ -16,6 +16,8 @@ use crate::sync::MutexGuard;
 
 /// A step over several caches ends after this, whatever is left.
 const LONGEST_STEP: Duration = Duration::from_millis(1);
+/// So much is read in a step.
+const MOST_IN_A_STEP: usize = 1 << 20;
 
 impl CompletionQueue {
     /// Waits until something is done, or until `until`. A thread that waits alone drives the I/O of what it waits for,
@@ -82,7 +84,7 @@ impl CompletionQueue {
         let mut panicked = Panicked { queue: Some(self), was: |state| state.stepping -= 1 };
         drop(state);
         has_more |= match &only {
-            Some(only) => only.step(self.id()),
+            Some(only) => only.step(self.id(), &mut { MOST_IN_A_STEP }),
             None => self.step_over(&several, first),
         };
         drop((only, several));
@@ -98,12 +100,14 @@ impl CompletionQueue {
     /// The same over several caches, of which another is the first each time; whether something is left.
     fn step_over(&self, caches: &[Arc<Inflight>], first: usize) -> bool {
         let until = Instant::now() + LONGEST_STEP;
+        let mut most = MOST_IN_A_STEP;
         let mut has_more = false;
         for number in 0..caches.len() {
-            if number > 0 && Instant::now() >= until {
+            if number > 0 && (most == 0 || Instant::now() >= until) {
                 return true;
             }
-            has_more |= caches[first.wrapping_add(number) % caches.len()].step(self.id());
+            has_more |=
+                caches[first.wrapping_add(number) % caches.len()].step(self.id(), &mut most);
         }
         has_more
     }

@@ -236,6 +236,8 @@ impl Driver for Blocking<'_> {
 
 /// Somebody who never waits.
 pub struct NonBlocking {
+    /// How much it reads.
+    most: usize,
     /// How much more it reads before others have their turn.
     left: usize,
     /// How often it has read, and until when it may.
@@ -249,14 +251,24 @@ pub struct NonBlocking {
 
 impl Default for NonBlocking {
     fn default() -> Self {
-        Self { left: MOST_AT_ONCE, reads: 0, until: None, is_drained: false, was_large: false }
+        Self::reading(MOST_AT_ONCE)
     }
 }
 
 impl NonBlocking {
+    /// Somebody who reads no more than about so much.
+    pub fn reading(most: usize) -> Self {
+        Self { most, left: most, reads: 0, until: None, is_drained: false, was_large: false }
+    }
+
     /// Whether anything has arrived.
     pub fn has_received(&self) -> bool {
-        self.left < MOST_AT_ONCE
+        self.left < self.most
+    }
+
+    /// How much more it may read.
+    pub fn left(&self) -> usize {
+        self.left
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use once_cell::race::OnceBox;
 
 use crate::deadline::Deadline;
-use crate::error::again;
+use crate::error::{again, is_scarcity};
 use crate::fork::PerProcess;
 use crate::{reserve, sys, threads};
 
@@ -49,23 +49,25 @@ struct Question {
     found: Arc<OnceLock<Found>>,
 }
 
+/// What a caller waits for.
+struct Asked {
+    found: Arc<OnceLock<Found>>,
+    /// Another had asked already.
+    is_anothers: bool,
+}
+
 impl Resolver {
     fn work(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the answer will be.
-    fn ask(
-        &'static self,
-        host: &str,
-        port: u16,
-        until: Instant,
-    ) -> io::Result<Arc<OnceLock<Found>>> {
+    fn ask(&'static self, host: &str, port: u16, until: Instant) -> io::Result<Asked> {
         let mut work = self.work();
         let is_it = |question: &&mut Question| question.name.0 == host && question.name.1 == port;
         if let Some(question) = work.questions.iter_mut().find(is_it) {
             question.until = question.until.max(until);
-            return Ok(Arc::clone(&question.found));
+            return Ok(Asked { found: Arc::clone(&question.found), is_anothers: true });
         }
         if reserve::try_reserve(&mut work.questions, 1, "memory to resolve a name").is_err() {
             return Err(io::ErrorKind::OutOfMemory.into());
@@ -87,7 +89,7 @@ impl Resolver {
                 }
             }
         }
-        Ok(found)
+        Ok(Asked { found, is_anothers: false })
     }
 
     /// Waits for the answer; `None`: the question was dropped, or the deadline has passed.
@@ -163,14 +165,18 @@ fn ask(host: &str, port: u16, deadline: &Deadline) -> io::Result<Vec<SocketAddr>
     let resolver = RESOLVER
         .get_or_init(|| Box::new(PerProcess::new(Resolver::default())))
         .get_or_make(|_| Resolver::default());
-    let asked = resolver.ask(host, port, deadline.instant())?;
-    match resolver.wait(&asked, deadline) {
-        Some(Ok(found)) => Ok(found.clone()),
-        Some(Err(error)) => Err(again(error)),
-        None if !deadline.has_passed() => {
-            Err(io::Error::new(io::ErrorKind::OutOfMemory, "a thread to resolve names"))
-        }
-        None => Err(io::ErrorKind::TimedOut.into()),
+    loop {
+        let Asked { found, is_anothers } = resolver.ask(host, port, deadline.instant())?;
+        return match resolver.wait(&found, deadline) {
+            Some(Ok(found)) => Ok(found.clone()),
+            // It was asked before this call, when there was no memory.
+            Some(Err(error)) if is_anothers && is_scarcity(error) => continue,
+            Some(Err(error)) => Err(again(error)),
+            None if !deadline.has_passed() => {
+                Err(io::Error::new(io::ErrorKind::OutOfMemory, "a thread to resolve names"))
+            }
+            None => Err(io::ErrorKind::TimedOut.into()),
+        };
     }
 }
 

@@ -127,7 +127,7 @@ impl Node {
     }
 
     /// Sees to what there is to do for a queue, and waits for nothing; whether there is more.
-    pub fn step_for_loop(&self, queue: QueueId) -> bool {
+    pub fn step_for_loop(&self, queue: QueueId, most: &mut usize) -> bool {
         let mut scheduler = self.scheduler();
         let found = scheduler.take_for_loop(queue);
         // A thread was expected to wait, and polls.
@@ -139,7 +139,7 @@ impl Node {
                 membership.mute(turn);
                 false
             }
-            ForStep::Link(link) => self.step_over(link),
+            ForStep::Link(link) => self.step_over(link, most),
         };
         if is_deferred {
             let actions = self.scheduler().entrust(Instant::now);
@@ -148,7 +148,7 @@ impl Node {
         has_more
     }
 
-    fn step_over(&self, mut link: Box<Link>) -> bool {
+    fn step_over(&self, mut link: Box<Link>, most: &mut usize) -> bool {
         if link.batch.is_complete() {
             // It is idle, and has been closed, perhaps.
             match link.is_sound() {
@@ -169,7 +169,9 @@ impl Node {
         let mut lease = Lease::of(self, link);
         let Ok(link) = lease.link() else { return false };
         let left = link.batch.left();
-        let driven = link.drive_batch(self, &mut NonBlocking::default());
+        let mut io = NonBlocking::reading(*most);
+        let driven = link.drive_batch(self, &mut io);
+        *most = io.left();
         let has_replies = link.batch.left() < left;
         let has_more = driven == Driven::Paused(Pause::Yield);
         let stays = match driven {

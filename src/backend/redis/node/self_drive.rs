@@ -43,8 +43,8 @@ impl Engine for Node {
         true
     }
 
-    fn step(&self, queue: QueueId) -> bool {
-        self.step_for_loop(queue)
+    fn step(&self, queue: QueueId, most: &mut usize) -> bool {
+        self.step_for_loop(queue, most)
     }
 
     fn release_queue(&self, queue: QueueId) {
