@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use super::{Actions, Carrier, QUEUEING_BOUND, Reservation, Scheduler, Usage, Visit, WatchId};
 use crate::backend::redis::link::connection::Seat;
 use crate::backend::redis::link::outcome::Vintage;
-use crate::backend::redis::link::requests::{Owner, Requests};
+use crate::backend::redis::link::requests::{Entry, Owner, Requests};
 use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
 use crate::backend::redis::link::wakeup::WakeupSet;
+use crate::backend::redis::wire::command::may_share;
 use crate::backend::redis::wire::replies::Expect;
 use crate::completion::{Promise, QueueId};
 use crate::error::Result;
@@ -299,14 +300,22 @@ impl<L: Carrier> Scheduler<L> {
         Ok(self.recruit(now))
     }
 
-    /// Takes asynchronous calls back whose link broke, to go over another. They come back where calls are refused.
+    /// Takes asynchronous calls back whose link broke, to go over another: each that needs a link of its own waits for
+    /// one again. They come back where calls are refused.
     pub fn retry(
         &mut self,
-        calls: Requests<L>,
+        mut calls: Requests<L>,
         now: impl Fn() -> Instant,
     ) -> Result<Actions<L>, Requests<L>> {
         if self.refuses() {
             return Err(calls);
+        }
+        let needs_link = |entry: &Entry<L>| !may_share(entry.expect, entry.len);
+        if calls.iter().any(needs_link) {
+            let mut alone = calls.extract(needs_link);
+            while !alone.is_empty() {
+                self.exclusive.push_back(alone.take_first(1, usize::MAX));
+            }
         }
         self.queue.append(calls);
         Ok(self.recruit(now))
