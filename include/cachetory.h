@@ -324,7 +324,7 @@ cachetory_status_t cachetory_get(cachetory_t cache,
 //
 // Returns CACHETORY_OK; CACHETORY_ERR_INVALID_ARGUMENT, _CLOSED, _CONNECT, _TLS, _AUTH, _TIMEOUT, _IO, _PROTOCOL,
 // _SERVER (an error in the place of one of the answers, as proxies have it, is the call's), _UNSUPPORTED, _NO_MEMORY,
-// _INTERNAL.
+// _DOWN, _INTERNAL.
 cachetory_status_t cachetory_mget(cachetory_t cache,
                                   const cachetory_bytes_t *keys,
                                   size_t count,
