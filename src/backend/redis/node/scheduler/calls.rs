@@ -9,6 +9,7 @@ use crate::backend::redis::link::outcome::Vintage;
 use crate::backend::redis::link::requests::{Owner, Requests};
 use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
 use crate::backend::redis::link::wakeup::WakeupSet;
+use crate::backend::redis::wire::command::may_share;
 use crate::backend::redis::wire::replies::Expect;
 use crate::completion::{Promise, QueueId};
 use crate::error::Result;
@@ -303,7 +304,8 @@ impl<L: Carrier> Scheduler<L> {
         Ok(self.recruit(now))
     }
 
-    /// Takes asynchronous calls back whose link broke, to go over another. They come back where calls are refused.
+    /// Takes asynchronous calls back whose link broke, to go over another. One that had a link of its own waits for
+    /// such a link again. They come back where calls are refused.
     pub fn retry(
         &mut self,
         calls: Requests<L>,
@@ -312,7 +314,12 @@ impl<L: Carrier> Scheduler<L> {
         if self.refuses() {
             return Err(calls);
         }
-        self.queue.append(calls);
+        if calls.iter().any(|entry| !may_share(entry.expect, entry.len)) {
+            // It was alone there, and there is room for it since it was submitted.
+            self.exclusive.push_back(calls);
+        } else {
+            self.queue.append(calls);
+        }
         Ok(self.recruit(now))
     }
 
