@@ -120,6 +120,20 @@ fn replies_complete_the_calls_in_order_however_they_arrive() {
 }
 
 #[test]
+fn whatever_comes_of_a_large_value_is_a_sign_of_life() {
+    let (mut link, mut peer) = link();
+    let _waiters = load(&mut link, 1);
+    assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
+    peer.write_all(format!("${}\r\n", 32 << 20).as_bytes()).unwrap();
+    for _ in 0..20 {
+        let beats = link.stream.pulse().beats();
+        peer.write_all(&[b'x'; 1000]).unwrap();
+        assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
+        assert_ne!(link.stream.pulse().beats(), beats);
+    }
+}
+
+#[test]
 fn a_step_stops_for_others_after_a_mebibyte() {
     let (mut link, peer) = link();
     let waiters = load(&mut link, 1);

@@ -215,7 +215,10 @@ impl Stream {
         buffer.truncate(start + received.unwrap_or(0));
         match received {
             Ok(0) => Err(closed()),
-            Ok(count) => Ok(Some(count)),
+            Ok(count) => {
+                self.pulse.beat();
+                Ok(Some(count))
+            }
             Err(Errno::AGAIN) => Ok(None),
             Err(error) => Err(error.into()),
         }
