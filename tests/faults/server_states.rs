@@ -150,6 +150,34 @@ fn a_submitted_write_that_is_refused_twice_is_answered_once() {
 }
 
 #[test]
+fn a_submitted_transaction_that_is_refused_twice_takes_no_other_along() {
+    const TOGETHER: usize = 4;
+    let refused = AtomicUsize::new(0);
+    let server = Scripted::tcp(move |peer| {
+        peer.serve(|command| match name(command).as_str() {
+            "EXEC" => {
+                refused.fetch_add(1, Ordering::SeqCst);
+                poll("all are under way", || {
+                    (refused.load(Ordering::SeqCst) >= TOGETHER).then_some(())
+                });
+                b"-EXECABORT no\r\n".to_vec()
+            }
+            _ if is_write(command) => format!("-{READONLY}\r\n").into_bytes(),
+            _ => echo(command),
+        });
+    });
+    let url = server.url(&format!("socket_timeout=60&max_connections={TOGETHER}"));
+    let (cache, queue) = (Cache::must_open(&url), Queue::open());
+    for tag in 0..TOGETHER as u64 {
+        cache.to(&queue).mset(tag, &[("k", "v")], 60_000).unwrap();
+    }
+    for (_, completion) in queue.take(TOGETHER) {
+        assert_eq!(failed(completion.outcome(), CACHETORY_ERR_SERVER, RETRYABLE), READONLY);
+    }
+    queue.assert_empty();
+}
+
+#[test]
 fn what_a_server_says_of_itself_has_the_next_call_dial_anew() {
     for (says, status, flags) in [
         ("LOADING Redis is loading the dataset in memory", CACHETORY_ERR_SERVER, RETRYABLE),

@@ -198,6 +198,13 @@ pub const SHARED: usize = 16 << 10;
 /// Most keys of a call that shares a link with others.
 const MOST_KEYS: usize = 128;
 
+/// Whether a call of which only its request is there, and what it expects, may share a link with others.
+pub fn may_share(expect: Expect, request_len: usize) -> bool {
+    // What is around the arguments counts as well here.
+    let is_short = request_len <= 2 * SHARED;
+    is_short && !matches!(expect, Expect::Transaction(_) | Expect::Flush | Expect::FlushPlainly)
+}
+
 /// How an operation is carried out.
 pub enum Plan {
     /// It may share a link with others: its request is short, its replies are likely to be, and whatever they are, the

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use super::{Actions, Carrier, QUEUEING_BOUND, Reservation, Scheduler, Usage, Visit, WatchId};
 use crate::backend::redis::link::connection::Seat;
 use crate::backend::redis::link::outcome::Vintage;
-use crate::backend::redis::link::requests::{Owner, Requests};
+use crate::backend::redis::link::requests::{Entry, Owner, Requests};
 use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
 use crate::backend::redis::link::wakeup::WakeupSet;
+use crate::backend::redis::wire::command::may_share;
 use crate::backend::redis::wire::replies::Expect;
 use crate::completion::{Promise, QueueId};
 use crate::error::Result;
@@ -303,7 +304,8 @@ impl<L: Carrier> Scheduler<L> {
         Ok(self.recruit(now))
     }
 
-    /// Takes asynchronous calls back whose link broke, to go over another. They come back where calls are refused.
+    /// Takes asynchronous calls back whose link broke, to go over another: each that needs a link of its own waits for
+    /// one again. They come back where calls are refused.
     pub fn retry(
         &mut self,
         calls: Requests<L>,
@@ -312,7 +314,14 @@ impl<L: Carrier> Scheduler<L> {
         if self.refuses() {
             return Err(calls);
         }
-        self.queue.append(calls);
+        // It was by itself on its link.
+        let needs_link = |entry: &Entry<L>| !may_share(entry.expect, entry.len);
+        let is_alone = calls.len() == 1 && calls.iter().any(needs_link);
+        if is_alone && self.exclusive.try_reserve(1).is_ok() {
+            self.exclusive.push_back(calls);
+        } else {
+            self.queue.append(calls);
+        }
         Ok(self.recruit(now))
     }
 
