@@ -239,3 +239,20 @@ fn a_refusal_of_the_connection_is_the_first_thing_that_is_said_on_it() {
     }
     assert_eq!(server.connections(), connections + 1);
 }
+
+#[test]
+fn who_may_not_connect_is_told_so_for_each_call_and_nothing_was_applied() {
+    const SAYS: &str = "DENIED Redis is running in protected mode";
+    let server = Scripted::tcp(|peer| {
+        peer.take(1);
+        peer.send(format!("-{SAYS}\r\n"));
+        peer.swallow();
+    });
+    let (cache, queue) = (Cache::must_open(&server.url(OPTIONS)), Queue::open());
+    for tag in 0..20 {
+        cache.to(&queue).set(tag, "k", "v", NO_EXPIRY, 0).unwrap();
+    }
+    for (_, completion) in queue.take(20) {
+        assert_eq!(failed(completion.outcome(), CACHETORY_ERR_SERVER, 0), SAYS);
+    }
+}

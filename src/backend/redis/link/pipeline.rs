@@ -1,5 +1,6 @@
 //! A batch over its link: requests one behind the other, replies in the same order.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,9 @@ use super::wakeup::Wakeups;
 use crate::backend::redis::net::socket::Broken;
 use crate::backend::redis::net::stream::Stream;
 use crate::backend::redis::wire::decode::{Decoder, Inbox, Reply, Want};
-use crate::backend::redis::wire::replies::{Outcome, Replies, Reuse, kind_of, server_error};
+use crate::backend::redis::wire::replies::{
+    Outcome, Replies, Reuse, denies_all, kind_of, server_error,
+};
 use crate::error::{Error, Kind, Result};
 use crate::op::Answer;
 use crate::value::{HEADER, Span, Value, Values};
@@ -192,12 +195,21 @@ impl Exchange for Pipeline<'_> {
 impl Pipeline<'_> {
     /// Completes the first call; `Some`, if that was the end of the link.
     fn take_outcome(&mut self, Outcome { result, reuse }: Outcome<Answer>) -> Option<Reuse> {
-        self.is_new = false;
+        let was_new = mem::replace(&mut self.is_new, false);
         if let Some(error) = no_room(&result) {
             // Nothing of what was sent behind it was looked at either.
             let failure = outcome::turned_away(self.turned_away, error);
             while !self.batch.is_complete() {
                 self.batch.complete(Exchanged::Failed(failure.again()));
+            }
+            return Some(Reuse::Close);
+        }
+        if let Err(error) = &result
+            && was_new
+            && denies_all(error)
+        {
+            while !self.batch.is_complete() {
+                self.batch.complete(Exchanged::Failed(Failure::unsent(error.again())));
             }
             return Some(Reuse::Close);
         }

@@ -300,6 +300,12 @@ fn no_memory() -> Error {
 /// What a server says to a connection that it closes at once: `maxclients` is reached, or `protected-mode` is on.
 const TURNED_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
 
+/// Whether these first words of a connection say that nobody is served over it.
+#[cold]
+pub fn denies_all(error: &Error) -> bool {
+    matches!(&error.kind, Kind::Server(text) if text.starts_with(TURNED_AWAY[1]))
+}
+
 /// What a server says before it closes the connection, which it no longer understands.
 const HANGS_UP: &str = "ERR Protocol error";
 /// The same to a request that is too large from somebody who has not logged in: "unauthenticated bulk length",
