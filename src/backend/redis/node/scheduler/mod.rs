@@ -338,8 +338,8 @@ impl<L: Carrier> Scheduler<L> {
         if link.vintage() != self.current {
             // A connection alone says nothing of a server that is suspected.
             self.count -= 1;
-            let actions = self.go_on(now);
-            return actions.and(Actions { close: vec![link], ..Actions::default() });
+            let (close, wake_one) = (vec![link], self.waiting > 0);
+            return self.go_on(now).and(Actions { close, wake_one, ..Actions::default() });
         }
         let actions = self.assign_to_loop(link).unwrap_or_else(|link| self.assign(link));
         if self.loops.awaiting() > 0 { actions.and(self.recruit(now)) } else { actions }

@@ -100,6 +100,18 @@ fn links_are_retired_once_a_second_and_one_is_dialled_in_their_place() {
     assert!(scheduler.is_retired(&link));
 }
 
+#[test]
+fn who_waits_for_a_link_of_its_own_is_told_when_one_comes_too_late_to_be_used() {
+    let mut scheduler: Scheduler<Probe> = Scheduler::new(1, true);
+    assert!(scheduler.reserve_out_of_band(Instant::now));
+    assert!(matches!(scheduler.check_out_exclusive(Instant::now), Checkout::Wait));
+    scheduler.begin_to_wait();
+    assert!(scheduler.retire(Vintage::FIRST, Instant::now()).may_resend);
+    let actions = scheduler.dialled(Box::default(), Instant::now);
+    assert_eq!((actions.close.len(), actions.wake_one), (1, true));
+    assert!(matches!(scheduler.check_out_exclusive(Instant::now), Checkout::Dial(_)));
+}
+
 impl Scheduler<Probe> {
     /// Whether dials are held back, or were.
     pub fn is_held(&self) -> bool {
