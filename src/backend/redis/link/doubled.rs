@@ -1,4 +1,4 @@
-//! Reads behind a call that is slow, which go over another link as well. The first answer is theirs.
+//! Reads behind a call that is slow, which go over another link as well. The answer that comes over that is theirs.
 
 use std::mem;
 use std::sync::Arc;
