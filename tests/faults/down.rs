@@ -138,7 +138,7 @@ fn a_slow_command_makes_nobody_down() {
                 peer.send(echo(&command));
             }
         });
-        let cache = Cache::must_open(&server.url("socket_timeout=1")).with(face);
+        let cache = Cache::must_open(&server.url("socket_timeout=3")).with(face);
         for _ in 0..2 {
             failed(must_end(|| cache.get("slow")), CACHETORY_ERR_TIMEOUT, RETRYABLE);
             for _ in 0..20 {
@@ -162,7 +162,7 @@ fn a_large_value_that_takes_longer_than_the_deadline_makes_nobody_down() {
                 }
             }
         });
-        let cache = Cache::must_open(&server.url("socket_timeout=1")).with(face);
+        let cache = Cache::must_open(&server.url("socket_timeout=3")).with(face);
         failed(must_end(|| cache.get("large")), CACHETORY_ERR_TIMEOUT, RETRYABLE);
         for _ in 0..20 {
             assert_eq!(cache.get("k"), Ok(Some(b"k".to_vec())));
@@ -180,7 +180,7 @@ fn an_answer_to_the_login_says_that_the_server_is_up() {
                 peer.send(b"-WRONGPASS no\r\n");
             }
         });
-        let url = server.url("socket_timeout=1").replace("redis://", "redis://:secret@");
+        let url = server.url("socket_timeout=3").replace("redis://", "redis://:secret@");
         let cache = Cache::must_open(&url).with(face);
         failed(must_end(|| cache.get("k")), CACHETORY_ERR_TIMEOUT, RETRYABLE);
         for _ in 0..5 {

@@ -166,7 +166,7 @@ fn clear_fails_as_the_plain_form_does() {
             peer.send("-ERR syntax error\r\n");
             peer.serve(|_| Vec::new());
         });
-        let cache = Cache::must_open(&breaks.url("socket_timeout=0.3")).with(face);
+        let cache = Cache::must_open(&breaks.url("socket_timeout=3")).with(face);
         let failure = cache.clear().unwrap_err();
         assert_eq!(failure.status, CACHETORY_ERR_TIMEOUT, "{failure:?}");
         assert_eq!(failure.is_maybe_applied(), breaks.count("FLUSHDB") == 2, "{failure:?}");
