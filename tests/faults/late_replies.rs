@@ -148,7 +148,7 @@ fn many_threads_with_late_replies_among_theirs_get_each_its_own() {
         }
     });
     for_each_face(|face| {
-        let url = server.url("socket_timeout=0.2&max_connections=4");
+        let url = server.url("socket_timeout=0.2&max_connections=4&fail_fast=false");
         let (cache, counts) = (Cache::must_open(&url).with(face), Counts::default());
         poll("some answers in time and some late", || {
             check_many(&cache, 16, 25, &counts);

@@ -1,7 +1,7 @@
 //! Files that change under an open cache, and what a child process has of its parent's.
 
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -285,18 +285,26 @@ fn files_are_read_through_descriptors_above_the_standard_ones() {
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     // Both ends, so that whoever opens it waits for what is written, and not to open it.
     let held = File::options().read(true).write(true).open(&pipe).unwrap();
+    // Under a number that the reader does not come to.
+    // SAFETY: it is a new one, which is this test's.
+    let held = unsafe { OwnedFd::from_raw_fd(libc::fcntl(held.as_raw_fd(), libc::F_DUPFD, 500)) };
     let url = patient(&url(server::with_tls(), &trusting(&pipe)));
     in_child(|| {
         // SAFETY: a child that uses neither; what it says goes to descriptor 2.
         assert_eq!(unsafe { libc::close(0) | libc::close(1) }, 0);
         std::thread::spawn(move || Cache::must_open(&url).ping());
         poll("the file is read", || {
-            let mut open = fs::read_dir("/proc/self/fd").unwrap().flatten().filter(|entry| {
-                let is_ours = entry.file_name().to_str() == Some(&held.as_raw_fd().to_string());
-                !is_ours && fs::read_link(entry.path()).is_ok_and(|path| path == pipe)
-            });
-            let number: i32 = open.next()?.file_name().to_str()?.parse().ok()?;
-            (number > 2).then_some(())
+            let mut threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+            let reader = threads.find(|thread| {
+                let name = fs::read_to_string(thread.path().join("comm"));
+                name.is_ok_and(|name| name.trim() == "cachetory-tls")
+            })?;
+            // Its descriptors are its own.
+            let mut open = fs::read_dir(reader.path().join("fd")).ok()?.flatten();
+            let of_pipe =
+                open.find(|entry| fs::read_link(entry.path()).is_ok_and(|path| path == pipe))?;
+            let number: i32 = of_pipe.file_name().to_str()?.parse().ok()?;
+            (number > 2 && number != held.as_raw_fd()).then_some(())
         });
     });
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Actions, Carrier, QUEUEING_BOUND, Reservation, Scheduler, Usage, Visit, WatchId};
 use crate::backend::redis::link::connection::Seat;
 use crate::backend::redis::link::outcome::Vintage;
-use crate::backend::redis::link::requests::{Owner, Requests};
+use crate::backend::redis::link::requests::{Entry, Owner, Requests};
 use crate::backend::redis::link::waiter::{SleepsOn, Waiter, Waiting};
 use crate::backend::redis::link::wakeup::WakeupSet;
 use crate::backend::redis::wire::command::may_share;
@@ -304,8 +304,8 @@ impl<L: Carrier> Scheduler<L> {
         Ok(self.recruit(now))
     }
 
-    /// Takes asynchronous calls back whose link broke, to go over another. One that had a link of its own waits for
-    /// such a link again. They come back where calls are refused.
+    /// Takes asynchronous calls back whose link broke, to go over another: each that needs a link of its own waits for
+    /// one again. They come back where calls are refused.
     pub fn retry(
         &mut self,
         calls: Requests<L>,
@@ -314,8 +314,10 @@ impl<L: Carrier> Scheduler<L> {
         if self.refuses() {
             return Err(calls);
         }
-        if calls.iter().any(|entry| !may_share(entry.expect, entry.len)) {
-            // It was alone there, and there is room for it since it was submitted.
+        // It was by itself on its link.
+        let needs_link = |entry: &Entry<L>| !may_share(entry.expect, entry.len);
+        let is_alone = calls.len() == 1 && calls.iter().any(needs_link);
+        if is_alone && self.exclusive.try_reserve(1).is_ok() {
             self.exclusive.push_back(calls);
         } else {
             self.queue.append(calls);
