@@ -31,7 +31,7 @@ pub enum Want {
     Statuses(usize),
     /// A cursor and keys.
     Page,
-    /// A map, or what is one where there are none. It is not kept.
+    /// A map, or the array of names and values that is one where there are none. It is not kept.
     Map,
     /// Whatever it is, but for its size. It is not kept.
     Any,
@@ -246,7 +246,9 @@ impl Decoder {
                 self.state = State::Skip { skip, is_reply: false };
                 return Ok(Step::Next);
             }
-            (Head::Map(count) | Head::Aggregate(count), Want::Map) => {
+            (Head::Map(count) | Head::Aggregate(count), Want::Map)
+                if matches!(head, Head::Map(_)) || (*count > 0 && count.is_multiple_of(2)) =>
+            {
                 let skip = out_of_band(inbox, *count, body, &mut self.allowed)?;
                 self.state = State::Skip { skip, is_reply: true };
                 return Ok(Step::Next);
