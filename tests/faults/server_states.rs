@@ -246,7 +246,6 @@ fn who_may_not_connect_is_told_so_for_each_call_and_nothing_was_applied() {
     let server = Scripted::tcp(|peer| {
         peer.take(1);
         peer.send(format!("-{SAYS}\r\n"));
-        peer.swallow();
     });
     let (cache, queue) = (Cache::must_open(&server.url(OPTIONS)), Queue::open());
     for tag in 0..20 {
@@ -254,5 +253,52 @@ fn who_may_not_connect_is_told_so_for_each_call_and_nothing_was_applied() {
     }
     for (_, completion) in queue.take(20) {
         assert_eq!(failed(completion.outcome(), CACHETORY_ERR_SERVER, 0), SAYS);
+    }
+}
+
+#[test]
+fn a_first_answer_that_is_one_of_many_turns_nobody_away() {
+    for says in ["ERR max number of clients reached", "DENIED by the proxy"] {
+        let server = Scripted::tcp(move |peer| {
+            let mut is_first = true;
+            peer.serve(|command| match std::mem::take(&mut is_first) {
+                true => format!("-{says}\r\n").into_bytes(),
+                false => echo(command),
+            });
+        });
+        let (cache, queue) = (Cache::must_open(&server.url(OPTIONS)), Queue::open());
+        for tag in 0..20 {
+            cache.to(&queue).set(tag, "k", "v", NO_EXPIRY, 0).unwrap();
+        }
+        let completions = queue.take(20);
+        let applied = completions.iter().filter(|(_, it)| it.outcome().is_ok()).count();
+        assert_eq!(applied, server.count("SET") - server.connections());
+        // MULTI is refused, and what follows it is not.
+        let server = Scripted::tcp(move |peer| {
+            peer.serve(|command| match name(command).as_str() {
+                "MULTI" => format!("-{says}\r\n").into_bytes(),
+                "EXEC" => b"-ERR EXEC without MULTI\r\n".to_vec(),
+                _ => echo(command),
+            });
+        });
+        for_each_face(|face| {
+            let cache = Cache::must_open(&server.url(OPTIONS)).with(face);
+            let failure = cache.mset(&[("a", "b"), ("c", "d")], 60_000).unwrap_err();
+            assert!(failure.is_maybe_applied(), "{failure:?}");
+        });
+    }
+}
+
+#[test]
+fn who_is_sent_elsewhere_by_a_cluster_is_told_of_its_url() {
+    for says in ["MOVED 3999 127.0.0.1:6381", "ASK 3999 127.0.0.1:6381"] {
+        let server = Scripted::tcp(move |peer| peer.serve(|_| format!("-{says}\r\n").into()));
+        for_each_face(|face| {
+            let cache = Cache::must_open(&server.url(OPTIONS)).with(face);
+            for failed_as in [cache.get("k").map(drop), cache.set("k", "v").map(drop)] {
+                let text = failed(failed_as, CACHETORY_ERR_SERVER, 0);
+                assert!(text.starts_with(says) && text.contains("redis+cluster://"), "{text}");
+            }
+        });
     }
 }

@@ -1,6 +1,6 @@
 //! A client that the server does not want hears why, whatever it was about to say.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
@@ -52,7 +52,7 @@ fn a_refused_batch_is_a_tls_error() {
 
 /// A server that has read a write, and perhaps applied it, and then takes what comes next for broken.
 #[test]
-fn an_alert_that_is_not_about_the_handshake_leaves_it_open_whether_a_write_was_applied() {
+fn an_alert_that_is_not_about_the_handshake_is_a_connection_that_broke() {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = CertificateDer::pem_file_iter(&certs().server.cert).unwrap();
     let chain: Vec<_> = chain.map(Result::unwrap).collect();
@@ -67,26 +67,36 @@ fn an_alert_that_is_not_about_the_handshake_leaves_it_open_whether_a_write_was_a
         let port = listener.local_addr().unwrap().port();
         thread::scope(|scope| {
             scope.spawn(|| {
-                let (mut socket, _) = listener.accept().unwrap();
-                let mut session = ServerConnection::new(Arc::clone(&config)).unwrap();
-                let mut request = [0; 5];
-                rustls::Stream::new(&mut session, &mut socket).read_exact(&mut request).unwrap();
-                assert_eq!(&request, b"*3\r\n$");
-                // A record that nobody with the keys has made.
-                let broken = [&[23, 3, 3, 0, 40][..], &[7; 40]].concat();
-                session.read_tls(&mut &broken[..]).unwrap();
-                session.process_new_packets().unwrap_err();
-                while session.wants_write() {
-                    session.write_tls(&mut socket).unwrap();
+                for is_cut in [true, true, false] {
+                    let (mut socket, _) = listener.accept().unwrap();
+                    let mut session = ServerConnection::new(Arc::clone(&config)).unwrap();
+                    let mut stream = rustls::Stream::new(&mut session, &mut socket);
+                    let mut begin = [0; 5];
+                    stream.read_exact(&mut begin).unwrap();
+                    if !is_cut {
+                        stream.write_all(b"$5\r\nvalue\r\n").unwrap();
+                        let _ = socket.read(&mut [0; 1]);
+                        continue;
+                    }
+                    // A record that nobody with the keys has made.
+                    let broken = [&[23, 3, 3, 0, 40][..], &[7; 40]].concat();
+                    session.read_tls(&mut &broken[..]).unwrap();
+                    session.process_new_packets().unwrap_err();
+                    while session.wants_write() {
+                        session.write_tls(&mut socket).unwrap();
+                    }
+                    // The client reads it before the connection is gone.
+                    let _ = socket.read(&mut [0; 1]);
                 }
-                // The client reads it before the connection is gone.
-                let _ = socket.read(&mut [0; 1]);
             });
             let url = format!("rediss://localhost:{port}?{}", ca());
-            let failure = Cache::must_open(&url).set("key", "value").unwrap_err();
+            let cache = Cache::must_open(&url);
+            let failure = cache.set("key", "value").unwrap_err();
             let told = (failure.status, failure.flags);
-            assert_eq!(told, (CACHETORY_ERR_TLS, MAYBE_APPLIED), "{failure:?}");
+            assert_eq!(told, (CACHETORY_ERR_IO, RETRYABLE | MAYBE_APPLIED), "{failure:?}");
             assert!(failure.message.contains("BadRecordMac"), "{failure:?}");
+            assert_eq!(cache.get("key"), Ok(Some(b"value".to_vec())));
+            drop(cache);
         });
     }
 }

@@ -10,7 +10,7 @@ use crate::backend::redis::wire::command::{encode, encode_short};
 use crate::backend::redis::wire::decode::Inbox;
 use crate::backend::redis::wire::encode::{BorrowedSlice, Outbox, io_slices};
 use crate::backend::redis::wire::replies::{
-    Expect, Outcome, Pending, Replies, Reuse, kind_of, server_error,
+    Expect, Outcome, Pending, Replies, Reuse, kind_of, server_error, turns_away,
 };
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -203,6 +203,7 @@ impl Link {
         let mut driver = Blocking::alone(&deadline, inbox);
         let driven = drive(stream, inbox, &mut single, &mut driver);
         let (sent, has_unsent) = (single.sent > 0, single.has_unsent());
+        let may_be_turned_away = single.replies.may_be_turned_away();
         // A part of a large value is in it, perhaps, and the call's time is up.
         let held = single.replies.held();
         release(single.replies, held);
@@ -214,6 +215,11 @@ impl Link {
                 self.timed_out(if has_unsent { SENDING } else { READING }, sent)
             }
             Err(Stop::Broken(broken)) if has_unsent => self.not_sent(broken, sent, is_single),
+            Err(Stop::Broken(broken))
+                if may_be_turned_away && turns_away(&self.inbox) == Some(true) =>
+            {
+                self.not_sent(broken, sent, true)
+            }
             Err(Stop::Broken(broken)) => self.broke(broken, READING, true),
         }
     }

@@ -1,6 +1,5 @@
 //! A batch over its link: requests one behind the other, replies in the same order.
 
-use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +13,7 @@ use crate::backend::redis::net::socket::Broken;
 use crate::backend::redis::net::stream::Stream;
 use crate::backend::redis::wire::decode::{Decoder, Inbox, Reply, Want};
 use crate::backend::redis::wire::replies::{
-    Outcome, Replies, Reuse, denies_all, kind_of, server_error,
+    Outcome, Replies, Reuse, kind_of, server_error, turns_away,
 };
 use crate::error::{Error, Kind, Result};
 use crate::op::Answer;
@@ -64,6 +63,7 @@ impl Link {
         if let Err(Stop::Broken(broken)) = &driven {
             pipeline.take_last_replies(stream, inbox);
             if broken.is_lost() {
+                pipeline.take_refusal(inbox);
                 pipeline.take_last_words(inbox);
             }
         }
@@ -152,9 +152,18 @@ impl Exchange for Pipeline<'_> {
                     continue;
                 }
             }
+            let others_wait = self.batch.left() > 1;
             let Some(pending) = self.batch.pending(self.is_new) else {
                 return Some(Reuse::if_empty(inbox));
             };
+            if self.is_new && others_wait {
+                match turns_away(inbox) {
+                    // The connection ends, or the others are answered.
+                    Some(true) => return None,
+                    Some(false) => pending.is_answered_first(),
+                    None => {}
+                }
+            }
             match pending.advance(inbox) {
                 Ok(None) => return None,
                 Ok(Some(outcome)) => {
@@ -195,22 +204,11 @@ impl Exchange for Pipeline<'_> {
 impl Pipeline<'_> {
     /// Completes the first call; `Some`, if that was the end of the link.
     fn take_outcome(&mut self, Outcome { result, reuse }: Outcome<Answer>) -> Option<Reuse> {
-        let was_new = mem::replace(&mut self.is_new, false);
+        self.is_new = false;
         if let Some(error) = no_room(&result) {
-            // Nothing of what was sent behind it was looked at either.
             let failure = outcome::turned_away(self.turned_away, error);
-            while !self.batch.is_complete() {
-                self.batch.complete(Exchanged::Failed(failure.again()));
-            }
-            return Some(Reuse::Close);
-        }
-        if let Err(error) = &result
-            && was_new
-            && denies_all(error)
-        {
-            while !self.batch.is_complete() {
-                self.batch.complete(Exchanged::Failed(Failure::unsent(error.again())));
-            }
+            self.batch.complete(Exchanged::Failed(failure));
+            self.batch.fail_lost(|| Error::protocol("a connection was turned away in an odd way"));
             return Some(Reuse::Close);
         }
         if result.as_ref().is_err_and(|error| is_of_the_server(error, self.logs_in)) {
@@ -240,6 +238,23 @@ impl Pipeline<'_> {
         Some(Reuse::Close)
     }
 
+    /// Ends all calls if a server turned the connection away before it closed it. It has looked at nothing then.
+    #[cold]
+    fn take_refusal(&mut self, inbox: &mut Inbox) {
+        if !self.is_new || turns_away(inbox) != Some(true) {
+            return;
+        }
+        let Ok(Some(Reply::Error(text))) = Decoder::new(Want::Plain).advance(inbox) else { return };
+        let error = kind_of(&text)(text);
+        let failure = match error.kind {
+            Kind::Full { .. } => outcome::turned_away(self.turned_away, &error),
+            _ => Failure::unsent(error),
+        };
+        while !self.batch.is_complete() {
+            self.batch.complete(Exchanged::Failed(failure.again()));
+        }
+    }
+
     /// What the server has said against a request that was not sent as a whole, before the connection broke.
     #[cold]
     fn take_last_words(&mut self, inbox: &mut Inbox) {
@@ -248,14 +263,7 @@ impl Pipeline<'_> {
             return;
         }
         let Ok(Some(Reply::Error(text))) = Decoder::new(Want::Plain).advance(inbox) else { return };
-        let error = if self.is_new { kind_of(&text)(text) } else { server_error(text) };
-        if matches!(error.kind, Kind::Full { .. }) {
-            let failure = outcome::turned_away(self.turned_away, &error);
-            while !self.batch.is_complete() {
-                self.batch.complete(Exchanged::Failed(failure.again()));
-            }
-            return;
-        }
+        let error = server_error(text);
         let sent = self.batch.awaits_reply() && !expect.is_single();
         self.batch.complete(Exchanged::Failed(Failure::new(error, sent, false)));
     }

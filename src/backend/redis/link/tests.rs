@@ -229,15 +229,31 @@ fn a_server_without_room_has_looked_at_nothing_that_was_sent() {
     let (mut link, mut peer) = link();
     let waiters = load(&mut link, 2);
     peer.write_all(b"-ERR max number of clients reached\r\n").unwrap();
-    step(&mut link);
-    if !link.batch.is_complete() {
-        assert_eq!(step(&mut link), Driven::Complete(Reuse::Close));
+    for _ in 0..2 {
+        assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
     }
+    drop(peer);
+    assert_eq!(step(&mut link), Driven::Complete(Reuse::Close));
     for waiter in &waiters {
         let (_, sent, lost) = answer(waiter).unwrap_err();
         assert!(!sent && lost);
     }
     assert!(link.turned_away().is_some());
+}
+
+#[test]
+fn the_same_words_in_front_of_other_answers_are_an_answer() {
+    let (mut link, mut peer) = link();
+    let waiters = load(&mut link, 3);
+    assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
+    peer.write_all(b"-ERR max number of clients reached\r\n").unwrap();
+    assert_eq!(step(&mut link), Driven::Paused(Pause::WouldBlock));
+    peer.write_all(&[bulk(b"two"), bulk(b"three")].concat()).unwrap();
+    assert_eq!(step(&mut link), Driven::Complete(Reuse::Keep));
+    assert!(answer(&waiters[0]).is_err());
+    assert_eq!(answer(&waiters[1]), Ok(b"two".to_vec()));
+    assert_eq!(answer(&waiters[2]), Ok(b"three".to_vec()));
+    assert!(link.turned_away().is_none());
 }
 
 #[test]

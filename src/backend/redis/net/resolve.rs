@@ -26,6 +26,9 @@ const LOOK_UP: usize = 128 << 10;
 /// What came of a question.
 type Found = io::Result<Vec<SocketAddr>>;
 
+/// In a child that was made past pthread_atfork(3), the C library's allocator may be held for ever by a thread that is
+/// not there. So a thread that resolves neither allocates nor frees while it has `work`, which callers wait for without
+/// a deadline.
 #[derive(Default)]
 struct Resolver {
     work: Mutex<Work>,
@@ -40,7 +43,7 @@ struct Work {
 }
 
 struct Question {
-    name: (String, u16),
+    name: Arc<(String, u16)>,
     is_asked: bool,
     /// Nobody waits any longer than this.
     until: Instant,
@@ -63,8 +66,10 @@ impl Resolver {
 
     /// Where the answer will be.
     fn ask(&'static self, host: &str, port: u16, until: Instant) -> io::Result<Asked> {
+        let (name, found) = (Arc::new((host.to_owned(), port)), Arc::default());
+        let new = Question { name, is_asked: false, until, found: Arc::clone(&found) };
         let mut work = self.work();
-        let is_it = |question: &&mut Question| question.name.0 == host && question.name.1 == port;
+        let is_it = |question: &&mut Question| question.name == new.name;
         if let Some(question) = work.questions.iter_mut().find(is_it) {
             question.until = question.until.max(until);
             return Ok(Asked { found: Arc::clone(&question.found), is_anothers: true });
@@ -72,9 +77,7 @@ impl Resolver {
         if reserve::try_reserve(&mut work.questions, 1, "memory to resolve a name").is_err() {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        let (name, found) = ((host.to_owned(), port), Arc::default());
-        let question = Question { name, is_asked: false, until, found: Arc::clone(&found) };
-        work.questions.push_back(question);
+        work.questions.push_back(new);
         if work.threads < MOST_THREADS {
             work.threads += 1;
             drop(work);
@@ -116,22 +119,30 @@ impl Resolver {
             let found = found.unwrap_or_else(|_| Err(io::Error::other("the resolver panicked")));
             let mut work = self.work();
             let at = work.questions.iter().position(|question| question.name == name);
-            if let Some(question) = at.and_then(|at| work.questions.remove(at)) {
+            let question = at.and_then(|at| work.questions.remove(at));
+            if let Some(question) = &question {
                 let _ = question.found.set(found);
             }
+            drop(work);
             self.answered.notify_all();
         }
     }
 
     /// The next question to ask, of those that somebody still waits for.
-    fn next(&self) -> Option<(String, u16)> {
+    fn next(&self) -> Option<Arc<(String, u16)>> {
         let now = Instant::now();
         let mut work = self.work();
-        work.questions.retain(|question| question.is_asked || question.until > now);
+        let is_late = |question: &Question| !question.is_asked && question.until <= now;
+        while let Some(at) = work.questions.iter().position(is_late) {
+            let late = work.questions.remove(at);
+            drop(work);
+            drop(late);
+            work = self.work();
+        }
         match work.questions.iter_mut().find(|question| !question.is_asked) {
             Some(question) => {
                 question.is_asked = true;
-                Some(question.name.clone())
+                Some(Arc::clone(&question.name))
             }
             None => {
                 work.threads -= 1;

@@ -166,12 +166,16 @@ impl TlsSession {
         if refused && !is_handshaking {
             self.doubt.store(true, Ordering::Relaxed);
         }
-        let concerns_certificates = is_handshaking
-            && match error {
-                Error::AlertReceived(alert) => speaks_of_handshake(*alert),
-                Error::InvalidCertificate(_) => true,
-                _ => false,
-            };
+        let is_of_handshake = match error {
+            Error::AlertReceived(alert) => speaks_of_handshake(*alert),
+            Error::InvalidCertificate(_) => true,
+            _ => false,
+        };
+        if !is_handshaking && !is_of_handshake {
+            // Something on the way has cut a record, say. Another connection may do better.
+            return Broken::Io(io::Error::new(io::ErrorKind::InvalidData, reason(error)));
+        }
+        let concerns_certificates = is_handshaking && is_of_handshake;
         Broken::Tls(Tls { reason: reason(error), refused, concerns_certificates })
     }
 

@@ -46,6 +46,11 @@ pub trait Replies {
         true
     }
 
+    /// Whether nothing was said on the connection so far, which may be turned away as a whole.
+    fn may_be_turned_away(&self) -> bool {
+        false
+    }
+
     /// How much memory it holds.
     fn held(&self) -> usize {
         0
@@ -185,6 +190,11 @@ impl Pending {
     pub fn of_link(expect: Expect, is_first: bool) -> Self {
         Self { is_first, ..Self::new(expect) }
     }
+
+    /// What was said first on the connection is an answer.
+    pub fn is_answered_first(&mut self) {
+        self.is_first = false;
+    }
 }
 
 impl Replies for Pending {
@@ -202,7 +212,19 @@ impl Replies for Pending {
         self.decoder.room(inbox)
     }
 
+    fn may_be_turned_away(&self) -> bool {
+        self.is_first
+    }
+
     fn advance(&mut self, inbox: &mut Inbox) -> Result<Option<Outcome<Answer>>> {
+        if self.is_first && !self.is_single() {
+            match turns_away(inbox) {
+                // The connection ends, or the other replies come.
+                Some(true) => return Ok(None),
+                Some(false) => self.is_first = false,
+                None => {}
+            }
+        }
         while let Some(reply) = self.decoder.advance(inbox)? {
             if mem::take(&mut self.is_first)
                 && let Reply::Error(text) = &reply
@@ -279,7 +301,7 @@ fn answer_found(found: bool) -> Answer {
 
 fn found(reply: Reply) -> Result<Result<bool>> {
     match reply {
-        Reply::Int(number) => Ok(Ok(number != 0)),
+        Reply::Int(number @ (0 | 1)) => Ok(Ok(number == 1)),
         other => Ok(Err(refused(other)?)),
     }
 }
@@ -300,10 +322,17 @@ fn no_memory() -> Error {
 /// What a server says to a connection that it closes at once: `maxclients` is reached, or `protected-mode` is on.
 const TURNED_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
 
-/// Whether these first words of a connection say that nobody is served over it.
+/// Whether these first words of a connection turn it away; `None`: they do not. `false`: more has come behind them, so
+/// that they are the answer to one command, of a proxy, say.
 #[cold]
-pub fn denies_all(error: &Error) -> bool {
-    matches!(&error.kind, Kind::Server(text) if text.starts_with(TURNED_AWAY[1]))
+pub fn turns_away(inbox: &Inbox) -> Option<bool> {
+    let words = inbox.undecoded();
+    let text = words.strip_prefix(b"-")?;
+    if !TURNED_AWAY.iter().any(|start| text.starts_with(start.as_bytes())) {
+        return None;
+    }
+    let end = words.iter().position(|byte| *byte == b'\n')?;
+    Some(end + 1 == words.len())
 }
 
 /// What a server says before it closes the connection, which it no longer understands.
@@ -320,9 +349,16 @@ fn hangs_up<T>(result: &Result<T>) -> bool {
 
 /// What the server's words come to that answer a command. The first word is the error's code.
 pub fn server_error(text: String) -> Error {
+    if text.starts_with("MOVED ") || text.starts_with("ASK ") {
+        return Kind::Server(format!("{text}: {IN_A_CLUSTER}").into()).into();
+    }
     let kind = kind_of_answer(&text);
     kind(text)
 }
+
+/// What a caller is told who has one server's URL.
+const IN_A_CLUSTER: &str =
+    "the server is part of a cluster, which needs a redis+cluster:// or rediss+cluster:// URL";
 
 /// What the first words of a connection come to, to be shown in other words: it may be refused as a whole.
 pub fn kind_of(text: &str) -> fn(String) -> Error {

@@ -155,6 +155,12 @@ fn retry_read(
     Ok(rustix::io::read(fd, room)?)
 }
 
+/// Whether it is something else than a file: a pipe that nobody writes to, for one, would never be read to its end.
+pub fn is_no_file(path: &Path) -> bool {
+    rustix::fs::stat(path)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile)
+}
+
 /// What is in a folder, in a fixed order.
 pub fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let fd = open(folder, OFlags::DIRECTORY)?;

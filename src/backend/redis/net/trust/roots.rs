@@ -173,7 +173,7 @@ fn in_folder(
 ) -> Result<Found, Unusable> {
     let paths = files::list(folder).map_err(|error| super::unread(folder, &error))?;
     let mut list = Vec::new();
-    for path in paths {
+    for path in paths.into_iter().filter(|path| !files::is_no_file(path)) {
         match certificates(&path) {
             Ok(found) => list.push((path, found)),
             Err(scarce @ Unusable::Scarce(_)) => return Err(scarce),

@@ -129,7 +129,7 @@ impl Inbox {
         self.drain(self.start + from, self.start + to);
     }
 
-    pub(super) fn undecoded(&self) -> &[u8] {
+    pub fn undecoded(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
