@@ -38,7 +38,7 @@ mod reserve;
 mod spin;
 #[path = "../../../src/sync.rs"]
 mod sync;
-#[path = "../../../src/sys.rs"]
+#[path = "../../../src/sys/mod.rs"]
 mod sys;
 #[path = "../../../src/value.rs"]
 mod value;
