@@ -367,3 +367,31 @@ fn a_password_that_changes_under_a_live_link_is_refused_when_it_is_replaced() {
         assert_eq!(cache.get("k"), Ok(Some(b"v".to_vec())));
     });
 }
+
+/// So many of this process's sockets were closed by the server's side and not by this one.
+fn half_open(port: u16) -> usize {
+    const CLOSE_WAIT: &str = "08";
+    let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let is_it = |line: &&str| {
+        let mut words = line.split_whitespace().skip(2);
+        words.next().is_some_and(|peer| peer.ends_with(&format!(":{port:04X}")))
+            && words.next() == Some(CLOSE_WAIT)
+    };
+    sockets.lines().filter(is_it).count()
+}
+
+#[test]
+fn links_that_the_server_closed_are_closed_here_where_nobody_makes_a_call() {
+    let server = Scripted::tcp(|peer| peer.serve(echo));
+    let Address::Tcp(port) = *server.address() else { panic!("TCP was asked for") };
+    for_each_face(|face| {
+        let before = server.connections();
+        let cache = Cache::must_open(&server.url("")).with(face);
+        poll("several connections", || {
+            all_at_once(&cache, |cache, _| drop(cache.get("k").unwrap()));
+            (server.connections() > before + 1).then_some(())
+        });
+        server.hang_up();
+        poll("none stands half open", || (half_open(port) == 0).then_some(()));
+    });
+}

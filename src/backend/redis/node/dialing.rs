@@ -106,7 +106,11 @@ impl Node {
         let mut cut_offs = self.cut_offs();
         cut_offs.retain(|cut_off| !cut_off.is_gone());
         cut_offs.push(socket.cut_off());
+        let are_several = cut_offs.len() > 1;
         drop(cut_offs);
+        if are_several {
+            self.watch_several();
+        }
         // Whoever closes the node marks it before it cuts off what is there.
         if self.is_closed() { Err(Kind::Closed.into()) } else { Ok(()) }
     }

@@ -2,11 +2,11 @@
 //! closed here too, or their sockets would stand half open until somebody wanted to use them.
 //!
 //! They are looked at when a link was found broken; about once a second while calls are made, over whichever links; and
-//! now and then where none are made, if the reactor runs. Where there are only synchronous calls, and none are made,
-//! nobody looks before the next.
+//! now and then where none are made, by the reactor. It does not run for the sake of a single link of a program that
+//! makes none but synchronous calls: whether that is closed the next call finds.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -31,6 +31,8 @@ pub struct Looks {
     is_looking: AtomicBool,
     /// The reactor has a watch over them.
     is_watching: AtomicBool,
+    /// The one that a node holds for this alone, to which nobody leaves a call.
+    reactor: OnceLock<Arc<Reactor>>,
 }
 
 impl Default for Looks {
@@ -40,6 +42,7 @@ impl Default for Looks {
             next: AtomicU64::new(OFTEN.as_secs()),
             is_looking: AtomicBool::new(false),
             is_watching: AtomicBool::new(false),
+            reactor: OnceLock::new(),
         }
     }
 }
@@ -114,6 +117,18 @@ impl Node {
                     Err(link) => drop(Lease::of(self, link)),
                 }
             }
+        }
+    }
+
+    /// The node has another link than the first: the reactor is to look at those that are unused, if it can be had.
+    #[cold]
+    #[inline(never)]
+    pub fn watch_several(&self) {
+        if self.looks.is_watching.load(Ordering::Acquire) {
+            return;
+        }
+        if let Ok(reactor) = Reactor::get() {
+            self.watch_unused(self.looks.reactor.get_or_init(|| reactor));
         }
     }
 
