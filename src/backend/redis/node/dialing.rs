@@ -155,7 +155,13 @@ struct OutOfBand {
 
 impl OutOfBand {
     fn run(&mut self) {
-        match self.node.dial(&Deadline::after(self.node.timeout)) {
+        let deadline = Deadline::after(self.node.timeout);
+        let mut dialled = self.node.dial(&deadline);
+        if dialled.as_ref().is_err_and(|error| matches!(error.kind, Kind::NoMemory(_))) {
+            // Somebody may wait for it by now who came when there was memory again.
+            dialled = self.node.dial(&deadline);
+        }
+        match dialled {
             Ok(link) => {
                 self.error = None;
                 let actions = self.node.scheduler().dialled(Box::new(link), Instant::now);
