@@ -8,7 +8,7 @@ use super::outcome::{Attempts, Exchanged, Failure};
 use super::waiter::Waiting;
 use crate::backend::redis::wire::replies::Expect;
 use crate::completion::{Call, Promise, QueueId};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::reserve;
 
 /// One call among others.
@@ -32,7 +32,11 @@ impl<L> Entry<L> {
     /// Ends a call of which nothing was sent.
     pub fn fail_unsent(self, error: Error) {
         match self.owner {
-            Owner::Thread(waiting) => waiting.answer(Exchanged::Failed(Failure::unsent(error))),
+            Owner::Thread(waiting) => {
+                // It came when there was memory again, perhaps, which a dial before it had not found.
+                let may_go_again = matches!(error.kind, Kind::NoMemory(_));
+                waiting.answer(Exchanged::Failed(Failure::new(error, false, may_go_again)));
+            }
             Owner::Call(call) => {
                 call.complete(Err(error));
             }
@@ -372,7 +376,6 @@ mod tests {
 
     use super::*;
     use crate::backend::redis::link::waiter::{SleepsOn, Waiter};
-    use crate::error::Kind;
     use crate::reserve::with_nothing_left;
 
     fn owner() -> Owner<()> {
