@@ -382,7 +382,11 @@ fn half_open(port: u16) -> usize {
 
 #[test]
 fn links_that_the_server_closed_are_closed_here_where_nobody_makes_a_call() {
-    let server = Scripted::tcp(|peer| peer.serve(echo));
+    let server = Scripted::tcp(|peer| {
+        peer.serve(echo);
+        // The kernel would reset what nobody has a hand on any more.
+        peer.hang();
+    });
     let Address::Tcp(port) = *server.address() else { panic!("TCP was asked for") };
     for_each_face(|face| {
         let before = server.connections();
